@@ -1,0 +1,58 @@
+# The only way to do a thing: CI, contributors and the README call these targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := 0.13.9
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check lint types layers property bench docs lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Rewardloop needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+setup: $(STAMP) ## create .venv with everything in it (commands are then .venv/bin/rewardloop …)
+
+demo: setup ## run the whole loop on simulated customers, ending with a table
+	@$(BIN)/rewardloop demo
+
+up: setup ## serve the API, the MLflow UI and the Prefect UI over the data folder
+	@$(BIN)/rewardloop up
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest tests
+
+check: setup lint types layers test ## everything CI checks: ruff, mypy strict, layers, tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+property: setup ## the join's properties at full length (20,000 examples)
+	REWARDLOOP_PROPERTY_EXAMPLES=20000 $(BIN)/python -m pytest tests/ingestion/test_join_properties.py
+
+bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
+	@$(BIN)/python -m tests.benchmarks $(NAME)
+
+docs: setup ## build the documentation site into site/
+	$(BIN)/mkdocs build --strict
+
+lock: setup ## compile requirements.lock anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+
+clean: ## remove the environment and every built thing (not the data folder)
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .hypothesis

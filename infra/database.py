@@ -1,0 +1,158 @@
+"""The database: one engine, short transactions, insert-once. SQLite (WAL, synchronous=FULL) and PostgreSQL alike."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, Text, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.types import TypeDecorator
+
+from infra.errors import Misconfigured, Unavailable
+
+JOIN_LOCK = 7_236_411_905
+"""Key of the one advisory lock that serialises the join on PostgreSQL (invariant 4)."""
+
+Row = Mapping[str, Any]
+
+
+class Json(TypeDecorator[Any]):
+    """JSON kept as text, keys sorted, so that the same value is the same bytes on every database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy names it)
+        return None if value is None else canonical_json(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 (SQLAlchemy names it)
+        return None if value is None else msgspec.json.decode(value)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: what digests are taken of."""
+    return msgspec.json.encode(value, order="sorted")
+
+
+def open_database(url: str) -> Engine:
+    """An engine for ``url``. Nothing is created: see ``infra.migrations.migrate``.
+
+    Raises :class:`Misconfigured` for a URL that is neither SQLite nor PostgreSQL.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+    if parsed.get_backend_name() != "sqlite":
+        raise Misconfigured(
+            f"REWARDLOOP_DATABASE_URL: {parsed.get_backend_name()!r} is not supported; use sqlite or postgresql"
+        )
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by us, below
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A write transaction (SQLite: ``BEGIN IMMEDIATE``; PostgreSQL: READ COMMITTED), committed at the end.
+
+    Raises :class:`Unavailable` when the database is away or stays locked.
+    """
+    with _translated(), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A read transaction. Raises :class:`Unavailable` when the database is away."""
+    with _translated(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable(f"The database went away: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: DBAPIError) -> str:
+    return re.sub(
+        r"://[^@\s]*@", "://***@", str(error.orig).splitlines()[0] if str(error.orig) else type(error).__name__
+    )
+
+
+def lock_join(connection: Connection) -> None:
+    """Take the join lock, in a statement of its own, held to the commit (SQLite: BEGIN IMMEDIATE has it already)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": JOIN_LOCK})
+
+
+def insert_once(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert the rows whose primary key is new; leave the stored ones as they are."""
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=_key(table)), list(rows))
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> set[tuple[Any, ...]]:
+    """Like :func:`insert_once`; returns the primary keys that were new, also under concurrent writers."""
+    if not rows:
+        return set()
+    key = [table.c[name] for name in _key(table)]
+    statement = _insert(connection, table).on_conflict_do_nothing(index_elements=_key(table)).returning(*key)
+    return {tuple(row) for row in connection.execute(statement, list(rows))}
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert the rows, or replace the columns of the stored ones with the same primary key."""
+    if not rows:
+        return
+    statement = _insert(connection, table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in _key(table)}
+    connection.execute(statement.on_conflict_do_update(index_elements=_key(table), set_=changed), list(rows))
+
+
+def add_up(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert the rows, or add their non-key columns to the stored ones with the same primary key."""
+    if not rows:
+        return
+    statement = _insert(connection, table)
+    added = {name: table.c[name] + statement.excluded[name] for name in rows[0] if name not in _key(table)}
+    connection.execute(statement.on_conflict_do_update(index_elements=_key(table), set_=added), list(rows))
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """``items`` in runs of at most ``size``, for statements with a bounded number of parameters."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _key(table: Table) -> list[str]:
+    return [column.name for column in table.primary_key.columns]

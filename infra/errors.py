@@ -1,0 +1,74 @@
+"""Every error Rewardloop raises on purpose.
+
+    RewardloopError
+    ├── BadInput            the caller can mend it: the message says what was found and what to do
+    │   ├── NotFound        a loop, campaign, content, decision or version that does not exist
+    │   └── Conflict        the same id with another body, or a lost compare-and-swap
+    ├── Misconfigured       a setting or a secret that stops the start, named
+    ├── ModelRefused        a model file that did not pass verification; the last good model keeps serving
+    ├── EstimateRefused     too little overlap or too few units for an honest number
+    └── Unavailable         a dependency is away; trying again helps (the only retriable one)
+
+Bad *records* are not exceptions: decoders return ``Rejected`` and the record goes to quarantine.
+"""
+
+
+class RewardloopError(Exception):
+    """Base of the tree. ``retriable`` says whether the same call may succeed later, unchanged."""
+
+    retriable = False
+    status = 500
+    title = "Internal error"
+
+
+class BadInput(RewardloopError):
+    """Input that cannot be used. ``pointer`` is a JSON pointer to the offending part, when there is one."""
+
+    status = 422
+    title = "Input cannot be used"
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class NotFound(BadInput):
+    """Something named in the input does not exist."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(BadInput):
+    """The same id was used before with another body, or another writer was first."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Misconfigured(RewardloopError):
+    """A setting or secret is missing or wrong; the process does not start."""
+
+    title = "Misconfigured"
+
+
+class ModelRefused(RewardloopError):
+    """A model bundle failed verification (digest, parse, golden rows or schema)."""
+
+    status = 409
+    title = "Model refused"
+
+
+class EstimateRefused(RewardloopError):
+    """An off-policy estimate below the floor of overlap or size; the message gives the reason."""
+
+    status = 409
+    title = "Estimate refused"
+
+
+class Unavailable(RewardloopError):
+    """A dependency (database, broker, registry) does not answer."""
+
+    retriable = True
+    status = 503
+    title = "Temporarily unavailable"

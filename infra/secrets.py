@@ -1,0 +1,91 @@
+"""The installation's secrets: one JSON file, readable by its owner only.
+
+``{"master": hex, "units": {"1": hex}, "tokens": {"1": hex}}``: the highest key of ``units`` and ``tokens`` is the
+one in use, lower ones still verify. The embedded mode makes the file on first use; a server must be given it.
+"""
+
+import json
+import os
+import secrets as entropy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.errors import Misconfigured
+from infra.randomness import derive, digest
+from infra.settings import Settings
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """Keys of an installation. Nothing here is ever printed: the fields are left out of ``repr``."""
+
+    master: bytes = field(repr=False)
+    units: dict[int, bytes] = field(repr=False)
+    tokens: dict[int, bytes] = field(repr=False)
+
+    def loop(self, loop_id: str) -> bytes:
+        """The secret behind a loop's draws (invariant 8)."""
+        return derive(self.master, f"loop:{loop_id}")
+
+    def holdout(self, loop_id: str) -> bytes:
+        """The salt of a loop's holdout, independent of the unit secret."""
+        return derive(self.master, f"holdout:{loop_id}")
+
+    def quarantine(self) -> bytes:
+        """32 bytes that encrypt quarantined records."""
+        return derive(self.master, "quarantine")
+
+    def unit(self, user_id: str) -> str:
+        """The keyed hash that stands for a customer, under the secret in use: ``u<version>:<hex>``."""
+        return self._unit(max(self.units), user_id)
+
+    def unit_before(self, user_id: str) -> str | None:
+        """The hash under the secret before the one in use, while a rotation is under way."""
+        older = sorted(self.units)[:-1]
+        return self._unit(older[-1], user_id) if older else None
+
+    def _unit(self, version: int, user_id: str) -> str:
+        return f"u{version}:{digest(self.units[version], 'unit', user_id)[:16].hex()}"
+
+
+def load_secrets(settings: Settings) -> Secrets:
+    """The secrets of these settings, made on first use in the embedded mode.
+
+    Raises :class:`Misconfigured` when a server has none or the file cannot be read.
+    """
+    path = settings.secrets_path
+    if not path.exists():
+        if settings.mode != "embedded":
+            raise Misconfigured(f"No secrets at {path}: set REWARDLOOP_SECRETS_FILE to the installation's secrets file")
+        _make(path)
+    try:
+        stored = json.loads(path.read_text())
+        return Secrets(bytes.fromhex(stored["master"]), _keys(stored["units"]), _keys(stored["tokens"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Misconfigured(
+            f"{path} is not a secrets file ({type(error).__name__}); restore it from its back-up"
+        ) from None
+
+
+def _keys(stored: dict[str, str]) -> dict[int, bytes]:
+    keys = {int(version): bytes.fromhex(key) for version, key in stored.items()}
+    if not keys or any(len(key) < 16 for key in keys.values()):
+        raise ValueError("every key ring needs at least one key of 16 bytes or more")
+    return keys
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(
+        {"master": entropy.token_hex(32), "units": {"1": entropy.token_hex(32)}, "tokens": {"1": entropy.token_hex(32)}}
+    )
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{entropy.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    try:
+        os.link(draft, path)  # fails when another process was first: then its secrets are the ones
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,394 @@
+"""Every table, once. Names are the contract (DESIGN section 6); ``doc`` is what the reference page prints.
+
+Time is integer microseconds UTC, money integer micros of a currency, JSON canonical text.
+Rows without ``batch_no`` are stored but not counted yet: the next batch stamps them (invariant 4).
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from infra.database import Json
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+DOCS: dict[str, str] = {}
+"""One sentence per table, for the reference page."""
+
+AutoId = BigInteger().with_variant(Integer, "sqlite")
+Id = String(256)
+
+
+def _key(name: str, doc: str, type_: Any = Id, **options: Any) -> Column[Any]:
+    return Column(name, type_, primary_key=True, doc=doc, **options)
+
+
+def _must(name: str, type_: Any, doc: str, *more: Any, **options: Any) -> Column[Any]:
+    return Column(name, type_, *more, nullable=False, doc=doc, **options)
+
+
+def _may(name: str, type_: Any, doc: str, *more: Any) -> Column[Any]:
+    return Column(name, type_, *more, nullable=True, doc=doc)
+
+
+def _table(name: str, doc: str, *parts: Any, **options: Any) -> Table:
+    DOCS[name] = doc
+    return Table(name, metadata, *parts, **options)
+
+
+loops = _table(
+    "loops",
+    "Definitions of loops; every version is kept, the highest is in force.",
+    _key("loop_id", "The loop."),
+    _key("version", "1, 2, 3 …; raised by every change of the definition.", Integer, autoincrement=False),
+    _must("definition", Json, "The whole definition as JSON, validated (`ingestion/loops.py`)."),
+    _must("created_at", BigInteger, "When this version was put."),
+)
+
+loop_switches = _table(
+    "loop_switches",
+    "The kill switch: a loop with `killed` answers its baseline at once.",
+    _key("loop_id", "The loop."),
+    _must("killed", Boolean, "True: every answer is the baseline."),
+    _must("reason", Text, "Why, in the words of whoever switched."),
+    _must("changed_at", BigInteger, "When it was switched last."),
+)
+
+campaigns = _table(
+    "campaigns",
+    "A brief and its contents inside a loop.",
+    _key("campaign_id", "The campaign; unique in the installation."),
+    _must("loop_id", Id, "The loop it belongs to.", index=True),
+    _must("brief", Text, "What the copy is for."),
+    _must("channel", String(64), "email, push, sms, ad …"),
+    _must("baseline", Json, "`{version, content_ids, weights}`: frozen while the campaign runs."),
+    _must("state", String(16), "`draft`, `running` or `ended`."),
+    _must("created_at", BigInteger, "When it was registered."),
+)
+
+contents = _table(
+    "contents",
+    "One generated piece of copy. Immutable but for its approval: an edit is a new content with a parent.",
+    _key("content_id", "The content; unique in the installation."),
+    _must("campaign_id", Id, "The campaign it competes in.", ForeignKey("campaigns.campaign_id"), index=True),
+    _must("slots", Json, "`{slot: text}`: subject, preheader, body, cta …"),
+    _must("features", Json, "`{name: number, text or boolean}` known about this content."),
+    _may("locale", String(35), "BCP 47 language tag."),
+    _may("prompt_id", Id, "The prompt that made it."),
+    _may("generator", Id, "The model or person that made it."),
+    _must("parameters", Json, "Generation parameters, seed and cost."),
+    _may("parent_id", Id, "The content this is an edit of."),
+    _must(
+        "approval", String(16), "`draft`, `approved`, `rejected` or `retired`; only approved contents are candidates."
+    ),
+    _must("fingerprint", String(64), "SHA-256 of slots, features and locale; unique in a campaign."),
+    _must("created_at", BigInteger, "When it was registered."),
+    Index("ix_contents_campaign_id_fingerprint", "campaign_id", "fingerprint", unique=True),
+)
+
+decisions = _table(
+    "decisions",
+    "One stored choice. Only `batch_no` is ever updated.",
+    _key("decision_id", "UUIDv7, or what the client supplied; the idempotency key."),
+    _must("request_digest", String(64), "SHA-256 of the request: same id with another digest is a conflict."),
+    _must("loop_id", Id, "The loop."),
+    _must("loop_version", Integer, "The definition in force."),
+    _must("campaign_id", Id, "The campaign."),
+    _may("unit", String(64), "Keyed hash of the customer, `u<secret version>:<hex>`."),
+    _must("context", Json, "Features known at decision time."),
+    _must("group", String(16), "`treatment`, `holdout` or `customer_managed`."),
+    _must("learning_mode", String(16), "`online`, `apprentice`, `logging_only` or `fallback`."),
+    _must(
+        "candidates", Json, "`[{content_id, score, expected, mean, sd, policy_p, behaviour_p}]`, sorted by content id."
+    ),
+    _must("excluded", Json, "`[{content_id, reason}]`."),
+    _must("chosen", Json, "`[{position, content_id, propensity}]`; propensity null where it is unknown or not drawn."),
+    _must("policy_version", Id, "Policy and parameters that made the probabilities."),
+    _may("model_version", Id, "Reward model version; null when none was used."),
+    _may("stats_version", BigInteger, "`batch_no` of the content statistics used."),
+    _may("feature_schema", String(64), "Hash of the feature schema of the model."),
+    _must("sampler", String(32), "Version of the random generator."),
+    _must("floor", Float, "Least probability of an eligible candidate."),
+    _must("constraints", Json, "Slots, deferral and other constraints in force."),
+    _must("seed", String(64), "Hex of the draw's seed: HMAC(loop secret, choice, decision id)."),
+    _must("deferred", Boolean, "True: counts from its activation only."),
+    _must("decided_at", BigInteger, "When it was decided."),
+    _may("batch_no", BigInteger, "The batch that counted it; null until then."),
+    Index("ix_decisions_loop_id_unit_decided_at", "loop_id", "unit", "decided_at"),
+    Index("ix_decisions_unit", "unit"),
+    Index("ix_decisions_campaign_id_decided_at", "campaign_id", "decided_at"),
+    Index("ix_decisions_batch_no", "batch_no"),
+)
+
+event_keys = _table(
+    "event_keys",
+    "Keys of every event ever accepted, as hashes; kept for ever, past retention and deletion.",
+    _key("source", "Permanent name of the authenticated connection."),
+    _key("id_hash", "SHA-256 of the event id.", String(64)),
+    _must("digest", String(64), "SHA-256 of the semantic fields."),
+    _must("digest_version", Integer, "Version of the list of semantic fields."),
+    _may("fact_key", String(64), "SHA-256 of the order or checkout session."),
+)
+
+events = _table(
+    "events",
+    "Facts that came in. Append-only.",
+    _key("source", "Permanent name of the authenticated connection."),
+    _key("event_id", "The sender's id of the event."),
+    _must("type", String(64), "click, purchase, refund, unsubscribe, activation, rating … or any name a metric uses."),
+    _may("decision_id", Id, "The decision named by the event or by its token."),
+    _may("link", String(16), "How the decision was named: `decision_id` or `token`."),
+    _may("unit", String(64), "Keyed hash of the customer under the secret in use."),
+    _may("unit_before", String(64), "The same under the secret before, during a rotation."),
+    _may("content_id", Id, "The content of a slate that the event is about."),
+    _may("position", Integer, "The position of a slate that the event is about."),
+    _may("value_micros", BigInteger, "Amount or number, in millionths."),
+    _may("currency", String(3), "ISO 4217, for money."),
+    _may(
+        "fact_key", String(64), "SHA-256 of the order or checkout session: counted once although two vendors report it."
+    ),
+    _may("reverses", String(64), "For a refund: the fact key of the purchase it takes back."),
+    _must("occurred_at", BigInteger, "When it happened, by the sender."),
+    _must("received_at", BigInteger, "When it arrived; never read by the join."),
+    _must("raw", Json, "Allow-listed further fields."),
+    _may("batch_no", BigInteger, "The batch that applied it."),
+    Index("ix_events_decision_id", "decision_id"),
+    Index("ix_events_unit_occurred_at", "unit", "occurred_at"),
+    Index("ix_events_unit_before", "unit_before"),
+    Index("ix_events_fact_key", "fact_key"),
+    Index("ix_events_reverses", "reverses"),
+    Index("ix_events_batch_no", "batch_no"),
+)
+
+attributions = _table(
+    "attributions",
+    "Which decision an event belongs to, per loop; recomputed by the join. An event without a row is pending.",
+    _key("source", "Of the event."),
+    _key("event_id", "Of the event."),
+    _key("loop_id", "The loop."),
+    _must("method", String(16), "`decision_id`, `token`, `last_touch` or `reversal`."),
+    _must("decision_id", Id, "The decision it belongs to.", index=True),
+)
+
+event_labels = _table(
+    "event_labels",
+    "Labels put on events (bot, test …). Append-only: the latest word about a label holds.",
+    _key("source", "Of the event."),
+    _key("event_id", "Of the event."),
+    _key("label", "`bot`, `test` or another word.", String(64)),
+    _key("labelled_at", "When it was said.", BigInteger, autoincrement=False),
+    _must("applies", Boolean, "False takes the label back."),
+    _must("reason", Text, "Why."),
+    _may("batch_no", BigInteger, "The batch that applied it."),
+)
+
+outcomes = _table(
+    "outcomes",
+    "Decisions joined with their events, per content and metric. Zeros are not stored.",
+    _key("decision_id", "The decision."),
+    _key("content_id", "The content of the slate."),
+    _key("metric", "Name of the metric.", String(64)),
+    _key("metric_version", "Hash of the metric's definition.", String(16)),
+    _must("value", BigInteger, "Aggregated value in millionths: one click is 1000000."),
+    _must("count", Integer, "Events behind it."),
+    _must("first_at", BigInteger, "First of them."),
+    _must("last_at", BigInteger, "Last of them."),
+)
+
+content_stats = _table(
+    "content_stats",
+    "Running sums per content, metric, model and day of decision.",
+    _key("campaign_id", "The campaign."),
+    _key("content_id", "The content."),
+    _key("metric", "Name of the metric.", String(64)),
+    _key("model_version", "The model that served; empty for none."),
+    _key("bucket", "Days since 1970 of the decision time.", Integer, autoincrement=False),
+    _must("exposures", BigInteger, "Decisions that showed it."),
+    _must("successes", BigInteger, "Those with a value above 0."),
+    _must("sum", BigInteger, "Sum of values, millionths."),
+    _must("sum_squares", BigInteger, "Sum of squared values, in units of 1e-8 (values rounded to 1e-4)."),
+    _must("expected", BigInteger, "Sum of the serving model's predictions of the reward, millionths."),
+)
+
+historical_results = _table(
+    "historical_results",
+    "Aggregated past results per content: what an e-mail tool's report holds.",
+    _key("import_id", "The import."),
+    _key("row", "Row number in the file.", Integer, autoincrement=False),
+    _must("loop_id", Id, "The loop.", index=True),
+    _must("campaign_id", Id, "The campaign.", index=True),
+    _must("content_id", Id, "The content."),
+    _must("exposures", BigInteger, "Times it was shown."),
+    _must("metrics", Json, "`{metric: sum in millionths}`."),
+    _must("trusted", Boolean, "False: imported, but left out of evaluation."),
+    _may("batch_no", BigInteger, "The batch that applied it."),
+)
+
+feedback = _table(
+    "feedback",
+    "What people and judges said: comments, ratings, demonstrations, preferences. Never an outcome.",
+    _key("feedback_id", "Supplied by the client, or made."),
+    _must("kind", String(16), "`comment`, `rating`, `demonstration` or `preference`."),
+    _must("source", String(16), "`HUMAN`, `LLM_JUDGE` or `CODE`."),
+    _may("loop_id", Id, "The loop."),
+    _may("decision_id", Id, "The decision it is about."),
+    _may("content_id", Id, "The content it is about."),
+    _must("value", Json, "The rating, the text, or `{winner, loser}`."),
+    _must("created_at", BigInteger, "When it was given."),
+)
+
+prompts = _table(
+    "prompts",
+    "Prompts that generators use.",
+    _key("prompt_id", "The prompt."),
+    _key("version", "1, 2, 3 …", Integer, autoincrement=False),
+    _must("template", Text, "The text with its placeholders."),
+    _must("strategy", String(64), "What kind of prompt it is."),
+    _must("parameters", Json, "Generation parameters."),
+    _must("created_at", BigInteger, "When it was registered."),
+)
+
+model_versions = _table(
+    "model_versions",
+    "Every reward model ever registered, with its gate report.",
+    _key("loop_id", "The loop."),
+    _key("version", "`<loop>-<number>`."),
+    _must("digest", String(64), "SHA-256 of the bundle, taken from the trainer's memory before it was written."),
+    _must("config_digest", String(64), "SHA-256 of the learning configuration: the same means a refresh."),
+    _must("as_of", BigInteger, "`batch_no` of the training data."),
+    _must("cutoff", BigInteger, "Decisions before it were trained on."),
+    _must("state", String(16), "`registered`, `passed`, `failed`, `refused` or `promoted`."),
+    _must("kind", String(16), "`first`, `refresh` or `change`."),
+    _may("tracking_run", Id, "MLflow run."),
+    _may("gate", Json, "The gate's report."),
+    _must("approvals", Json, "`[{actor, at, verdict}]`."),
+    _must("created_at", BigInteger, "When it was registered."),
+)
+
+champions = _table(
+    "champions",
+    "The version each loop serves: the truth; MLflow's alias mirrors it. Changed by compare-and-swap only.",
+    _key("loop_id", "The loop."),
+    _must("version", Id, "The version in force."),
+    _must("revision", Integer, "Raised by every change."),
+    _must("changed_at", BigInteger, "When it changed last."),
+)
+
+quarantine = _table(
+    "quarantine",
+    "Records that could not be used, with their bytes and the reason. Replayable.",
+    Column("id", AutoId, primary_key=True, autoincrement=True, doc="Number of the record."),
+    _must("source", Id, "Connection, topic or import."),
+    _must("position", String(256), "Where it was read: offset, row, item."),
+    _must("reason", Text, "Why, in a sentence that says what to do."),
+    _may("raw", LargeBinary, "The record's bytes, encrypted; null once expired."),
+    _must("digest", String(64), "Keyed hash of the bytes."),
+    _must("state", String(16), "`held`, `replayed` or `dropped`."),
+    _must("expires_at", BigInteger, "When the bytes are deleted."),
+    _must("created_at", BigInteger, "When it was put here."),
+    _may("batch_no", BigInteger, "The batch that put it here."),
+    Index("ix_quarantine_source_position", "source", "position"),
+    sqlite_autoincrement=True,
+)
+
+batches = _table(
+    "batches",
+    "The ledger: every batch with the state each record of it ended in.",
+    Column("batch_no", AutoId, primary_key=True, autoincrement=False, doc="1, 2, 3 …; what `as_of` means."),
+    _must("at", BigInteger, "When it was applied."),
+    _must("read", BigInteger, "Records read."),
+    _must("applied", BigInteger, "Facts stored and joined."),
+    _must("duplicate", BigInteger, "Seen before with the same body."),
+    _must("ignored", BigInteger, "Known and of no use, with the reason."),
+    _must("pending", BigInteger, "Events stored whose decision is not known yet."),
+    _must("quarantined", BigInteger, "Kept aside with their bytes."),
+    _must("reasons", Json, "`{state: {reason: count}}` for ignored and quarantined."),
+    _must("left_pending", BigInteger, "Earlier events whose decision was found now."),
+    _must("became_pending", BigInteger, "Earlier events that lost their decision."),
+    _must("left_quarantine", BigInteger, "Quarantined records replayed or dropped in this batch."),
+    _must("decisions", BigInteger, "Decisions counted as exposures in this batch."),
+)
+
+offsets = _table(
+    "offsets",
+    "Where the next batch of each partition begins: the database's word rules.",
+    _key("topic", "The topic."),
+    _key("partition", "The partition.", Integer, autoincrement=False),
+    _must("position", BigInteger, "Next offset to read."),
+    _must("batch_no", BigInteger, "The batch that wrote it."),
+)
+
+imports = _table(
+    "imports",
+    "Imports of files: what was read, how far it is.",
+    _key("import_id", "Name of the import, from its mapping."),
+    _must("mapping", Json, "The mapping."),
+    _must("file_digest", String(64), "SHA-256 of the file."),
+    _must("rows_done", BigInteger, "Rows applied; a later run goes on here."),
+    _must("counts", Json, "`{applied, duplicate, ignored, quarantined}` so far."),
+    _must("state", String(16), "`running` or `done`."),
+    _must("started_at", BigInteger, "When it began."),
+    _may("finished_at", BigInteger, "When it was done."),
+)
+
+leases = _table(
+    "leases",
+    "One run per loop at a time, without a lock server.",
+    _key("name", "What is leased: `retrain:<loop>`."),
+    _must("holder", Id, "Who holds it."),
+    _must("token", BigInteger, "Fencing token; raised by every new holder."),
+    _must("expires_at", BigInteger, "When it may be taken by another (machine time)."),
+)
+
+api_keys = _table(
+    "api_keys",
+    "Keys of API clients; only a keyed hash is stored.",
+    _key("key_id", "Public part of the key.", String(32)),
+    _must("name", Id, "Permanent name of the connection: the source of its events."),
+    _must("hash", String(64), "Keyed hash of the secret part."),
+    _must("scopes", Json, "`[rank, events, content, admin]`."),
+    _must("loops", Json, "Loops it may touch; empty: all."),
+    _must("created_at", BigInteger, "When it was made."),
+    _may("last_used_at", BigInteger, "When it was used last."),
+    _may("expires_at", BigInteger, "When it ends."),
+    _must("state", String(16), "`active` or `revoked`."),
+)
+
+audit = _table(
+    "audit",
+    "Who changed what: approvals, promotions, switches, definitions.",
+    Column("id", AutoId, primary_key=True, autoincrement=True, doc="Number of the entry."),
+    _must("at", BigInteger, "When."),
+    _must("actor", Id, "Who: a key's name, `cli`, `flow`."),
+    _must("action", String(64), "What: `promote`, `approve`, `kill` …"),
+    _must("subject", Id, "On what."),
+    _must("details", Json, "The change."),
+    sqlite_autoincrement=True,
+)
+
+forgotten_units = _table(
+    "forgotten_units",
+    "Units that asked to be deleted; later facts about them are ignored.",
+    _key("unit", "Keyed hash.", String(64)),
+    _must("forgotten_at", BigInteger, "When."),
+)

@@ -1,0 +1,172 @@
+"""What a loop is: its metrics, reward weights, policy and gate settings, validated and versioned as one document.
+
+What the numbers are *worth* is computed in ``reward_models``; here they are only written down.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from sqlalchemy import Connection, func, select
+
+from infra import tables
+from infra.errors import BadInput, NotFound
+from ingestion.metrics import Currency, Duration, Metric, parse_duration
+
+LoopId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+LearningMode = Literal["online", "apprentice", "logging_only"]
+"""online: the policy chooses; apprentice: the baseline is answered and the policy's choice logged;
+logging_only: the baseline is answered, nothing is learned online."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicySettings(_Part):
+    """How a prediction becomes probabilities."""
+
+    kind: Literal["posterior", "softmax", "epsilon", "uniform"] = Field("posterior", description="The policy.")
+    damping: float = Field(
+        0.25, gt=0, le=1, description="posterior: share of the sample against the mean; 1 is Thompson sampling."
+    )
+    temperature: float = Field(0.1, gt=0, description="softmax: temperature, relative to the spread of the scores.")
+    epsilon: float = Field(0.1, ge=0, le=1, description="epsilon: share drawn uniformly.")
+    floor: float = Field(0.01, ge=0, le=0.5, description="Least probability of an eligible candidate.")
+    uniform_slice: float = Field(0.02, ge=0, le=1, description="Share that is always drawn uniformly.")
+
+
+class ModelSettings(_Part):
+    """How the reward model is trained."""
+
+    rounds: int = Field(120, ge=1, le=5_000, description="Boosting rounds.")
+    leaves: int = Field(15, ge=2, le=64, description="Leaves per tree.")
+    learning_rate: float = Field(0.06, gt=0, le=1, description="Shrinkage per round.")
+    min_leaf: int = Field(50, ge=1, description="Least decisions per leaf.")
+    text: bool = Field(True, description="Use within-campaign text contrasts.")
+    seed: int = Field(7, ge=0, description="Seed of the trainer.")
+
+
+class GateSettings(_Part):
+    """When a challenger is promoted (invariant 16)."""
+
+    window: Duration = Field(parse_duration("7d"), gt=0, description="Decisions kept out of training, for the gate.")
+    split: Literal["time", "unit"] = Field("time", description="unit: for data without times; folds by unit instead.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate of all changes together.")
+    refresh_alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate of one refresh.")
+    margin: float = Field(
+        0.02, ge=0, lt=1, description="Non-inferiority margin of a refresh, relative to the champion."
+    )
+    min_units: int = Field(200, ge=2, description="Fewer units than this: refused.")
+    min_effective: int = Field(100, ge=2, description="Smaller effective sample than this: refused.")
+    approval: bool = Field(False, description="A person must approve before promotion.")
+
+
+class LoopDefinition(_Part):
+    """One loop, whole. ``PUT /v1/loops/{id}`` takes this document."""
+
+    loop: LoopId = Field(description="The loop's id.")
+    metrics: tuple[Metric, ...] = Field(min_length=1, max_length=20, description="What is measured.")
+    reward: dict[str, float] = Field(min_length=1, description="`{metric: weight}`; the reward is the weighted sum.")
+    default_reward: float = Field(0.0, description="Reward of a silent decision, at maturity.")
+    currency: Currency | None = Field(None, description="Currency that reports are in.")
+    learning_mode: LearningMode = Field("online", description="`online`, `apprentice` or `logging_only`.")
+    holdout: float = Field(0.1, ge=0, le=0.9, description="Share of units that always get the baseline.")
+    no_send: bool = Field(False, description="Sending nothing is a candidate.")
+    approval: Literal["manual", "automatic"] = Field(
+        "manual", description="automatic: new contents are approved at once."
+    )
+    lateness: Duration = Field(
+        parse_duration("72h"), ge=0, description="How late an event may arrive and still mature on time."
+    )
+    refund_horizon: Duration = Field(0, ge=0, description="How long after a purchase a refund restates it.")
+    policy: PolicySettings = PolicySettings()
+    model: ModelSettings = ModelSettings()
+    gate: GateSettings = GateSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError("two metrics have the same name; give each its own")
+        if unknown := sorted(set(self.reward) - set(names)):
+            raise ValueError(
+                f"reward weighs {', '.join(unknown)}, which is no metric of the loop; metrics are {', '.join(names)}"
+            )
+        return self
+
+    @property
+    def reach(self) -> int:
+        """Widest window of the loop's metrics: how far back an event looks for its decision. Microseconds."""
+        return max(metric.window for metric in self.metrics)
+
+    @property
+    def tolerance(self) -> int:
+        """Widest backward window of the loop's metrics. Microseconds."""
+        return max(metric.backward_window for metric in self.metrics)
+
+    @property
+    def maturity(self) -> int:
+        """From the start of a decision to the moment its outcome is final. Microseconds."""
+        return self.reach + self.lateness + self.refund_horizon
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name. Raises :class:`NotFound`."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise NotFound(f"Loop {self.loop!r} has no metric {name!r}; it has {', '.join(m.name for m in self.metrics)}")
+
+
+def parse_definition(document: Any) -> LoopDefinition:
+    """A definition from JSON or TOML. Raises :class:`BadInput` naming the first wrong field and what to do."""
+    try:
+        return LoopDefinition.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        pointer = "/" + "/".join(str(step) for step in first["loc"])
+        raise BadInput(f"Loop definition, {pointer}: {first['msg']}", pointer) from None
+
+
+def put_loop(connection: Connection, definition: LoopDefinition, now: int) -> int:
+    """Store a definition as the newest version; the same definition again changes nothing. Returns the version."""
+    version, stored = _newest(connection, definition.loop)
+    document = definition.model_dump(mode="json")
+    if stored == document:
+        return version
+    connection.execute(
+        tables.loops.insert().values(loop_id=definition.loop, version=version + 1, definition=document, created_at=now)
+    )
+    return version + 1
+
+
+def load_loop(connection: Connection, loop_id: str) -> tuple[LoopDefinition, int]:
+    """The definition in force and its version. Raises :class:`NotFound`."""
+    version, stored = _newest(connection, loop_id)
+    if stored is None:
+        raise NotFound(f"No loop {loop_id!r}; define it with PUT /v1/loops/{loop_id}")
+    return parse_definition(stored), version
+
+
+def load_loops(connection: Connection) -> dict[str, tuple[LoopDefinition, int]]:
+    """Every loop's definition in force and its version, by loop id."""
+    newest = (
+        select(tables.loops.c.loop_id, func.max(tables.loops.c.version).label("version"))
+        .group_by(tables.loops.c.loop_id)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(tables.loops.c.loop_id, tables.loops.c.version, tables.loops.c.definition).join(
+            newest, (newest.c.loop_id == tables.loops.c.loop_id) & (newest.c.version == tables.loops.c.version)
+        )
+    )
+    return {row.loop_id: (parse_definition(row.definition), row.version) for row in rows}
+
+
+def _newest(connection: Connection, loop_id: str) -> tuple[int, Any]:
+    row = connection.execute(
+        select(tables.loops.c.version, tables.loops.c.definition)
+        .where(tables.loops.c.loop_id == loop_id)
+        .order_by(tables.loops.c.version.desc())
+        .limit(1)
+    ).first()
+    return (row.version, row.definition) if row else (0, None)

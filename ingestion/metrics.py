@@ -1,0 +1,73 @@
+"""Metrics: how events become a number per decision."""
+
+import hashlib
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from infra.clock import DAY, HOUR, MICROS, MINUTE
+from infra.database import canonical_json
+
+Aggregate = Literal["any", "count", "sum", "first", "max"]
+"""any: 1 if it happened; count: how often; sum, first, max: of the event's value.
+
+``first`` is the value of the earliest event (ties by source and id). Outcome values are integers in
+millionths whatever the aggregate: one click under ``any`` is 1_000_000.
+"""
+
+_UNITS = {"s": MICROS, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+
+
+def parse_duration(value: Any) -> int:
+    """``"90s"``, ``"30m"``, ``"72h"``, ``"7d"``, ``"2w"`` or a number of seconds, to microseconds."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})\s*([smhdw])", value.strip())):
+        return int(match[1]) * _UNITS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return round(value * MICROS)
+    raise ValueError(f"{value!r} is not a duration; write a number of seconds or a text like '30m', '72h', '7d'")
+
+
+def format_duration(micros: int) -> str:
+    """The shortest text that :func:`parse_duration` reads back."""
+    for unit in ("w", "d", "h", "m", "s"):
+        if micros % _UNITS[unit] == 0:
+            return f"{micros // _UNITS[unit]}{unit}"
+    raise ValueError(f"{micros} microseconds are not whole seconds")
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration, json_schema_input_type=str | float),
+    PlainSerializer(format_duration, return_type=str),
+]
+"""Microseconds inside; ``"7d"`` outside."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class Metric(BaseModel):
+    """How the events of one type become one number per decision and content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name = Field(description="Name in results and rewards.")
+    event: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")] = Field(description="Event type that counts.")
+    aggregate: Aggregate = Field("any", description="How several events become one number.")
+    window: Duration = Field(parse_duration("7d"), gt=0, description="How long after the decision an event counts.")
+    backward_window: Duration = Field(
+        parse_duration("2m"), ge=0, description="Tolerance before the decision, for clocks that disagree."
+    )
+    cap: float | None = Field(None, gt=0, description="Largest value per decision, in the metric's unit.")
+    currency: Currency | None = Field(None, description="Currency of the value; other currencies are kept, not used.")
+
+    @property
+    def version(self) -> str:
+        """Hash of the definition: outcomes of another definition are never mixed with these."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+
+    @property
+    def cap_micros(self) -> int | None:
+        """The cap in millionths."""
+        return None if self.cap is None else round(self.cap * MICROS)
