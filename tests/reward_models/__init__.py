@@ -1,0 +1,1 @@
+"""Tests of ``reward_models``."""
