@@ -1,0 +1,59 @@
+"""The command line: ``rewardloop <command>``.
+
+Commands live in ``pipelines/commands``, one module per group; each registers its own here. This file only wires
+them and turns the error tree into one sentence on stderr and an exit code (``pipelines/commands/workspace.py``):
+0 done, 1 bad input or setting, 2 wrong usage, 3 the gate refused or failed, 4 a dependency is down.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from infra.errors import RewardloopError
+from pipelines.commands import importing, learning, operating
+from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
+
+app = typer.Typer(
+    name="rewardloop",
+    help="Joins clicks and purchases to the copy that caused them, learns what works, and picks the next copy.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+importing.register(app)
+learning.register(app)
+operating.register(app)
+
+
+def main() -> None:
+    """Entry point of the ``rewardloop`` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Never prints a traceback, except at log level ``debug``."""
+    try:
+        app(list(arguments))
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else FAILED
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return 130
+    except RewardloopError as error:
+        _say(str(error))
+        return UNAVAILABLE if error.retriable else FAILED
+    except Exception as error:
+        _say(f"Unexpected {type(error).__name__}: {error} (set REWARDLOOP_LOG_LEVEL=debug to see where)")
+        if os.environ.get("REWARDLOOP_LOG_LEVEL", "").lower() == "debug":
+            traceback.print_exc()
+        return FAILED
+    return OK
+
+
+def _say(sentence: str) -> None:
+    err().print(" ".join(sentence.split()), style="bold red", markup=False, highlight=False, soft_wrap=True)
