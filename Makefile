@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property bench docs lock clean
+.PHONY: help setup demo up test check lint types layers property bench docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: setup ## run one benchmark: make bench NAME=import (without NAME: list th
 
 docs: setup ## build the documentation site into site/
 	$(BIN)/mkdocs build --strict
+
+reference: setup ## write docs/reference from the code
+	$(BIN)/python -m tests.docs.reference
 
 lock: setup ## compile requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
