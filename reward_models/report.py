@@ -1,0 +1,160 @@
+"""What people read about a model version: three pictures and a plain-language description.
+
+Pictures are PNG bytes, drawn without a display and without scripts. The description's numbers are looked up in
+the very metrics that are logged, so the two cannot disagree; generated copy is escaped, because a headline is
+not markup.
+"""
+
+import html
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ingestion.loops import LoopDefinition
+
+_INK, _ACCENT, _QUIET = "#1f2933", "#0b7285", "#9aa5b1"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of a chart: a label, a value and its interval; ``low`` and ``high`` may be the value itself."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened to one version, in words that need no numbers."""
+
+    loop_id: str
+    version: str
+    kind: str
+    state: str
+    verdict: str
+    serving: str
+    changed: Sequence[str]
+    cautions: Sequence[str]
+    top: Sequence[Bar]
+
+
+def reward_words(definition: LoopDefinition) -> str:
+    """What one unit of the loop's reward is called: its only metric, with the currency for money, else ``reward``."""
+    weights = {name: weight for name, weight in definition.reward.items() if weight}
+    if list(weights.values()) != [1.0]:
+        return "reward"
+    metric = definition.metric(next(iter(weights)))
+    return f"{metric.name} ({metric.currency})" if metric.currency else metric.name
+
+
+def reliability_diagram(predicted: np.ndarray, observed: np.ndarray, weight: np.ndarray, words: str) -> bytes:
+    """Predicted against observed reward in bins; a point's area is its share of the decisions. Shapes (bins,)."""
+    figure, axes = _canvas(5.2, 5.2)
+    top = float(max(predicted.max(initial=0), observed.max(initial=0))) * 1.08 or 1.0
+    low = float(min(0.0, predicted.min(initial=0), observed.min(initial=0)))
+    axes.plot([low, top], [low, top], color=_QUIET, linestyle="--", linewidth=1, label="perfect")
+    axes.scatter(predicted, observed, s=20 + 380 * weight / max(weight.sum(), 1e-12), color=_ACCENT, alpha=0.8)
+    axes.set(xlim=(low, top), ylim=(low, top), xlabel=f"predicted {words} per decision", ylabel="observed")
+    axes.set_title("Does the model promise what arrives?")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def value_chart(bars: Sequence[Bar], words: str) -> bytes:
+    """What each policy would earn per 1,000 decisions, with 95 % intervals."""
+    return _bars(bars, f"{words} per 1,000 decisions", "What each policy would earn (95 % intervals)")
+
+
+def content_chart(bars: Sequence[Bar], words: str) -> bytes:
+    """The best contents by predicted reward, with their copy and an interval."""
+    return _bars(bars, f"predicted {words} per 1,000 decisions", "Top contents")
+
+
+def describe(story: Story, metrics: Mapping[str, float], words: str) -> str:
+    """The Markdown at the top of a run: what changed, what it would earn, what serves, what to decide, what to doubt."""
+    parts = [
+        f"# {plain(story.loop_id)}: {plain(story.version)} ({story.kind}, {story.state})",
+        f"**What changed.** {_sentences(story.changed)}",
+        f"**What it would earn.** {_earnings(metrics, words)} {plain(story.verdict)}",
+        f"**What is serving now.** {plain(story.serving)}",
+        f"**What needs a decision.** {_decision(story)}",
+        f"**What not to trust yet.** {_sentences(story.cautions) or 'Nothing known.'}",
+    ]
+    if story.top:
+        parts.append("**Top contents.**\n\n" + "\n".join(f"1. {plain(bar.label)}" for bar in story.top))
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text as it is: neither Markdown nor HTML in it means anything, and it stays on its line."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _earnings(metrics: Mapping[str, float], words: str) -> str:
+    if "expected_gain_per_1000" not in metrics:
+        return "There is no honest number yet."
+    gain, low, high = (metrics[f"expected_gain_per_1000{end}"] for end in ("", "_low", "_high"))
+    return (
+        f"Against what serves now, {_number(gain)} {plain(words)} per 1,000 decisions "
+        f"(95 % interval {_number(low)} to {_number(high)})."
+    )
+
+
+def _decision(story: Story) -> str:
+    if story.state == "passed":
+        return f"Approve it with `rewardloop promote {story.loop_id} {story.version}`, or leave things as they are."
+    return "Nothing."
+
+
+def _sentences(parts: Sequence[str]) -> str:
+    return " ".join(plain(part) for part in parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
+
+
+def _bars(bars: Sequence[Bar], axis: str, title: str) -> bytes:
+    figure, axes = _canvas(8.0, 1.4 + 0.55 * max(1, len(bars)))
+    rows = np.arange(len(bars))[::-1]
+    values = np.array([bar.value for bar in bars])
+    reach = [[bar.value - bar.low for bar in bars], [bar.high - bar.value for bar in bars]]
+    axes.errorbar(values, rows, xerr=np.maximum(reach, 0), fmt="o", color=_ACCENT, ecolor=_ACCENT, capsize=3)
+    axes.set_yticks(rows, [_label(bar) for bar in bars])
+    axes.set_ylim(-0.7, max(len(bars), 1) - 0.3)
+    axes.set_xlabel(axis)
+    axes.set_title(title)
+    axes.grid(axis="x", color="#e4e7eb")
+    return _png(figure)
+
+
+def _label(bar: Bar) -> str:
+    """A label for a chart: `$` would start a formula in matplotlib, and long copy is broken over two lines."""
+    text = textwrap.shorten(" ".join(bar.label.split()), 88, placeholder="…")
+    lines = textwrap.wrap(text, 46) or [""]
+    return "\n".join([*lines, *([bar.note] if bar.note else [])]).replace("$", r"\$")
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
