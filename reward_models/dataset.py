@@ -1,0 +1,340 @@
+"""The training set: decisions with what came of them, as of one batch, and aggregated past results.
+
+One row per shown content of a mature decision (a slate of three is three rows). Mature: it has a start, and its
+outcome is final by ``now`` (invariant 13); the others are counted in ``immature`` and left out. Rebuilding with the
+same ``as_of`` and ``now`` gives the same ``digest`` (invariant 6).
+
+    load_training_set(connection, definition, version, *, as_of, now, before=None, since=None) -> TrainingSet
+    TrainingSet.subset(rows, history)   a part of it: masks or indices
+    TrainingSet.digest                  SHA-256 of everything in it
+
+``before`` and ``since`` bound ``decided_at`` (since ≤ decided_at < before).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, Select, Text, and_, func, select, type_coerce
+
+from infra import tables
+from infra.clock import MICROS
+from infra.database import canonical_json
+from ingestion.events import ACTIVATION, NO_SEND, Candidate, Content, Placement
+from ingestion.loops import LoopDefinition
+from ingestion.outcomes import outcomes_query
+from reward_models.rewards import reward_of
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_CHUNK = 5_000
+_candidates = msgspec.json.Decoder(tuple[Candidate, ...])
+_placements = msgspec.json.Decoder(tuple[Placement, ...])
+
+
+@dataclass(frozen=True)
+class History:
+    """Aggregated past results, m rows. ``reward``: mean per exposure. ``metrics``: sums, in units."""
+
+    content: Ints
+    exposures: Floats
+    metrics: Mapping[str, Floats]
+    reward: Floats
+    trusted: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Mature decisions (n rows) and past results (m rows) of a loop. ``content``: index into ``contents``."""
+
+    loop_id: str
+    loop_version: int
+    as_of: int
+    contents: tuple[Content, ...]
+    decision_id: tuple[str, ...]
+    unit: tuple[str | None, ...]
+    decided_at: Ints
+    contexts: tuple[Mapping[str, Any], ...]
+    content: Ints
+    position: Ints
+    propensity: Floats
+    """Shape (n,); nan where it is unknown."""
+    group: tuple[str, ...]
+    learning_mode: tuple[str, ...]
+    candidates: tuple[tuple[Candidate, ...], ...]
+    metrics: Mapping[str, Floats]
+    """Value per row, in units: one click is 1.0."""
+    reward: Floats
+    history: History
+    immature: int = 0
+
+    def __len__(self) -> int:
+        return len(self.decision_id)
+
+    @property
+    def campaign_id(self) -> list[str]:
+        """Campaign of each row."""
+        return [self.contents[index].campaign_id for index in self.content]
+
+    @property
+    def chosen(self) -> list[str]:
+        """Content id of each row."""
+        return [self.contents[index].content_id for index in self.content]
+
+    @cached_property
+    def index(self) -> dict[tuple[str, str], int]:
+        """Index into ``contents`` by campaign and content id."""
+        return {(content.campaign_id, content.content_id): index for index, content in enumerate(self.contents)}
+
+    def candidate_contents(self, row: int) -> list[Content]:
+        """The contents that could have been chosen in a row, in the order of its ``candidates``."""
+        campaign = self.contents[self.content[row]].campaign_id
+        return [self.contents[self.index[campaign, candidate.content_id]] for candidate in self.candidates[row]]
+
+    def subset(self, rows: npt.NDArray[Any] | None = None, history: npt.NDArray[Any] | None = None) -> "TrainingSet":
+        """Only these rows of decisions and of history, each a mask or indices; None keeps all."""
+        kept = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
+        past = self.history if history is None else _part_of(self.history, history)
+        return replace(
+            self,
+            history=past,
+            **{name: tuple(getattr(self, name)[row] for row in kept) for name in _LISTS},
+            **{name: getattr(self, name)[kept] for name in _ARRAYS},
+            metrics={name: values[kept] for name, values in self.metrics.items()},
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything in the set, in order."""
+        state = hashlib.sha256(canonical_json([self.loop_id, self.loop_version, self.as_of]))
+        for content in self.contents:
+            state.update(canonical_json([content.campaign_id, content.content_id, content.fingerprint]))
+        for name in _LISTS:
+            state.update(canonical_json(getattr(self, name)))
+        for name in _ARRAYS:
+            state.update(getattr(self, name).tobytes())
+        _update(state, self.metrics)
+        past = self.history
+        for values in (past.content, past.exposures, past.reward, past.trusted):
+            state.update(values.tobytes())
+        _update(state, past.metrics)
+        return state.hexdigest()
+
+
+_LISTS = ("decision_id", "unit", "contexts", "group", "learning_mode", "candidates")
+_ARRAYS = ("decided_at", "content", "position", "propensity", "reward")
+
+
+def load_training_set(
+    connection: Connection,
+    definition: LoopDefinition,
+    version: int,
+    *,
+    as_of: int,
+    now: int,
+    before: int | None = None,
+    since: int | None = None,
+) -> TrainingSet:
+    """The training set of a loop as of batch ``as_of``, with decisions mature at ``now`` (microseconds).
+
+    Reads each table once, in chunks; memory holds the result only.
+    """
+    rows = _Rows(_contents(connection, definition.loop))
+    values = _outcomes(connection, definition, as_of)
+    started = _activations(connection, definition.loop, as_of)
+    for decision in _decisions(connection, definition.loop, as_of, before, since):
+        begun = started.get(decision.decision_id, None if decision.deferred else decision.decided_at)
+        if begun is None or begun + definition.maturity > now:
+            rows.immature += 1
+        else:
+            rows.add(decision, values)
+    metrics = rows.values(definition)
+    history = _history(connection, definition, rows, as_of)
+    return TrainingSet(
+        loop_id=definition.loop,
+        loop_version=version,
+        as_of=as_of,
+        contents=tuple(rows.contents),
+        **{name: tuple(values) for name, values in rows.lists.items()},  # type: ignore[arg-type]
+        decided_at=np.array(rows.decided_at, dtype=np.int64),
+        content=np.array(rows.content, dtype=np.int64),
+        position=np.array(rows.position, dtype=np.int64),
+        propensity=np.array(rows.propensity, dtype=np.float64),
+        metrics=metrics,
+        reward=reward_of(definition, metrics),
+        history=history,
+        immature=rows.immature,
+    )
+
+
+Values = Mapping[tuple[str, str], Mapping[str, int]]
+"""Outcome values in millionths by metric, by (decision, content)."""
+
+
+class _Rows:
+    """Rows under construction."""
+
+    def __init__(self, contents: Sequence[Content]) -> None:
+        self.contents = list(contents)
+        self.index = {(content.campaign_id, content.content_id): i for i, content in enumerate(contents)}
+        self.lists: dict[str, list[Any]] = {name: [] for name in _LISTS}
+        self.decided_at: list[int] = []
+        self.content: list[int] = []
+        self.position: list[int] = []
+        self.propensity: list[float] = []
+        self.outcomes: list[Mapping[str, int]] = []
+        self.immature = 0
+
+    def add(self, decision: Row[Any], values: Values) -> None:
+        chosen = _placements.decode(decision.chosen)
+        candidates = _candidates.decode(decision.candidates)
+        slots = decision.constraints.get("slots", len(chosen))
+        for candidate in candidates:
+            self.content_index(decision.campaign_id, candidate.content_id)
+        for placed in chosen:
+            if placed.position <= slots:
+                self.add_row(decision, candidates, placed, values)
+
+    def add_row(
+        self, decision: Row[Any], candidates: tuple[Candidate, ...], placed: Placement, values: Values
+    ) -> None:
+        named = {
+            "decision_id": decision.decision_id,
+            "unit": decision.unit,
+            "contexts": decision.context,
+            "group": decision.group,
+            "learning_mode": decision.learning_mode,
+            "candidates": candidates,
+        }
+        for name, value in named.items():
+            self.lists[name].append(value)
+        self.decided_at.append(decision.decided_at)
+        self.content.append(self.content_index(decision.campaign_id, placed.content_id))
+        self.position.append(placed.position)
+        self.propensity.append(np.nan if placed.propensity is None else placed.propensity)
+        self.outcomes.append(values.get((decision.decision_id, placed.content_id), {}))
+
+    def content_index(self, campaign_id: str, content_id: str) -> int:
+        """Of a content; ``no_send`` and ids that were never registered get a content without text."""
+        key = (campaign_id, content_id)
+        if key not in self.index:
+            self.index[key] = len(self.contents)
+            self.contents.append(Content(content_id=content_id, campaign_id=campaign_id, slots={}))
+        return self.index[key]
+
+    def values(self, definition: LoopDefinition) -> dict[str, Floats]:
+        return {
+            metric.name: np.array([outcome.get(metric.name, 0) for outcome in self.outcomes], dtype=np.float64) / MICROS
+            for metric in definition.metrics
+        }
+
+
+def _contents(connection: Connection, loop_id: str) -> list[Content]:
+    c, campaigns = tables.contents.c, tables.campaigns
+    query = (
+        select(c.content_id, c.campaign_id, c.slots, c.features, c.locale)
+        .join(campaigns, campaigns.c.campaign_id == c.campaign_id)
+        .where(campaigns.c.loop_id == loop_id)
+        .order_by(c.content_id)
+    )
+    return [Content(**row._mapping) for row in _stream(connection, query)]
+
+
+def _decisions(
+    connection: Connection, loop_id: str, as_of: int, before: int | None, since: int | None
+) -> Iterator[Row[Any]]:
+    c = tables.decisions.c
+    wanted = [c.loop_id == loop_id, c.batch_no <= as_of]
+    wanted += [c.decided_at < before] if before is not None else []
+    wanted += [c.decided_at >= since] if since is not None else []
+    query = (
+        select(
+            c.decision_id,
+            c.unit,
+            c.campaign_id,
+            c.decided_at,
+            c.context,
+            c.group,
+            c.learning_mode,
+            c.deferred,
+            c.constraints,
+            type_coerce(c.candidates, Text).label("candidates"),
+            type_coerce(c.chosen, Text).label("chosen"),
+        )
+        .where(*wanted)
+        .order_by(c.decided_at, c.decision_id)
+    )
+    return _stream(connection, query)
+
+
+def _activations(connection: Connection, loop_id: str, as_of: int) -> dict[str, int]:
+    """Earliest activation of each decision of the loop that has one."""
+    events, decisions = tables.events.c, tables.decisions.c
+    query = (
+        select(events.decision_id, func.min(events.occurred_at).label("at"))
+        .join(tables.decisions, and_(decisions.decision_id == events.decision_id, decisions.loop_id == loop_id))
+        .where(events.type == ACTIVATION, events.batch_no <= as_of)
+        .group_by(events.decision_id)
+    )
+    return {row.decision_id: row.at for row in _stream(connection, query)}
+
+
+def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> dict[tuple[str, str], dict[str, int]]:
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for row in _stream(connection, outcomes_query([definition], as_of=as_of)):
+        found.setdefault((row.decision_id, row.content_id), {})[row.metric] = int(row.value)
+    return found
+
+
+def _history(connection: Connection, definition: LoopDefinition, rows: _Rows, as_of: int) -> History:
+    c = tables.historical_results.c
+    query = (
+        select(c.campaign_id, c.content_id, c.exposures, c.metrics, c.trusted)
+        .where(c.loop_id == definition.loop, c.batch_no <= as_of, c.exposures > 0)
+        .order_by(c.import_id, c.row)
+    )
+    results = list(_stream(connection, query))
+    exposures = np.array([row.exposures for row in results], dtype=np.float64)
+    sums = {
+        metric.name: np.array([row.metrics.get(metric.name, 0) for row in results], dtype=np.float64) / MICROS
+        for metric in definition.metrics
+    }
+    return History(
+        content=np.array([rows.content_index(row.campaign_id, row.content_id) for row in results], dtype=np.int64),
+        exposures=exposures,
+        metrics=sums,
+        reward=reward_of(definition, {name: total / exposures for name, total in sums.items()}),
+        trusted=np.array([row.trusted for row in results], dtype=np.bool_),
+    )
+
+
+def _stream(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+    yield from connection.execution_options(yield_per=_CHUNK).execute(query)
+
+
+def _part_of(history: History, rows: npt.NDArray[Any]) -> History:
+    return History(
+        history.content[rows],
+        history.exposures[rows],
+        {name: values[rows] for name, values in history.metrics.items()},
+        history.reward[rows],
+        history.trusted[rows],
+    )
+
+
+def _update(state: Any, metrics: Mapping[str, Floats]) -> None:
+    for name in sorted(metrics):
+        state.update(name.encode())
+        state.update(metrics[name].tobytes())
+
+
+__all__ = ["NO_SEND", "History", "TrainingSet", "load_training_set"]

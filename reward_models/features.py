@@ -1,0 +1,240 @@
+"""Context and copy as columns. The same functions serve training and the API (invariant 14).
+
+A row is the context part (known per request) followed by the content part (known per content):
+
+    context.<name>      what the caller said about this decision
+    position            place in the slate, 1 is first
+    content.<name>      what is known about this content
+    <slot>.<factor>     copy factors a marketer can read: length, question mark, urgency words …
+    no_send             1 for the reserved content that sends nothing
+    text_score          the within-campaign text contrast (``reward_models/text.py``)
+
+Numbers stay numbers, booleans are 0 and 1; a name that ever held a text is a category, coded by a stored
+vocabulary. A missing or unseen value is nan; where a vocabulary was capped, unlisted values share one code.
+
+    build_schema(contexts, contents) -> FeatureSchema         schema.hash
+    context_rows(schema, contexts, positions) -> (n, d)
+    content_rows(schema, contents, text_scores) -> (k, c)
+    assemble(context_row, content_rows) -> (k, d + c)
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from infra.database import canonical_json
+from ingestion.events import NO_SEND, Content
+
+Floats = npt.NDArray[np.float64]
+
+CATEGORIES = 100
+"""Most categories of one column; rarer values share one code."""
+
+NAMES = 200
+"""Most names of context features, and of content features, that become columns."""
+
+SLOTS = 8
+"""Most slots whose copy factors become columns."""
+
+_URGENT = re.compile(
+    r"\b(now|today|tonight|hurry|last chance|ends?|ending|final|only|limited|soon|deadline|expires?|left)\b", re.I
+)
+_YOU = re.compile(r"\b(you|your|yours|yourself|you're|you'll|you've)\b", re.I)
+_NEGATIVE = re.compile(r"\b(no|not|never|nothing|don't|can't|won't|isn't|stop|without|worst|wrong)\b", re.I)
+_OFFER = re.compile(r"\b(free|save|sale|off|deal|discount|gift|bonus|offer)\b", re.I)
+_PLACEHOLDER = re.compile(r"\{\{?\s*\w[\w. ]*\}\}?|\*\|\w+\|\*|%\w+%")
+_EMOJI = re.compile("[\u2600-\u27bf\u2b50\u2b55\U0001f300-\U0001faff]")
+_QUOTES = re.compile("[\"“”«»]|(?:^|\\s)['‘]")
+
+
+def _upper_share(text: str) -> float:
+    letters = [letter for letter in text if letter.isalpha()]
+    return sum(letter.isupper() for letter in letters) / len(letters) if letters else 0.0
+
+
+def _found(pattern: re.Pattern[str]) -> Callable[[str], float]:
+    return lambda text: float(pattern.search(text) is not None)
+
+
+FACTORS: dict[str, Callable[[str], float]] = {
+    "characters": lambda text: float(len(text)),
+    "words": lambda text: float(len(text.split())),
+    "sentences": lambda text: float(len(re.findall(r"[.!?…]+(?:\s|$)", text))),
+    "question": lambda text: float("?" in text),
+    "exclamation": lambda text: float("!" in text),
+    "number": _found(re.compile(r"\d")),
+    "percentage": _found(re.compile(r"\d\s?%")),
+    "money": _found(re.compile(r"[$€£¥]\s?\d|\d\s?[$€£¥]")),
+    "upper_share": _upper_share,
+    "emoji": _found(_EMOJI),
+    "you": _found(_YOU),
+    "urgency": _found(_URGENT),
+    "offer": _found(_OFFER),
+    "negative": _found(_NEGATIVE),
+    "personalised": _found(_PLACEHOLDER),
+    "quote": _found(_QUOTES),
+    "colon": lambda text: float(":" in text),
+    "ellipsis": _found(re.compile(r"…|\.\.\.")),
+}
+"""Copy factors of one slot. Word lists are English; other languages keep the rest."""
+
+TEXT_SCORE = "text_score"
+POSITION = "position"
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One feature. ``capped``: the vocabulary holds only the most frequent values."""
+
+    name: str
+    kind: Literal["number", "category"] = "number"
+    categories: tuple[str, ...] = ()
+    capped: bool = False
+
+
+class FeatureSchema(msgspec.Struct, frozen=True, dict=True):
+    """Ordered columns: ``context`` (the last one is the position), then ``content``."""
+
+    context: tuple[Column, ...]
+    content: tuple[Column, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns, in the order of a row."""
+        return self.context + self.content
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over names, kinds and categories, in order."""
+        return hashlib.sha256(canonical_json(msgspec.to_builtins(self))).hexdigest()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [column.name for column in self.columns]
+
+    @property
+    def categorical(self) -> list[int]:
+        """Indices of the category columns."""
+        return [index for index, column in enumerate(self.columns) if column.kind == "category"]
+
+    @cached_property
+    def codes(self) -> dict[str, dict[str, float]]:
+        """Code of each category, by column name."""
+        return {
+            column.name: {word: float(code) for code, word in enumerate(column.categories)} for column in self.columns
+        }
+
+
+def build_schema(contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content]) -> FeatureSchema:
+    """The columns that these contexts and contents need."""
+    slots = Counter(slot for content in contents for slot in content.slots)
+    factors = [Column(f"{slot}.{factor}") for slot in sorted(_most(slots, SLOTS)) for factor in FACTORS]
+    return FeatureSchema(
+        context=(*_named_columns("context.", contexts), Column(POSITION)),
+        content=(
+            *_named_columns("content.", [content.features for content in contents]),
+            *factors,
+            Column(NO_SEND),
+            Column(TEXT_SCORE),
+        ),
+    )
+
+
+def context_rows(
+    schema: FeatureSchema, contexts: Sequence[Mapping[str, Any]], positions: Sequence[int] | npt.NDArray[np.int64]
+) -> Floats:
+    """The context part, shape (n, d)."""
+    rows = np.empty((len(contexts), len(schema.context)))
+    for index, column in enumerate(schema.context[:-1]):
+        rows[:, index] = _encode(schema, column, (context.get(column.name[8:]) for context in contexts), len(contexts))
+    rows[:, -1] = positions
+    return rows
+
+
+def content_rows(schema: FeatureSchema, contents: Sequence[Content], text_scores: Floats) -> Floats:
+    """The content part, shape (k, c). ``text_scores``: shape (k,), nan where a content has no text."""
+    rows = np.empty((len(contents), len(schema.content)))
+    for index, column in enumerate(schema.content):
+        rows[:, index] = _content_column(schema, column, contents, text_scores)
+    return rows
+
+
+def assemble(context_row: Floats, rows: Floats) -> Floats:
+    """One context (d,) with each of k contents (k, c), as a matrix (k, d + c)."""
+    matrix = np.empty((len(rows), len(context_row) + rows.shape[1]))
+    matrix[:, : len(context_row)] = context_row
+    matrix[:, len(context_row) :] = rows
+    return matrix
+
+
+def text_of(content: Content) -> str:
+    """All slots of a content as one text, in the order of their names."""
+    return "\n".join(content.slots[slot] for slot in sorted(content.slots))
+
+
+def sends_nothing(content: Content) -> bool:
+    """Whether this is the reserved content, by its id or by its ``no_send`` feature."""
+    return content.content_id == NO_SEND or content.features.get(NO_SEND) is True
+
+
+def _most(counts: Counter[str], limit: int) -> list[str]:
+    return [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]]
+
+
+def _named_columns(prefix: str, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    names = Counter(name for row in rows for name in row)
+    return [_column(prefix, name, (row.get(name) for row in rows)) for name in sorted(_most(names, NAMES))]
+
+
+def _column(prefix: str, name: str, values: Iterable[Any]) -> Column:
+    words: Counter[str] = Counter()
+    textual = False
+    for value in values:
+        if value is not None:
+            textual = textual or isinstance(value, str)
+            words[_word(value)] += 1
+    if not textual:
+        return Column(prefix + name)
+    return Column(prefix + name, "category", tuple(sorted(_most(words, CATEGORIES))), len(words) > CATEGORIES)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else format(value, "g")
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
+
+
+def _encode(schema: FeatureSchema, column: Column, values: Iterable[Any], count: int) -> Floats:
+    if column.kind == "number":
+        return np.fromiter((_number(value) for value in values), dtype=np.float64, count=count)
+    codes = schema.codes[column.name]
+    unlisted = float(len(codes)) if column.capped else np.nan
+    return np.fromiter(
+        (np.nan if value is None else codes.get(_word(value), unlisted) for value in values),
+        dtype=np.float64,
+        count=count,
+    )
+
+
+def _content_column(schema: FeatureSchema, column: Column, contents: Sequence[Content], text_scores: Floats) -> Floats:
+    if column.name == TEXT_SCORE:
+        return text_scores
+    if column.name == NO_SEND:
+        return np.array([float(sends_nothing(content)) for content in contents])
+    if column.name.startswith("content."):
+        name = column.name.removeprefix("content.")
+        return _encode(schema, column, (content.features.get(name) for content in contents), len(contents))
+    slot, factor = column.name.rsplit(".", 1)
+    measure = FACTORS[factor]
+    return np.array([measure(content.slots[slot]) if slot in content.slots else np.nan for content in contents])

@@ -1,0 +1,62 @@
+"""The level of each campaign: the model predicts relative to it, because campaigns differ more than copy does.
+
+    reward = m + s · g(context, content)
+
+m is the campaign's mean reward, shrunk to the loop's mean by empirical Bayes (m = μ + B·(mean − μ) with
+B = τ² / (τ² + σ²/n); τ² and σ² by moments). s = max(|m|, a tenth of the loop's level) keeps small campaigns from
+blowing up. An unknown campaign has m = μ.
+
+Rewards like clicks and purchases have a variance that grows with their level, so a row of n exposures weighs
+n · s / φ in relative units, with φ the dispersion σ² / level.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_SHARE = 0.1
+"""Least scale of a campaign, as a share of the loop's level."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Levels of a loop's campaigns. ``base``: the loop's level, above 0. ``dispersion``: φ, above 0."""
+
+    mean: float
+    base: float
+    dispersion: float
+    campaigns: Mapping[str, float]
+
+    def of(self, campaign_ids: Sequence[str]) -> tuple[Floats, Floats]:
+        """Mean m and scale s of each campaign, shape (n,) each."""
+        mean = np.array([self.campaigns.get(campaign, self.mean) for campaign in campaign_ids], dtype=np.float64)
+        return mean, np.maximum(np.abs(mean), LEAST_SHARE * self.base)
+
+
+def fit_levels(campaign_ids: Sequence[str], reward: Floats, exposures: Floats) -> Levels:
+    """Levels from rows of mean reward over ``exposures`` (shape (n,) each; a decision is one exposure)."""
+    names = sorted(set(campaign_ids))
+    code = {name: index for index, name in enumerate(names)}
+    rows = np.array([code[name] for name in campaign_ids], dtype=np.int64)
+    counts = np.bincount(rows, exposures)
+    means = np.bincount(rows, exposures * reward) / counts
+    overall = float(np.average(reward, weights=exposures))
+    base = max(abs(overall), 0.01 * float(np.sqrt(np.average(reward**2, weights=exposures))))
+    within = float(exposures @ (reward - means[rows]) ** 2) / max(1, len(rows) - len(names))
+    between = _between(means, counts, within)
+    shrunk = overall + (means - overall) * between / (between + within / counts) if between > 0 else means * 0 + overall
+    return Levels(overall, base, max(within / base, 1e-12), dict(zip(names, shrunk.tolist(), strict=True)))
+
+
+def _between(means: Floats, counts: Floats, within: float) -> float:
+    """Variance between campaigns beyond what sampling explains (method of moments, DerSimonian & Laird 1986)."""
+    if len(means) < 2 or within == 0.0:
+        return float(np.var(means)) if len(means) > 1 else 1.0
+    weights = counts / within
+    centre = np.average(means, weights=weights)
+    excess = float(weights @ (means - centre) ** 2) - (len(means) - 1)
+    return max(0.0, excess / float(weights.sum() - (weights**2).sum() / weights.sum()))
