@@ -1,0 +1,173 @@
+"""Which decision an event belongs to, per loop: invariant 5 as expressions over the stored facts.
+
+1. *explicit*: the event names its decision (``decision_id``, or a ``token`` that did); it belongs to that decision,
+   in that decision's loop only.
+2. *last touch*: no decision named, but a unit: in every loop the latest decision of that unit whose start lies
+   within the loop's reach before the event, or its tolerance after it.
+3. *reversal*: a refund belongs where the purchase it reverses belongs.
+
+A decision starts with its first activation, else when it was decided; a deferred decision without one never starts.
+Only stamped facts are read (``batch_no``, up to ``as_of``) and never ``received_at``. Ties break by time, source, id.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    CTE,
+    Alias,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    case,
+    func,
+    literal,
+    select,
+    union_all,
+)
+
+from infra.dialect import bytewise, listed
+from infra.tables import decisions, events
+from ingestion.events import ACTIVATION, PURCHASE, REFUND
+from ingestion.loops import LoopDefinition
+
+COLUMNS = ("source", "event_id", "loop_id", "method", "decision_id")
+"""Of ``attributions``, and of every select here that stands in for it."""
+
+LAST_TOUCH = "last_touch"
+REVERSAL = "reversal"
+
+
+def stamped(facts: Table | Alias, as_of: int | None) -> ColumnElement[bool]:
+    """Facts that a batch has counted, up to and with batch ``as_of``."""
+    batch_no = facts.c.batch_no
+    return batch_no.is_not(None) if as_of is None else batch_no <= as_of
+
+
+def is_reversal(event: Table | Alias) -> ColumnElement[bool]:
+    """A refund that names what it takes back."""
+    return and_(event.c.type == REFUND, event.c.reverses.is_not(None))
+
+
+def first_activation(decision: Table | Alias, as_of: int | None) -> ColumnElement[int]:
+    """When a decision was first activated; NULL if it never was."""
+    activation = events.alias("activation")
+    found = select(func.min(activation.c.occurred_at)).where(
+        activation.c.decision_id == decision.c.decision_id,
+        activation.c.type == ACTIVATION,
+        stamped(activation, as_of),
+    )
+    return found.correlate(decision).scalar_subquery()
+
+
+def start_of(decision: Table | Alias, as_of: int | None = None) -> ColumnElement[int]:
+    """When a decision starts to count, in microseconds; NULL for a deferred decision that was not activated."""
+    return func.coalesce(
+        first_activation(decision, as_of), case((decision.c.deferred.is_(False), decision.c.decided_at))
+    )
+
+
+def all_attributions(rules: Iterable[LoopDefinition], as_of: int | None) -> CTE:
+    """Every attribution of every event, computed from the facts alone."""
+    direct = direct_attributions(rules, as_of).cte("direct")
+    return union_all(select(direct), reversals(direct, as_of)).cte("attributed")
+
+
+def direct_attributions(
+    rules: Iterable[LoopDefinition], as_of: int | None = None, only: FromClause | None = None
+) -> Select[tuple[str, str, str, str, str]]:
+    """Attributions of all events but reversals; with ``only`` (source, event_id), of those events."""
+    rows = ((rule.loop, rule.reach, rule.tolerance) for rule in rules)
+    reach = listed("reach", rows, loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
+    direct = union_all(_explicit(reach, as_of, only), _last_touch(reach, as_of, only)).subquery("attributed_directly")
+    return select(*(direct.c[name] for name in COLUMNS))
+
+
+def reversals(
+    direct: FromClause, as_of: int | None = None, only: FromClause | None = None
+) -> Select[tuple[str, str, str, str, str]]:
+    """Attributions of refunds, taken over from ``direct``; of two reports of one purchase the first in
+    (explicit before last touch, time, source, id) leads."""
+    refund, purchase = events.alias("refund"), events.alias("purchase")
+    rank = func.row_number().over(
+        partition_by=(refund.c.source, refund.c.event_id, direct.c.loop_id),
+        order_by=(
+            direct.c.method == LAST_TOUCH,
+            purchase.c.occurred_at,
+            bytewise(purchase.c.source),
+            bytewise(purchase.c.event_id),
+        ),
+    )
+    found = (
+        select(
+            refund.c.source,
+            refund.c.event_id,
+            direct.c.loop_id,
+            literal(REVERSAL, String).label("method"),
+            direct.c.decision_id,
+            rank.label("rank"),
+        )
+        .select_from(_restricted(refund, only))
+        .join(purchase, and_(purchase.c.fact_key == refund.c.reverses, purchase.c.type == PURCHASE))
+        .join(direct, and_(direct.c.source == purchase.c.source, direct.c.event_id == purchase.c.event_id))
+        .where(is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
+        .subquery()
+    )
+    return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
+
+
+def _explicit(reach: CTE, as_of: int | None, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+    return (
+        select(
+            events.c.source,
+            events.c.event_id,
+            decisions.c.loop_id,
+            func.coalesce(events.c.link, literal("decision_id", String)).label("method"),
+            decisions.c.decision_id,
+        )
+        .select_from(_restricted(events, only))
+        .join(decisions, decisions.c.decision_id == events.c.decision_id)
+        .join(reach, reach.c.loop_id == decisions.c.loop_id)
+        .where(~is_reversal(events), stamped(events, as_of), stamped(decisions, as_of))
+    )
+
+
+def _last_touch(reach: CTE, as_of: int | None, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+    start = start_of(decisions, as_of)
+    rank = func.row_number().over(
+        partition_by=(events.c.source, events.c.event_id, decisions.c.loop_id),
+        order_by=(start.desc(), bytewise(decisions.c.decision_id).desc()),
+    )
+    found = (
+        select(
+            events.c.source,
+            events.c.event_id,
+            decisions.c.loop_id,
+            literal(LAST_TOUCH, String).label("method"),
+            decisions.c.decision_id,
+            rank.label("rank"),
+        )
+        .select_from(_restricted(events, only))
+        .join(decisions, decisions.c.unit.in_((events.c.unit, events.c.unit_before)))
+        .join(reach, reach.c.loop_id == decisions.c.loop_id)
+        .where(
+            events.c.decision_id.is_(None),
+            ~is_reversal(events),
+            stamped(events, as_of),
+            stamped(decisions, as_of),
+            start <= events.c.occurred_at + reach.c.tolerance,
+            start > events.c.occurred_at - reach.c.reach,
+        )
+        .subquery()
+    )
+    return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
+
+
+def _restricted(event: Table | Alias, only: FromClause | None) -> FromClause:
+    if only is None:
+        return event
+    return only.join(event, and_(event.c.source == only.c.source, event.c.event_id == only.c.event_id))

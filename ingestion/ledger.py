@@ -1,0 +1,83 @@
+"""The ledger: every batch with the state each of its records ended in (invariant 1), and how far topics were read.
+
+Campaigns and contents are definitions, not records: they are stored by a batch and not counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection, Engine, func, select
+
+from infra.database import reading, upsert
+from infra.errors import Conflict
+from infra.tables import batches, offsets
+from ingestion.events import Offset
+
+State = Literal["applied", "duplicate", "ignored", "pending", "quarantined"]
+STATES: tuple[State, ...] = ("applied", "duplicate", "ignored", "pending", "quarantined")
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns of ``batches`` but its number and time."""
+
+    read: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    ignored: int = 0
+    pending: int = 0
+    quarantined: int = 0
+    reasons: dict[str, dict[str, int]] = {}
+    left_pending: int = 0
+    became_pending: int = 0
+    left_quarantine: int = 0
+    decisions: int = 0
+
+    @property
+    def difference(self) -> int:
+        """Records read that are in no state, or in more than one; 0 unless there is a mistake in the code."""
+        return self.read - sum(getattr(self, state) for state in STATES)
+
+
+def newest_batch(connection: Connection) -> int:
+    """Number of the newest batch; 0 before the first."""
+    return int(connection.execute(select(func.coalesce(func.max(batches.c.batch_no), 0))).scalar_one())
+
+
+def record_batch(connection: Connection, batch_no: int, now: int, counts: Counts) -> None:
+    """Write the batch's line of the ledger."""
+    connection.execute(batches.insert(), {"batch_no": batch_no, "at": now, **msgspec.structs.asdict(counts)})
+
+
+def save_offsets(connection: Connection, batch_no: int, read: Sequence[Offset]) -> None:
+    """Move the positions of the partitions read.
+
+    Raises :class:`Conflict` when a partition no longer stands where this batch began: another worker was here.
+    """
+    for offset in read:
+        stored = connection.execute(
+            select(offsets.c.position).where(offsets.c.topic == offset.topic, offsets.c.partition == offset.partition)
+        ).scalar_one_or_none()
+        if stored is not None and stored != offset.begin:
+            raise Conflict(
+                f"{offset.topic}/{offset.partition} stands at {stored}, this batch began at {offset.begin}: "
+                "another worker applied it; read on from the stored position"
+            )
+    rows = [
+        {"topic": offset.topic, "partition": offset.partition, "position": offset.end, "batch_no": batch_no}
+        for offset in sorted(read, key=lambda offset: (offset.topic, offset.partition))
+    ]
+    upsert(connection, offsets, rows)
+
+
+def tally(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each reason was given."""
+    return dict(Counter(reasons))
+
+
+def conservation(engine: Engine) -> int:
+    """Records read less records in a state, over all batches: always 0."""
+    in_a_state = sum((batches.c[state] for state in STATES[1:]), batches.c[STATES[0]])
+    with reading(engine) as connection:
+        return int(connection.execute(select(func.coalesce(func.sum(batches.c.read - in_a_state), 0))).scalar_one())

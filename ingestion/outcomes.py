@@ -1,0 +1,315 @@
+"""The join: decisions with their events, per content and metric, as one set-based query.
+
+``judged`` has one row per (event, loop, metric): the event is used, or ``reason`` says why not.
+``outcomes_query`` adds the used ones up. The worker restricts it to the decisions a batch touched, backfill to a
+loop, training asks for it ``as_of`` an earlier batch; it is always this query.
+
+Order of the reasons, the first that holds:
+
+1. ``labelled``: a label says it was a bot or a test.
+2. ``before_activation``: its decision has not started.
+3. ``outside_window``: not in start - backward_window <= occurred_at < start + window.
+4. ``other_currency``: the metric has a currency and the event another or none.
+5. ``no_value``: the metric needs a value and the event has none.
+6. ``same_fact``: another report of the same order or session counts; the first in (explicit before last touch,
+   time, source, id).
+7. ``refunded``: refunds within the refund horizon took back its whole value.
+
+A purchase partly refunded counts with what is left. A refund without an amount takes back everything; one refund
+reported twice under one fact key takes back once. Labels on an activation do not undo it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    Alias,
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
+
+from infra.dialect import bytewise, elements, listed, part
+from infra.tables import attributions, decisions, event_labels, events
+from ingestion.attribution import LAST_TOUCH, REVERSAL, all_attributions, stamped, start_of
+from ingestion.events import PURCHASE, REFUND
+from ingestion.loops import LoopDefinition
+
+EXCLUDING_LABELS = ("bot", "test")
+"""Events with one of these labels are kept and not used."""
+
+ONE = 1_000_000
+
+
+def matured_at(definition: LoopDefinition, start: int) -> int:
+    """When the outcome of a decision that started at ``start`` is final, in microseconds."""
+    return start + definition.maturity
+
+
+def judged(rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, as_of: int | None = None) -> Select[Any]:
+    """One row per (event, loop, metric): ``source, event_id, loop_id, method, decision_id, content_id, metric,
+    metric_version, aggregate, cap, occurred_at, value, reason``.
+
+    ``value`` is what is left of it after refunds, in millionths. ``only``: decision ids. ``as_of``: a batch number;
+    None reads the attributions as the last batch left them.
+    """
+    definitions = list(rules)
+    attributed = attributions if as_of is None else all_attributions(definitions, as_of)
+    chosen_ones = None if only is None else listed("wanted", ((id_,) for id_ in only), decision_id=Text())
+    checked = _checked(_metrics(definitions), _scope(attributed, chosen_ones), as_of)
+    return _decided(checked, chosen_ones)
+
+
+def outcomes_query(
+    rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, as_of: int | None = None
+) -> Select[Any]:
+    """Outcomes as in the table ``outcomes``: ``decision_id, content_id, metric, metric_version, value, count,
+    first_at, last_at``. Decisions without used events, and values of 0, have no row. Arguments as in ``judged``."""
+    used = judged(rules, only, as_of).subquery("judged")
+    key = (used.c.decision_id, used.c.content_id, used.c.metric, used.c.metric_version)
+    place = func.row_number().over(
+        partition_by=key, order_by=(used.c.occurred_at, bytewise(used.c.source), bytewise(used.c.event_id))
+    )
+    ordered = select(used, place.label("place")).where(used.c.reason.is_(None)).subquery("ordered")
+    key = (ordered.c.decision_id, ordered.c.content_id, ordered.c.metric, ordered.c.metric_version)
+    added = (
+        select(
+            *key,
+            cast(_aggregated(ordered), BigInteger).label("value"),
+            cast(func.count(), Integer).label("count"),
+            func.min(ordered.c.occurred_at).label("first_at"),
+            func.max(ordered.c.occurred_at).label("last_at"),
+            func.max(ordered.c.cap).label("cap"),
+        )
+        .group_by(*key)
+        .subquery("added")
+    )
+    capped = case((added.c.value > added.c.cap, added.c.cap), else_=added.c.value)
+    return select(
+        added.c.decision_id,
+        added.c.content_id,
+        added.c.metric,
+        added.c.metric_version,
+        capped.label("value"),
+        added.c["count"],
+        added.c.first_at,
+        added.c.last_at,
+    ).where(added.c.value != 0)
+
+
+def _aggregated(used: FromClause) -> ColumnElement[Any]:
+    return case(
+        (func.max(used.c.aggregate) == "any", literal(ONE, BigInteger)),
+        (func.max(used.c.aggregate) == "count", func.count() * ONE),
+        (func.max(used.c.aggregate) == "sum", func.sum(used.c.value)),
+        (func.max(used.c.aggregate) == "max", func.max(used.c.value)),
+        else_=func.sum(case((used.c.place == 1, used.c.value), else_=0)),
+    )
+
+
+def _metrics(rules: list[LoopDefinition]) -> CTE:
+    rows = (
+        (
+            *(rule.loop, rule.refund_horizon, metric.name, metric.version, metric.event, metric.aggregate),
+            *(metric.window, metric.backward_window, metric.cap_micros, metric.currency),
+        )
+        for rule in rules
+        for metric in rule.metrics
+    )
+    return listed(
+        "metrics",
+        rows,
+        loop_id=Text(),
+        refund_horizon=BigInteger(),
+        metric=Text(),
+        metric_version=Text(),
+        event=Text(),
+        aggregate=Text(),
+        window=BigInteger(),
+        backward_window=BigInteger(),
+        cap=BigInteger(),
+        currency=Text(),
+    )
+
+
+def _scope(attributed: FromClause, wanted: CTE | None) -> FromClause:
+    """The attributions to judge: those of the wanted decisions, and of other reports of the same facts."""
+    if wanted is None:
+        return attributed
+    reported, other = events.alias("reported"), events.alias("other")
+    own = (
+        select(attributed.c.source, attributed.c.event_id, reported.c.fact_key)
+        .select_from(wanted)
+        .join(attributed, attributed.c.decision_id == wanted.c.decision_id)
+        .join(
+            reported,
+            and_(reported.c.source == attributed.c.source, reported.c.event_id == attributed.c.event_id),
+        )
+        .cte("own")
+        .prefix_with("MATERIALIZED")
+    )
+    keys = select(own.c.fact_key).where(own.c.fact_key.is_not(None)).distinct().subquery("keys")
+    scope = (
+        select(own.c.source, own.c.event_id)
+        .union(
+            select(other.c.source, other.c.event_id).select_from(keys).join(other, other.c.fact_key == keys.c.fact_key)
+        )
+        .cte("scope")
+        .prefix_with("MATERIALIZED")
+    )
+    return (
+        select(attributed)
+        .select_from(scope)
+        .join(attributed, and_(attributed.c.source == scope.c.source, attributed.c.event_id == scope.c.event_id))
+        .subquery("attributed_in_scope")
+    )
+
+
+def _checked(metrics: CTE, attributed: FromClause, as_of: int | None) -> FromClause:
+    """Reasons 1 to 5, each of which concerns an event by itself."""
+    start = start_of(decisions, as_of)
+    reason = case(
+        (_is_labelled(events, as_of), "labelled"),
+        (start.is_(None), "before_activation"),
+        (
+            or_(
+                events.c.occurred_at < start - metrics.c.backward_window,
+                events.c.occurred_at >= start + metrics.c.window,
+            ),
+            "outside_window",
+        ),
+        (
+            and_(metrics.c.currency.is_not(None), func.coalesce(events.c.currency, "") != metrics.c.currency),
+            "other_currency",
+        ),
+        (and_(metrics.c.aggregate.in_(("sum", "first", "max")), events.c.value_micros.is_(None)), "no_value"),
+    )
+    return (
+        select(
+            attributed.c.source,
+            attributed.c.event_id,
+            attributed.c.loop_id,
+            attributed.c.method,
+            attributed.c.decision_id,
+            _content_of(decisions, events).label("content_id"),
+            metrics.c.metric,
+            metrics.c.metric_version,
+            metrics.c.aggregate,
+            metrics.c.cap,
+            events.c.occurred_at,
+            events.c.fact_key,
+            events.c.value_micros,
+            _taken_back(events, metrics, as_of).label("taken_back"),
+            reason.label("reason"),
+        )
+        .select_from(attributed)
+        .join(events, and_(events.c.source == attributed.c.source, events.c.event_id == attributed.c.event_id))
+        .join(metrics, and_(metrics.c.loop_id == attributed.c.loop_id, metrics.c.event == events.c.type))
+        .join(decisions, decisions.c.decision_id == attributed.c.decision_id)
+        .cte("checked")
+        .prefix_with("MATERIALIZED")
+    )
+
+
+def _decided(checked: FromClause, wanted: CTE | None) -> Select[Any]:
+    """Reasons 6 and 7, of which 6 compares the reports of one fact."""
+    rank = func.row_number().over(
+        partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
+        order_by=(
+            checked.c.method.in_((LAST_TOUCH, REVERSAL)),
+            checked.c.occurred_at,
+            bytewise(checked.c.source),
+            bytewise(checked.c.event_id),
+        ),
+    )
+    ranked = select(checked, rank.label("rank")).subquery("ranked")
+    reason = case(
+        (ranked.c.reason.is_not(None), ranked.c.reason),
+        (and_(ranked.c.fact_key.is_not(None), ranked.c.rank > 1), "same_fact"),
+        (ranked.c.taken_back >= func.coalesce(ranked.c.value_micros, 0), "refunded"),
+    )
+    decided = select(
+        *(ranked.c[name] for name in ("source", "event_id", "loop_id", "method", "decision_id", "content_id")),
+        *(ranked.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "occurred_at")),
+        (ranked.c.value_micros - func.coalesce(ranked.c.taken_back, 0)).label("value"),
+        reason.label("reason"),
+    )
+    if wanted is None:
+        return decided
+    return decided.where(ranked.c.decision_id.in_(select(wanted.c.decision_id)))
+
+
+def _content_of(decision: Any, event: Any) -> ColumnElement[str]:
+    """The content of a slate an event is about: the one it names, else the one at its position, else the first."""
+    placement = elements(decision.c.chosen, "placement")
+    content_id = part(placement.c.value, "content_id")
+    position = part(placement.c.value, "position", Integer())
+    nearness = case((content_id == event.c.content_id, 0), (position == event.c.position, 1), else_=2)
+    placed = (
+        select(content_id.label("content_id"), position.label("position"), nearness.label("nearness"))
+        .select_from(placement)
+        .correlate(decision, event)
+        .subquery("placed")
+    )
+    nearest = select(placed.c.content_id).order_by(placed.c.nearness, placed.c.position).limit(1)
+    return nearest.correlate(decision, event).scalar_subquery()
+
+
+def _is_labelled(event: Any, as_of: int | None) -> ColumnElement[bool]:
+    """Whether the latest word about one of the excluding labels puts it on the event."""
+    word, later = event_labels.alias("word"), event_labels.alias("later")
+    taken_back = select(later.c.label).where(
+        later.c.source == word.c.source,
+        later.c.event_id == word.c.event_id,
+        later.c.label == word.c.label,
+        later.c.labelled_at > word.c.labelled_at,
+        stamped(later, as_of),
+    )
+    return (
+        select(word.c.label)
+        .where(
+            word.c.source == event.c.source,
+            word.c.event_id == event.c.event_id,
+            word.c.label.in_(EXCLUDING_LABELS),
+            word.c.applies.is_(True),
+            stamped(word, as_of),
+            ~taken_back.correlate(word).exists(),
+        )
+        .correlate(event)
+        .exists()
+    )
+
+
+def _taken_back(event: Any, metrics: CTE, as_of: int | None) -> ColumnElement[int]:
+    """What refunds took back from a purchase, in micros; NULL without any."""
+    refund: Alias = events.alias("refund_of")
+    nameless = or_(refund.c.fact_key.is_(None), refund.c.fact_key == refund.c.reverses)
+    each = (
+        select(func.max(func.coalesce(refund.c.value_micros, event.c.value_micros, 0)).label("amount"))
+        .where(
+            event.c.type == PURCHASE,
+            refund.c.reverses == event.c.fact_key,
+            refund.c.type == REFUND,
+            refund.c.currency.is_not_distinct_from(event.c.currency),
+            refund.c.occurred_at <= event.c.occurred_at + metrics.c.refund_horizon,
+            stamped(refund, as_of),
+            ~_is_labelled(refund, as_of),
+        )
+        .group_by(
+            case((nameless, refund.c.source), else_=""), case((nameless, refund.c.event_id), else_=refund.c.fact_key)
+        )
+        .correlate(event, metrics)
+        .subquery("refunds")
+    )
+    return select(func.sum(each.c.amount)).correlate(event, metrics).scalar_subquery()

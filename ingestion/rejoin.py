@@ -1,0 +1,265 @@
+"""The incremental join: which events and decisions a batch touches, and their attributions, outcomes and sums anew.
+
+Called under the join lock, after the batch's facts are stamped:
+
+1. *touched events*: the new ones; those that name a decision that is new or newly activated; the events of such a
+   decision's unit it might win or lose; those newly labelled; then every event tied to these by a fact key, as
+   another report, a refund or the refunded purchase (twice: a refund can itself be reported twice).
+2. their attributions are computed anew; those they had before are remembered.
+3. *touched decisions*: new, newly activated, and all that touched events belong to now or belonged to before.
+4. their outcomes are computed anew by the one query of ``ingestion/outcomes.py``, and the differences written.
+5. ``content_stats`` moves by what the decisions add now, less what they added before.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    union,
+)
+
+from infra.database import upsert
+from infra.dialect import listed
+from infra.tables import attributions, decisions, events, outcomes
+from ingestion import statistics
+from ingestion.attribution import COLUMNS, direct_attributions, reversals, start_of
+from ingestion.events import ACTIVATION, Event, Label
+from ingestion.loops import LoopDefinition
+from ingestion.outcomes import outcomes_query
+
+EventKey = tuple[str, str]
+"""(source, event_id)"""
+
+Rules = Mapping[str, LoopDefinition]
+"""Definitions in force, by loop."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a batch brought, as stored and stamped."""
+
+    batch_no: int
+    events: Sequence[Event]
+    labels: Sequence[Label]
+    decisions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Rejoined:
+    """New events without a decision, and how many earlier ones found or lost theirs."""
+
+    pending: frozenset[EventKey]
+    left_pending: int
+    became_pending: int
+
+
+class _Tied(NamedTuple):
+    """An event with the keys that tie it to others."""
+
+    source: str
+    event_id: str
+    fact_key: str | None
+    reverses: str | None
+
+
+_TIED = (events.c.source, events.c.event_id, events.c.fact_key, events.c.reverses)
+
+
+def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
+    """Bring attributions, outcomes and content statistics up to date with a batch's facts."""
+    activated = {event.decision_id for event in facts.events if event.type == ACTIVATION and event.decision_id}
+    moved = activated.union(facts.decisions)
+    touched = _touched_events(connection, rules, facts, moved)
+    before = _forget(connection, touched)
+    after = _attribute(connection, rules, touched)
+    concerned = moved.union(before.decisions, after.decisions)
+    _refresh(connection, rules, facts.batch_no, concerned)
+    new = {(event.source, event.event_id) for event in facts.events}
+    old = touched - new
+    return Rejoined(
+        frozenset(new - after.events),
+        len((old & after.events) - before.events),
+        len((old & before.events) - after.events),
+    )
+
+
+def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: set[str]) -> set[EventKey]:
+    found = {_Tied(event.source, event.event_id, event.fact_key, event.reverses) for event in facts.events}
+    if moved:
+        found |= _rows(connection, _events_of(moved, rules))
+    if facts.labels:
+        labelled = listed("labelled", {(label.source, label.event_id) for label in facts.labels}, **_EVENT_KEY)
+        found |= _rows(connection, select(*_TIED).select_from(_joined(labelled)))
+    known: set[str] = set()
+    for _ in range(2):
+        keys = {key for event in found for key in (event.fact_key, event.reverses) if key} - known
+        if keys:
+            found |= _rows(connection, _tied_by(keys))
+        known |= keys
+    return {(event.source, event.event_id) for event in found}
+
+
+def _events_of(moved: Iterable[str], rules: Rules) -> Select[Any]:
+    """Events that name a moved decision, and those of its unit near enough to belong to it at any of its starts."""
+    named = listed("moved", ((id_,) for id_ in sorted(moved)), decision_id=Text())
+    unit_events = [
+        select(*_TIED)
+        .select_from(named)
+        .join(decisions, decisions.c.decision_id == named.c.decision_id)
+        .join(events, and_(unit == decisions.c.unit, _near(rules)))
+        .where(events.c.decision_id.is_(None))
+        for unit in (events.c.unit, events.c.unit_before)
+    ]
+    naming = select(*_TIED).select_from(named).join(events, events.c.decision_id == named.c.decision_id)
+    return select(union(naming, *unit_events).subquery("tied"))
+
+
+def _near(rules: Rules) -> ColumnElement[bool]:
+    reach = max((rule.reach for rule in rules.values()), default=0)
+    tolerance = max((rule.tolerance for rule in rules.values()), default=0)
+    first, last = _activated(func.min), _activated(func.max)
+    earliest = case((first < decisions.c.decided_at, first), else_=decisions.c.decided_at)
+    latest = case((last > decisions.c.decided_at, last), else_=decisions.c.decided_at)
+    return and_(events.c.occurred_at >= earliest - tolerance, events.c.occurred_at < latest + reach)
+
+
+def _activated(extreme: Any) -> ColumnElement[int]:
+    activation = events.alias("activating")
+    found = select(extreme(activation.c.occurred_at)).where(
+        activation.c.decision_id == decisions.c.decision_id, activation.c.type == ACTIVATION
+    )
+    return found.correlate(decisions).scalar_subquery()
+
+
+def _tied_by(keys: Iterable[str]) -> Select[Any]:
+    key = listed("fact", ((key,) for key in sorted(keys)), key=Text())
+    ties = [
+        select(*_TIED).select_from(key).join(events, column == key.c.key)
+        for column in (events.c.fact_key, events.c.reverses)
+    ]
+    return select(union(*ties).subquery("tied"))
+
+
+def _rows(connection: Connection, query: Select[Any]) -> set[_Tied]:
+    return {_Tied(*row) for row in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class _Belonging:
+    events: frozenset[EventKey]
+    decisions: frozenset[str]
+
+    @classmethod
+    def of(cls, rows: Iterable[Any]) -> "_Belonging":
+        found = list(rows)
+        return cls(frozenset((row.source, row.event_id) for row in found), frozenset(row.decision_id for row in found))
+
+
+_RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
+_EVENT_KEY = {"source": Text(), "event_id": Text()}
+
+
+def _forget(connection: Connection, touched: Iterable[EventKey]) -> _Belonging:
+    """Take the attributions of these events away; what they were is the answer."""
+    keys = listed("touched", sorted(touched), **_EVENT_KEY)
+    these = tuple_(attributions.c.source, attributions.c.event_id).in_(select(keys.c.source, keys.c.event_id))
+    return _Belonging.of(connection.execute(delete(attributions).where(these).returning(*_RETURNED)))
+
+
+def _attribute(connection: Connection, rules: Rules, touched: Iterable[EventKey]) -> _Belonging:
+    """Store the attributions of these events, reversals last: they take over what is stored."""
+    keys = listed("touched", sorted(touched), **_EVENT_KEY)
+    found: list[Any] = []
+    for query in (direct_attributions(rules.values(), only=keys), reversals(attributions, only=keys)):
+        insert = attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
+        found += connection.execute(insert)
+    return _Belonging.of(found)
+
+
+def _joined(keys: CTE) -> FromClause:
+    return keys.join(events, and_(events.c.source == keys.c.source, events.c.event_id == keys.c.event_id))
+
+
+_OUTCOME_KEY = ("decision_id", "content_id", "metric", "metric_version")
+_ByDecision = dict[str, dict[tuple[str, str, str], Any]]
+
+
+def _refresh(connection: Connection, rules: Rules, batch_no: int, concerned: set[str]) -> None:
+    """Outcomes and content statistics of these decisions."""
+    if not concerned:
+        return
+    ids = sorted(concerned)
+    wanted = listed("concerned", ((id_,) for id_ in ids), decision_id=Text())
+    stored = select(outcomes).select_from(wanted.join(outcomes, outcomes.c.decision_id == wanted.c.decision_id))
+    before = _by_decision(connection.execute(stored))
+    after = _by_decision(connection.execute(outcomes_query(rules.values(), only=ids)))
+    _write_difference(connection, before, after)
+    totals: statistics.Totals = {}
+    for decision in connection.execute(_counted(wanted, batch_no)):
+        _count(totals, rules, decision, before.get(decision.decision_id, {}), after.get(decision.decision_id, {}))
+    statistics.add_to_stats(connection, totals)
+
+
+def _by_decision(rows: Iterable[Any]) -> _ByDecision:
+    found: _ByDecision = {}
+    for row in rows:
+        found.setdefault(row.decision_id, {})[row.content_id, row.metric, row.metric_version] = row
+    return found
+
+
+def _write_difference(connection: Connection, before: _ByDecision, after: _ByDecision) -> None:
+    old = {(id_, *key): tuple(row) for id_, rows in before.items() for key, row in rows.items()}
+    new = {(id_, *key): row for id_, rows in after.items() for key, row in rows.items()}
+    gone = sorted(set(old) - set(new))
+    if gone:
+        keys = listed("gone", gone, **dict.fromkeys(_OUTCOME_KEY, Text()))
+        these = tuple_(*(outcomes.c[name] for name in _OUTCOME_KEY)).in_(select(keys))
+        connection.execute(delete(outcomes).where(these))
+    changed = [dict(new[key]._mapping) for key in sorted(new) if old.get(key) != tuple(new[key])]
+    upsert(connection, outcomes, changed)
+
+
+def _counted(wanted: CTE, batch_no: int) -> Select[Any]:
+    """Decisions with whether they counted before this batch, and whether they do now."""
+    activation = events.alias("earlier")
+    activated_before = exists().where(
+        activation.c.decision_id == decisions.c.decision_id,
+        activation.c.type == ACTIVATION,
+        activation.c.batch_no < batch_no,
+    )
+    counted_before = and_(
+        decisions.c.batch_no < batch_no, or_(decisions.c.deferred.is_(False), activated_before.correlate(decisions))
+    )
+    query = statistics.shown(counted_before.label("before"), start_of(decisions).is_not(None).label("after"))
+    return query.select_from(wanted.join(decisions, decisions.c.decision_id == wanted.c.decision_id)).where(
+        decisions.c.batch_no.is_not(None)
+    )
+
+
+def _count(totals: statistics.Totals, rules: Rules, decision: Any, before: Any, after: Any) -> None:
+    definition = rules.get(decision.loop_id)
+    if definition is None or (decision.before and decision.after and before == after):
+        return
+    if decision.before:
+        statistics.move(totals, statistics.contribution(decision, definition, _values(before)), -1)
+    if decision.after:
+        statistics.move(totals, statistics.contribution(decision, definition, _values(after)), 1)
+
+
+def _values(rows: Mapping[tuple[str, str, str], Any]) -> statistics.Values:
+    return {key: row.value for key, row in rows.items()}

@@ -1,0 +1,126 @@
+"""Running sums per content: what each decision adds to ``content_stats``, and moving them by the exact difference.
+
+A decision that has started adds, for every content it showed and every metric of its loop, one exposure, and its
+outcome: so the sums are always those of the outcomes as they stand, never a tally of changes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Select, Text, delete, select, type_coerce
+
+from infra.clock import DAY
+from infra.database import add_up
+from infra.tables import content_stats, decisions
+from ingestion.loops import LoopDefinition
+
+
+class StatsKey(NamedTuple):
+    """Primary key of ``content_stats``."""
+
+    campaign_id: str
+    content_id: str
+    metric: str
+    model_version: str
+    bucket: int
+
+
+class Sums(NamedTuple):
+    """The columns of ``content_stats``; ``sum_squares`` in units of 1e-8, values cut to 1e-4."""
+
+    exposures: int
+    successes: int
+    sum: int
+    sum_squares: int
+    expected: int
+
+    def moved(self, other: "Sums", sign: int) -> "Sums":
+        """These sums with ``other`` added (1) or taken away (-1)."""
+        return Sums(*(mine + sign * its for mine, its in zip(self, other, strict=True)))
+
+
+NOTHING = Sums(0, 0, 0, 0, 0)
+
+Totals = dict[StatsKey, Sums]
+
+Values = Mapping[tuple[str, str, str], int]
+"""Outcome values of one decision in millionths, by (content, metric, metric version)."""
+
+
+class _Placed(msgspec.Struct):
+    position: int
+    content_id: str
+
+
+class _Predicted(msgspec.Struct):
+    content_id: str
+    expected: float | None = None
+
+
+class _Constraints(msgspec.Struct):
+    slots: int | None = None
+
+
+_placed = msgspec.json.Decoder(list[_Placed])
+_predicted = msgspec.json.Decoder(list[_Predicted])
+_constraints = msgspec.json.Decoder(_Constraints)
+
+SHOWN = (
+    decisions.c.decision_id,
+    decisions.c.loop_id,
+    decisions.c.campaign_id,
+    type_coerce(decisions.c.chosen, Text).label("chosen"),
+    type_coerce(decisions.c.candidates, Text).label("candidates"),
+    type_coerce(decisions.c.constraints, Text).label("constraints"),
+    decisions.c.model_version,
+    decisions.c.decided_at,
+)
+"""What :func:`contribution` reads of a decision."""
+
+
+def shown(*more: Any) -> Select[Any]:
+    """Decisions with the columns of ``SHOWN`` and ``more``."""
+    return select(*SHOWN, *more)
+
+
+def contribution(decision: Any, definition: LoopDefinition, values: Values) -> Iterator[tuple[StatsKey, Sums]]:
+    """What one started decision adds. Contents beyond the slots were not shown and add nothing."""
+    placed = _placed.decode(decision.chosen)
+    slots = _constraints.decode(decision.constraints).slots or len(placed)
+    expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
+    for placement in placed:
+        if placement.position > slots:
+            continue
+        micros = round((expected.get(placement.content_id) or 0.0) * 1e6)
+        for metric in definition.metrics:
+            value = values.get((placement.content_id, metric.name, metric.version), 0)
+            yield (
+                StatsKey(
+                    decision.campaign_id,
+                    placement.content_id,
+                    metric.name,
+                    decision.model_version or "",
+                    decision.decided_at // DAY,
+                ),
+                Sums(1, int(value > 0), value, (value // 100) ** 2, micros),
+            )
+
+
+def move(totals: Totals, parts: Iterable[tuple[StatsKey, Sums]], sign: int) -> None:
+    """Add ``parts`` to ``totals`` (1) or take them away (-1)."""
+    for key, sums in parts:
+        totals[key] = totals.get(key, NOTHING).moved(sums, sign)
+
+
+def add_to_stats(connection: Connection, totals: Totals) -> None:
+    """Move the stored sums by ``totals``."""
+    moved = sorted((key, sums) for key, sums in totals.items() if sums != NOTHING)
+    add_up(connection, content_stats, [{**key._asdict(), **sums._asdict()} for key, sums in moved])
+
+
+def replace_stats(connection: Connection, loop_id: str, totals: Totals) -> None:
+    """Store ``totals`` as all there is about the campaigns of a loop."""
+    campaigns = select(decisions.c.campaign_id).where(decisions.c.loop_id == loop_id)
+    connection.execute(delete(content_stats).where(content_stats.c.campaign_id.in_(campaigns)))
+    add_to_stats(connection, totals)

@@ -1,0 +1,293 @@
+"""The one door to the ledger: ``apply`` takes a batch of records through one transaction (invariant 4).
+
+1. Insert the facts: campaigns, contents, decisions, event keys, events, labels, results; in this order, sorted by
+   key, each once. On SQLite the write lock is held from the start.
+2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
+3. Take the next ``batch_no`` and stamp this batch's facts, and the decisions the API has stored since.
+4. Rejoin: attributions, outcomes and content statistics of all that the batch touches.
+5. Keep the ledger: quarantine, offsets (only if they still stand where the batch began), the line of the batch.
+6. Commit.
+
+At least once in, exactly once counted: a repeated record changes nothing, because its key is stored with its first
+committed body; a crash before 6 leaves nothing behind. Two bodies under one id: the first is the fact, the other is
+quarantined.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, Text, exists, select, update
+
+from infra.database import insert_new, insert_once, lock_join, reading, writing
+from infra.dialect import listed
+from infra.secrets import Secrets
+from infra.tables import campaigns, contents, decisions, event_keys, event_labels, events, historical_results
+from infra.telemetry import batch_seconds, conservation_error, quarantined, records, transitions
+from ingestion.events import DIGEST_VERSION, Batch, Decision, Event, Rejected, event_digest, hash_id
+from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
+from ingestion.loops import load_loops
+from ingestion.quarantine import conflict_of, hold, release
+from ingestion.rejoin import Facts, Rejoined, rejoin
+
+EventState = Literal["applied", "duplicate", "pending"] | Rejected
+"""What became of one event; Rejected: it contradicts a stored one and is in quarantine."""
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``apply`` did: the line of the ledger, and what became of each event, in the order of the batch."""
+
+    batch_no: int
+    read: int
+    applied: int
+    duplicate: int
+    ignored: int
+    pending: int
+    quarantined: int
+    left_pending: int
+    became_pending: int
+    decisions: int
+    events: tuple[EventState, ...]
+
+
+class Inserted(msgspec.Struct, kw_only=True):
+    """Which facts were new, and which contradict stored ones. Lists are aligned with the batch's."""
+
+    decisions: list[Literal["applied", "duplicate"] | Rejected]
+    events: list[Literal["applied", "duplicate"] | Rejected]
+    labels: list[bool]
+    results: list[bool]
+
+
+def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantine_days: int = 30) -> Applied:
+    """Apply a batch. An empty one counts the decisions that wait, and without any does nothing.
+
+    Raises :class:`Conflict` when another worker applied these offsets, :class:`Unavailable` when the database is
+    away; then nothing was changed.
+    """
+    if batch == Batch():
+        with reading(engine) as connection:
+            if not _decisions_wait(connection):
+                return _nothing(newest_batch(connection))
+    with batch_seconds.time(), writing(engine) as connection:
+        inserted = insert_facts(connection, batch)
+        lock_join(connection)
+        batch_no = newest_batch(connection) + 1
+        facts = stamp(connection, batch, inserted, batch_no)
+        rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
+        rejoined = rejoin(connection, rules, facts)
+        counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
+    _publish(counts)
+    return _applied(batch_no, counts, states)
+
+
+def insert_facts(connection: Connection, batch: Batch) -> Inserted:
+    """Step 1: insert each fact once."""
+    insert_once(connection, campaigns, _rows(batch.campaigns, "campaign_id"))
+    insert_once(
+        connection,
+        contents,
+        [
+            {**row, "fingerprint": content.fingerprint}
+            for row, content in zip(
+                _rows(batch.contents, "content_id"),
+                sorted(batch.contents, key=lambda content: content.content_id),
+                strict=True,
+            )
+        ],
+    )
+    return Inserted(
+        decisions=_insert_decisions(connection, batch.decisions),
+        events=_insert_events(connection, batch.events),
+        labels=_insert(connection, event_labels, batch.labels),
+        results=_insert(connection, historical_results, batch.results),
+    )
+
+
+def stamp(connection: Connection, batch: Batch, inserted: Inserted, batch_no: int) -> Facts:
+    """Step 3: from now on these facts count."""
+    waiting = update(decisions).where(decisions.c.batch_no.is_(None)).values(batch_no=batch_no)
+    stamped = connection.execute(waiting.returning(decisions.c.decision_id)).scalars().all()
+    for table, new in (
+        (events, inserted.events),
+        (event_labels, inserted.labels),
+        (historical_results, inserted.results),
+    ):
+        if new:
+            connection.execute(update(table).where(table.c.batch_no.is_(None)).values(batch_no=batch_no))
+    return Facts(
+        batch_no,
+        [event for event, state in zip(batch.events, inserted.events, strict=True) if state == "applied"],
+        [label for label, new in zip(batch.labels, inserted.labels, strict=True) if new],
+        stamped,
+    )
+
+
+def keep_ledger(
+    connection: Connection,
+    batch: Batch,
+    inserted: Inserted,
+    facts: Facts,
+    rejoined: Rejoined,
+    secrets: Secrets,
+    now: int,
+    quarantine_days: int,
+) -> tuple[Counts, tuple[EventState, ...]]:
+    """Step 5: quarantine, offsets and the line of the ledger."""
+    left_quarantine = release(connection, batch.replayed, "replayed") if batch.replayed else 0
+    conflicts = [state for state in (*inserted.decisions, *inserted.events) if isinstance(state, Rejected)]
+    rejected = (*batch.rejected, *conflicts)
+    newly_held = hold(connection, secrets, rejected, facts.batch_no, now, quarantine_days)
+    states = tuple(
+        "pending" if state == "applied" and (event.source, event.event_id) in rejoined.pending else state
+        for event, state in zip(batch.events, inserted.events, strict=True)
+    )
+    words = [
+        *(state for state in (*inserted.decisions, *states) if not isinstance(state, Rejected)),
+        *("applied" if new else "duplicate" for new in (*inserted.labels, *inserted.results)),
+        *("quarantined" if new else "duplicate" for new in newly_held),
+    ]
+    reasons = [record.reason for record, new in zip(rejected, newly_held, strict=True) if new]
+    counts = Counts(
+        read=_read(batch),
+        ignored=sum(batch.ignored.values()),
+        **tally(words),  # type: ignore[arg-type]
+        reasons={"ignored": batch.ignored, "quarantined": tally(reasons)},
+        left_pending=rejoined.left_pending,
+        became_pending=rejoined.became_pending,
+        left_quarantine=left_quarantine,
+        decisions=len(facts.decisions),
+    )
+    save_offsets(connection, facts.batch_no, batch.offsets)
+    record_batch(connection, facts.batch_no, now, counts)
+    return counts, states
+
+
+def _read(batch: Batch) -> int:
+    lists = (batch.decisions, batch.events, batch.labels, batch.results, batch.rejected)
+    return sum(len(records) for records in lists) + sum(batch.ignored.values())
+
+
+def _decisions_wait(connection: Connection) -> bool:
+    waiting = select(exists().where(decisions.c.batch_no.is_(None)))
+    return bool(connection.execute(waiting).scalar_one())
+
+
+def _rows(facts: Iterable[Any], *key: str) -> list[dict[str, Any]]:
+    rows = [msgspec.structs.asdict(fact) for fact in facts]
+    return sorted(rows, key=lambda row: tuple(row[name] for name in key))
+
+
+def _insert(connection: Connection, table: Table, facts: Sequence[Any]) -> list[bool]:
+    """Insert facts whose first body is as good as any other; True for each that was new."""
+    key = [column.name for column in table.primary_key.columns]
+    new = insert_new(connection, table, _first_of_each(_rows(facts, *key), key))
+    return _taken_in_turn([tuple(getattr(fact, name) for name in key) for fact in facts], new)
+
+
+def _first_of_each(rows: list[dict[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:
+    return list({tuple(row[name] for name in key): row for row in reversed(rows)}.values())[::-1]
+
+
+def _taken_in_turn(keys: Iterable[Any], new: set[Any]) -> list[bool]:
+    """True for the first of each new key; the same key again in one batch is a repetition."""
+    left = set(new)
+    taken = []
+    for key in keys:
+        taken.append(key in left)
+        left.discard(key)
+    return taken
+
+
+def _insert_decisions(
+    connection: Connection, batch: Sequence[Decision]
+) -> list[Literal["applied", "duplicate"] | Rejected]:
+    rows = _first_of_each(_rows(batch, "decision_id"), ["decision_id"])
+    new = _taken_in_turn([(decision.decision_id,) for decision in batch], insert_new(connection, decisions, rows))
+    known = listed("known", ((d.decision_id,) for d, is_new in zip(batch, new, strict=True) if not is_new), id=Text())
+    digests: dict[str, str] = {}
+    if not all(new):
+        query = select(decisions.c.decision_id, decisions.c.request_digest)
+        found = connection.execute(query.select_from(known.join(decisions, decisions.c.decision_id == known.c.id)))
+        digests = {row.decision_id: row.request_digest for row in found}
+    return [
+        "applied"
+        if is_new
+        else "duplicate"
+        if digests[decision.decision_id] == decision.request_digest
+        else conflict_of(
+            decision,
+            f"Decision {decision.decision_id!r} is stored with another request: the first is the fact; "
+            "send this one under an id of its own",
+        )
+        for decision, is_new in zip(batch, new, strict=True)
+    ]
+
+
+def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[Literal["applied", "duplicate"] | Rejected]:
+    digests = [event_digest(event) for event in batch]
+    ids = [(event.source, hash_id(event.event_id)) for event in batch]
+    keys = [
+        {
+            "source": source,
+            "id_hash": id_hash,
+            "digest": digest,
+            "digest_version": DIGEST_VERSION,
+            "fact_key": event.fact_key,
+        }
+        for event, (source, id_hash), digest in zip(batch, ids, digests, strict=True)
+    ]
+    keys.sort(key=lambda row: (row["source"], row["id_hash"]))
+    accepted = insert_new(connection, event_keys, _first_of_each(keys, ["source", "id_hash"]))
+    new = _taken_in_turn(ids, accepted)
+    accepted_events = [event for event, is_new in zip(batch, new, strict=True) if is_new]
+    insert_once(connection, events, _rows(accepted_events, "source", "event_id"))
+    stored = _stored_digests(connection, [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new])
+    return [
+        "applied"
+        if is_new
+        else "duplicate"
+        if stored[id_] == digest
+        else conflict_of(
+            event,
+            f"Event {event.event_id!r} of {event.source!r} is stored with another body: the first is the fact; "
+            "send a correction under an id of its own",
+        )
+        for event, id_, digest, is_new in zip(batch, ids, digests, new, strict=True)
+    ]
+
+
+def _stored_digests(connection: Connection, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    if not ids:
+        return {}
+    known = listed("known", ids, source=Text(), id_hash=Text())
+    same = (event_keys.c.source == known.c.source) & (event_keys.c.id_hash == known.c.id_hash)
+    query = select(event_keys.c.source, event_keys.c.id_hash, event_keys.c.digest)
+    found = connection.execute(query.select_from(known.join(event_keys, same)))
+    return {(row.source, row.id_hash): row.digest for row in found}
+
+
+def _nothing(batch_no: int) -> Applied:
+    return _applied(batch_no, Counts(), ())
+
+
+def _applied(batch_no: int, counts: Counts, states: tuple[EventState, ...]) -> Applied:
+    return Applied(
+        batch_no=batch_no,
+        **{state: getattr(counts, state) for state in STATES},
+        read=counts.read,
+        left_pending=counts.left_pending,
+        became_pending=counts.became_pending,
+        decisions=counts.decisions,
+        events=states,
+    )
+
+
+def _publish(counts: Counts) -> None:
+    for state in STATES:
+        records.labels(state).inc(getattr(counts, state))
+    quarantined.labels("rejected").inc(counts.quarantined)
+    transitions.labels("pending", "applied").inc(counts.left_pending)
+    transitions.labels("applied", "pending").inc(counts.became_pending)
+    transitions.labels("quarantined", "replayed").inc(counts.left_quarantine)
+    conservation_error.inc(counts.difference)
