@@ -14,13 +14,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import (
     CTE,
-    Alias,
     BigInteger,
     ColumnElement,
     FromClause,
     Select,
     String,
-    Table,
     Text,
     and_,
     case,
@@ -42,18 +40,18 @@ LAST_TOUCH = "last_touch"
 REVERSAL = "reversal"
 
 
-def stamped(facts: Table | Alias, as_of: int | None) -> ColumnElement[bool]:
+def stamped(facts: FromClause, as_of: int | None) -> ColumnElement[bool]:
     """Facts that a batch has counted, up to and with batch ``as_of``."""
     batch_no = facts.c.batch_no
     return batch_no.is_not(None) if as_of is None else batch_no <= as_of
 
 
-def is_reversal(event: Table | Alias) -> ColumnElement[bool]:
+def is_reversal(event: FromClause) -> ColumnElement[bool]:
     """A refund that names what it takes back."""
     return and_(event.c.type == REFUND, event.c.reverses.is_not(None))
 
 
-def first_activation(decision: Table | Alias, as_of: int | None) -> ColumnElement[int]:
+def first_activation(decision: FromClause, as_of: int | None) -> ColumnElement[int]:
     """When a decision was first activated; NULL if it never was."""
     activation = events.alias("activation")
     found = select(func.min(activation.c.occurred_at)).where(
@@ -64,7 +62,7 @@ def first_activation(decision: Table | Alias, as_of: int | None) -> ColumnElemen
     return found.correlate(decision).scalar_subquery()
 
 
-def start_of(decision: Table | Alias, as_of: int | None = None) -> ColumnElement[int]:
+def start_of(decision: FromClause, as_of: int | None = None) -> ColumnElement[int]:
     """When a decision starts to count, in microseconds; NULL for a deferred decision that was not activated."""
     return func.coalesce(
         first_activation(decision, as_of), case((decision.c.deferred.is_(False), decision.c.decided_at))
@@ -167,7 +165,7 @@ def _last_touch(reach: CTE, as_of: int | None, only: FromClause | None) -> Selec
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _restricted(event: Table | Alias, only: FromClause | None) -> FromClause:
+def _restricted(event: FromClause, only: FromClause | None) -> FromClause:
     if only is None:
         return event
     return only.join(event, and_(event.c.source == only.c.source, event.c.event_id == only.c.event_id))

@@ -37,7 +37,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def difference(self) -> int:
         """Records read that are in no state, or in more than one; 0 unless there is a mistake in the code."""
-        return self.read - sum(getattr(self, state) for state in STATES)
+        return self.read - self.applied - self.duplicate - self.ignored - self.pending - self.quarantined
 
 
 def newest_batch(connection: Connection) -> int:

@@ -24,7 +24,6 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
-    Alias,
     BigInteger,
     ColumnElement,
     FromClause,
@@ -293,7 +292,7 @@ def _is_labelled(event: Any, as_of: int | None) -> ColumnElement[bool]:
 
 def _taken_back(event: Any, metrics: CTE, as_of: int | None) -> ColumnElement[int]:
     """What refunds took back from a purchase, in micros; NULL without any."""
-    refund: Alias = events.alias("refund_of")
+    refund = events.alias("refund_of")
     nameless = or_(refund.c.fact_key.is_(None), refund.c.fact_key == refund.c.reverses)
     each = (
         select(func.max(func.coalesce(refund.c.value_micros, event.c.value_micros, 0)).label("amount"))

@@ -138,7 +138,7 @@ def keep_ledger(
     conflicts = [state for state in (*inserted.decisions, *inserted.events) if isinstance(state, Rejected)]
     rejected = (*batch.rejected, *conflicts)
     newly_held = hold(connection, secrets, rejected, facts.batch_no, now, quarantine_days)
-    states = tuple(
+    states: tuple[EventState, ...] = tuple(
         "pending" if state == "applied" and (event.source, event.event_id) in rejoined.pending else state
         for event, state in zip(batch.events, inserted.events, strict=True)
     )
@@ -151,7 +151,7 @@ def keep_ledger(
     counts = Counts(
         read=_read(batch),
         ignored=sum(batch.ignored.values()),
-        **tally(words),  # type: ignore[arg-type]
+        **tally(words),
         reasons={"ignored": batch.ignored, "quarantined": tally(reasons)},
         left_pending=rejoined.left_pending,
         became_pending=rejoined.became_pending,
