@@ -165,24 +165,24 @@ def _decode_chunk(rows: Sequence[tuple[int, list[str]]], decode: Decode, source:
 
 
 def _apply(importer: Importer, mapping: Mapping, chunk: _Chunk, report: Report) -> None:
-    new_rejects, known_rejects = _split_rejects(importer.engine, chunk.rejected)
     if isinstance(mapping, DecisionsMapping):
         batch = _decisions_batch(importer, mapping, chunk)
     else:
         batch = _results_batch(importer.engine, mapping, chunk)
     batch = msgspec.structs.replace(
         batch,
-        rejected=tuple(new_rejects),
+        rejected=tuple(chunk.rejected),
         ignored={"left out by the mapping": chunk.ignored} if chunk.ignored else {},
     )
-    applied = store.apply(importer.engine, batch, importer.secrets, importer.clock())
+    days = importer.settings.quarantine_days
+    applied = store.apply(importer.engine, batch, importer.secrets, importer.clock(), quarantine_days=days)
     states = Counter("rejected" if isinstance(state, Rejected) else state for state in applied.events)
     duplicate = applied.duplicate - states["duplicate"]
     quarantined = applied.quarantined - states["rejected"]
     _note(report, chunk)
-    report.tally.duplicate += duplicate + known_rejects
+    report.tally.duplicate += duplicate
     report.tally.quarantined += quarantined
-    report.tally.applied += chunk.rows - chunk.ignored - known_rejects - duplicate - quarantined
+    report.tally.applied += chunk.rows - chunk.ignored - duplicate - quarantined
 
 
 def _decisions_batch(importer: Importer, mapping: DecisionsMapping, chunk: _Chunk) -> Batch:
@@ -293,20 +293,6 @@ def _existing(connection: Connection, column: Any, wanted: Sequence[str]) -> set
     for some in chunks(wanted, 500):
         found.update(connection.scalars(select(column).where(column.in_(some))))
     return found
-
-
-def _split_rejects(engine: Engine, rejected: Sequence[Rejected]) -> tuple[list[Rejected], int]:
-    """The rejected rows that are not in quarantine from an earlier run, and how many are."""
-    if not rejected:
-        return [], 0
-    known: set[str] = set()
-    column = tables.quarantine.c.position
-    with reading(engine) as connection:
-        for some in chunks([reject.position for reject in rejected], 500):
-            query = select(column).where(tables.quarantine.c.source == rejected[0].source, column.in_(some))
-            known.update(connection.scalars(query))
-    new = [reject for reject in rejected if reject.position not in known]
-    return new, len(rejected) - len(new)
 
 
 def _note(report: Report, chunk: _Chunk) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench NAME=import`` runs ``bench_import.py``. Each ends with one line of JSON."""
