@@ -1,0 +1,143 @@
+"""Units as they were assigned, with all they did."""
+
+from typing import Any
+
+from sqlalchemy import Engine
+
+from infra.clock import DAY, HOUR
+from infra.database import reading, writing
+from infra.secrets import Secrets
+from ingestion import store
+from ingestion.events import Batch, Campaign, Content, Decision, Event, Label, Placement
+from ingestion.loops import parse_definition, put_loop
+from reward_models.assignment import Assigned, load_assigned
+
+NOON = 20_000 * DAY + 12 * HOUR
+DEFINITION = parse_definition(
+    {
+        "loop": "mail",
+        "metrics": [
+            {"name": "click", "event": "click", "aggregate": "any", "window": "2d"},
+            {"name": "revenue", "event": "purchase", "aggregate": "sum", "window": "2d", "currency": "EUR"},
+        ],
+        "reward": {"revenue": 1.0},
+        "refund_horizon": "36h",
+    }
+)
+
+
+def a_decision(unit: str, at: int, group: str = "treatment") -> Decision:
+    """One message to ``unit``."""
+    return Decision(
+        decision_id=f"{unit}@{at}",
+        request_digest="r",
+        loop_id="mail",
+        loop_version=1,
+        campaign_id="may",
+        unit=unit,
+        context={},
+        group=group,  # type: ignore[arg-type]
+        learning_mode="online",
+        candidates=(),
+        chosen=(Placement(position=1, content_id="a", propensity=1.0),),
+        policy_version="p",
+        sampler="s",
+        floor=0.0,
+        seed="",
+        decided_at=at,
+    )
+
+
+def an_event(event_id: str, type_: str, at: int, **more: Any) -> Event:
+    """One fact from the shop."""
+    return Event(source="http", event_id=event_id, type=type_, occurred_at=at, received_at=at, **more)
+
+
+def a_purchase(event_id: str, unit: str, at: int, euros: int, **more: Any) -> Event:
+    """A purchase that names its customer only."""
+    money = {"value_micros": euros * 1_000_000, "currency": "EUR", "fact_key": event_id}
+    return an_event(event_id, "purchase", at, unit=unit, **(money | more))
+
+
+def assigned(engine: Engine, secrets: Secrets, *facts: Decision | Event | Label, until: int = 3 * DAY) -> Assigned:
+    """The units of this history, decided on from noon for ``until``."""
+    with writing(engine) as connection:
+        put_loop(connection, DEFINITION, NOON)
+    batch = Batch(
+        campaigns=(Campaign(campaign_id="may", loop_id="mail"),),
+        contents=(Content(content_id="a", campaign_id="may", slots={"subject": "Hello"}),),
+        decisions=tuple(fact for fact in facts if isinstance(fact, Decision)),
+        events=tuple(fact for fact in facts if isinstance(fact, Event)),
+        labels=tuple(fact for fact in facts if isinstance(fact, Label)),
+    )
+    store.apply(engine, batch, secrets, NOON)
+    with reading(engine) as connection:
+        return load_assigned(connection, DEFINITION, NOON, NOON + until)
+
+
+def test_a_unit_counts_once_with_all_its_decisions_of_the_period(engine: Engine, secrets: Secrets) -> None:
+    """Decisions are counted per unit; those outside the period are not, nor are units without one inside."""
+    found = assigned(
+        engine,
+        secrets,
+        a_decision("u1", NOON),
+        a_decision("u1", NOON + DAY),
+        a_decision("u2", NOON + DAY, "holdout"),
+        a_decision("u3", NOON - 1),
+        a_decision("u1", NOON + 3 * DAY),
+    )
+
+    assert found.units == ("u1", "u2")
+    assert found.decisions.tolist() == [2, 1]
+    assert found.treatment.tolist() == [True, False]
+
+
+def test_purchases_outside_every_window_count_for_the_unit(engine: Engine, secrets: Secrets) -> None:
+    """Intention to treat: what a customer buys after the decision's window still is what the customer bought."""
+    found = assigned(
+        engine,
+        secrets,
+        a_decision("u1", NOON),
+        a_purchase("inside", "u1", NOON + DAY, 30),
+        a_purchase("outside", "u1", NOON + 3 * DAY, 40),
+        a_purchase("before", "u1", NOON - DAY, 50),
+        a_purchase("after", "u1", NOON + 6 * DAY, 60),
+    )
+
+    assert found.values["revenue"].tolist() == [70.0]
+
+
+def test_refunds_labels_and_other_currencies_are_left_out(engine: Engine, secrets: Secrets) -> None:
+    """Only net money of people in the metric's currency counts, inside a window or not."""
+    found = assigned(
+        engine,
+        secrets,
+        a_decision("u1", NOON),
+        a_purchase("kept", "u1", NOON + DAY, 30),
+        a_purchase("late", "u1", NOON + 3 * DAY, 25),
+        a_purchase("back", "u1", NOON + DAY, 40),
+        a_purchase("late-back", "u1", NOON + 3 * DAY, 45),
+        an_event("r1", "refund", NOON + 2 * DAY, reverses="back", value_micros=40_000_000, currency="EUR"),
+        an_event("r2", "refund", NOON + 4 * DAY, reverses="late-back", value_micros=20_000_000, currency="EUR"),
+        a_purchase("dollars", "u1", NOON + DAY, 70, currency="USD"),
+        a_purchase("late-dollars", "u1", NOON + 3 * DAY, 70, currency="USD"),
+        a_purchase("bot", "u1", NOON + DAY, 80),
+        a_purchase("late-bot", "u1", NOON + 3 * DAY, 80),
+        Label(source="http", event_id="bot", label="bot", labelled_at=NOON),
+        Label(source="http", event_id="late-bot", label="bot", labelled_at=NOON),
+    )
+
+    assert found.values["revenue"].tolist() == [30.0 + 25.0 + 25.0]
+
+
+def test_clicks_count_once_per_decision(engine: Engine, secrets: Secrets) -> None:
+    """`any` is aggregated per decision, then added up: two clicks on one message are one, on two messages two."""
+    first, second = a_decision("u1", NOON), a_decision("u1", NOON + DAY)
+    clicks = [
+        an_event(f"k{number}", "click", NOON + DAY + number, decision_id=decision.decision_id, link="decision_id")
+        for number, decision in enumerate((first, first, second))
+    ]
+
+    found = assigned(engine, secrets, first, second, *clicks)
+
+    assert found.values["click"].tolist() == [2.0]
