@@ -45,8 +45,8 @@ TASTE: Mapping[str, Mapping[str, float]] = {
 }
 """Log odds of a click that a factor adds, by tier and by device."""
 
-BOT = "bot"
-"""Word of the label, and of the event property, by which a bot's events are recognised and left out."""
+SCANNER = "link-scanner"
+"""What a bot names as its client in the properties of an event, so that its events can be labelled and left out."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _click(decision_id: str, number: int, at: int, bot: bool) -> tuple[int, dict
         "occurred_at": format_time(at),
         "decision_id": decision_id,
     }
-    return at, {**event, "properties": {BOT: True}} if bot else event
+    return at, {**event, "properties": {"client": SCANNER}} if bot else event
 
 
 def _order(

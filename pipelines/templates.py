@@ -36,7 +36,7 @@ class Draft:
     def content(self, content_id: str) -> dict[str, Any]:
         """The body that registers it as a content."""
         return {
-            "content_id": content_id,
+            "id": content_id,
             "slots": {"subject": self.subject},
             "features": dict(self.factors),
             "generator": GENERATOR,

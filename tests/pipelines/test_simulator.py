@@ -8,9 +8,9 @@ import pytest
 
 from infra.clock import DAY, HOUR, MICROS, parse_time
 from pipelines.simulator import (
-    BOT,
     CLICK_DELAY,
     PURCHASE_DELAY,
+    SCANNER,
     TIERS,
     Arrival,
     Customer,
@@ -143,7 +143,7 @@ def test_bots_click_within_seconds_buy_nothing_and_are_marked() -> None:
     events = [arrival.event for arrival in events_of(World(duplicated=0.0), rng, bot, response, "d-1")]
 
     assert [event["type"] for event in events] == ["click", "click"]
-    assert all(event["properties"] == {BOT: True} for event in events)
+    assert all(event["properties"] == {"client": SCANNER} for event in events)
     assert max(response.clicks) < NOON + 5 * MICROS
     assert float(true_values(WORLD, [bot], CONTENTS).click.max()) == 0
 

@@ -1,0 +1,259 @@
+"""Several server processes held together: started, waited for, watched, and stopped together.
+
+Every child leads a process group of its own, away from the terminal: a Ctrl-C reaches the supervisor only, and the
+supervisor stops whole groups, so that what a child has started itself ends with it. The order:
+
+    1 check that the ports are free    2 start the children, their output to one log each
+    3 wait until each answers          4 watch, until one dies or a signal comes
+    5 stop all: SIGTERM to every group, and after ten seconds SIGKILL to what is left
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import httpx2
+
+from infra.errors import Misconfigured, Unavailable
+from infra.services import environment
+from infra.settings import Settings
+
+LOOPBACK = "127.0.0.1"
+_PATIENCE = 180.0
+"""Seconds a child may take to answer; MLflow needs 20 on a quiet machine."""
+_GRACE = 10.0
+"""Seconds a child may take to stop."""
+_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Service:
+    """One child: how to start it and how to see that it is up."""
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    probe: str
+    """Path that answers 200 once the service is ready."""
+    page: str
+    """Path that a person opens."""
+    environment: Mapping[str, str]
+    log: Path
+    port_setting: str
+    """The environment variable that moves it to another port."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, address and port."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser."""
+        return self.origin + self.page
+
+
+class Supervisor:
+    """Children that live and die together. Use it as a context manager: leaving it stops them all."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = tuple(services)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def wait_until_ready(self, stopped: threading.Event, ready: Callable[[Service, float], None]) -> None:
+        """Wait for every service; ``ready`` is told each one with the seconds it took. Ends early once ``stopped``.
+
+        Raises :class:`Unavailable` when a child dies or does not answer in time.
+        """
+        began = time.monotonic()
+        waiting = list(self.services)
+        while waiting and not stopped.is_set():
+            self.check()
+            for service in [service for service in waiting if _answers(service)]:
+                waiting.remove(service)
+                ready(service, time.monotonic() - began)
+            if waiting and time.monotonic() - began > _PATIENCE:
+                late = waiting[0]
+                raise Unavailable(f"{late.name} does not answer at {late.url} after {_PATIENCE:.0f} s; see {late.log}")
+            stopped.wait(_PAUSE)
+
+    def watch(self, stopped: threading.Event) -> None:
+        """Return once ``stopped`` is set. Raises :class:`Unavailable` as soon as a child dies."""
+        while not stopped.wait(_PAUSE):
+            self.check()
+
+    def check(self) -> None:
+        """Raises :class:`Unavailable` naming the first child that is gone, its exit code and its last words."""
+        for service in self.services:
+            code = self._children[service.name].poll()
+            if code is not None:
+                raise Unavailable(f"{service.name} {_ended(code)}: {_last_words(service.log)} (log: {service.log})")
+
+    def stop(self) -> None:
+        """End every child and whatever it has started. Repeating it does nothing."""
+        children, self._children = list(self._children.values()), {}
+        for child in children:
+            _signal_group(child, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        for child in children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+
+    def _start(self) -> None:
+        for service in self.services:
+            _require_free(service)
+        for service in self.services:
+            service.log.parent.mkdir(parents=True, exist_ok=True)
+            with service.log.open("wb") as log:
+                self._children[service.name] = subprocess.Popen(
+                    service.command,
+                    env={**os.environ, **service.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of ending this process. Main thread only."""
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def api_service(settings: Settings) -> Service:
+    """The scoring API: events in, decisions out."""
+    port = settings.port or free_port()
+    return Service(
+        name="API",
+        command=(sys.executable, "-m", "pipelines.app"),
+        port=port,
+        probe="/readyz",
+        page="/docs",
+        environment=_environment(settings) | {"REWARDLOOP_PORT": str(port), "REWARDLOOP_HOST": LOOPBACK},
+        log=_log(settings, "api"),
+        port_setting="REWARDLOOP_PORT",
+    )
+
+
+def mlflow_service(settings: Settings) -> Service:
+    """The MLflow UI over the tracking store of the flows."""
+    port = settings.mlflow_port or free_port()
+    artifacts = (settings.home / "mlflow" / "artifacts").resolve()
+    artifacts.mkdir(parents=True, exist_ok=True)
+    return Service(
+        name="MLflow",
+        command=(
+            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", settings.tracking, "--artifacts-destination", artifacts.as_uri()),
+        ),
+        port=port,
+        probe="/health",
+        page="/",
+        environment=_environment(settings),
+        log=_log(settings, "mlflow"),
+        port_setting="REWARDLOOP_MLFLOW_PORT",
+    )
+
+
+def prefect_service(settings: Settings) -> Service:
+    """The Prefect UI over the runs of the flows."""
+    port = settings.prefect_port or free_port()
+    return Service(
+        name="Prefect",
+        command=(sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)),
+        port=port,
+        probe="/api/health",
+        page="/",
+        environment=_environment(settings) | {"PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api"},
+        log=_log(settings, "prefect"),
+        port_setting="REWARDLOOP_PREFECT_PORT",
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the children are told: the services' environment, with the operator's own variables on top."""
+    told = environment(settings)
+    kept = {name: os.environ[name] for name in told if name in os.environ}
+    return told | kept | {"REWARDLOOP_HOME": told["REWARDLOOP_HOME"], "REWARDLOOP_CLOCK": settings.clock}
+
+
+def _log(settings: Settings, name: str) -> Path:
+    return settings.home.resolve() / "logs" / f"{name}.log"
+
+
+def _require_free(service: Service) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, service.port))
+        except OSError:
+            raise Misconfigured(
+                f"Port {service.port} is taken, {service.name} cannot use it; stop what listens there, "
+                f"or set {service.port_setting} to another port (0 takes a free one)"
+            ) from None
+
+
+def _answers(service: Service) -> bool:
+    try:
+        return httpx2.get(service.origin + service.probe, timeout=2.0, trust_env=False).status_code == httpx2.codes.OK
+    except httpx2.HTTPError:
+        return False
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(child.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"stopped with exit code {code}"
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

@@ -1,0 +1,129 @@
+"""Server processes held together: readiness, death, signals, and nothing left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from infra.errors import Misconfigured, Unavailable
+from pipelines.supervisor import LOOPBACK, Service, Supervisor, free_port
+
+PAGES = "import http.server,sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
+PARENT = "import subprocess,sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print(child.pid, flush=True); child.wait()"
+
+
+def a_service(folder: Path, code: str, name: str = "pages") -> Service:
+    """A child that runs ``code`` with a free port as its argument, in an empty folder."""
+    port = free_port()
+    return Service(name, (sys.executable, "-c", code, str(port)), port, "/", "/", {}, folder / f"{name}.log", "PORT")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def test_services_are_ready_once_they_answer_and_gone_once_left(tmp_path: Path) -> None:
+    """Every service is told ready once; leaving the supervisor stops what it started."""
+    services = [a_service(tmp_path, PAGES, "one"), a_service(tmp_path, PAGES, "two")]
+    ready: list[str] = []
+
+    with Supervisor(services) as supervisor:
+        supervisor.wait_until_ready(threading.Event(), lambda service, _seconds: ready.append(service.name))
+        assert httpx2.get(services[0].url, trust_env=False).status_code == 200
+
+    assert sorted(ready) == ["one", "two"]
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(services[0].url, trust_env=False)
+
+
+def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """The error says which service ended, with which code, what it said last and where its log is."""
+    broken = a_service(tmp_path, "import sys; print('no disk left'); sys.exit(3)", "broken")
+
+    with (
+        Supervisor([broken]) as supervisor,
+        pytest.raises(Unavailable, match=r"broken stopped with exit code 3: no disk left \(log: .*broken\.log\)"),
+    ):
+        supervisor.wait_until_ready(threading.Event(), lambda *_: None)
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
+    """Stopping ends the whole process group, grandchildren too."""
+    service = a_service(tmp_path, PARENT)
+    with Supervisor([service]):
+        while not service.log.read_text():
+            time.sleep(0.02)
+        grandchild = int(service.log.read_text())
+        assert alive(grandchild)
+
+    assert not alive(grandchild)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """The sentence names the port, the service and the setting that moves it; no child is started."""
+    service = a_service(tmp_path, PAGES)
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, service.port))
+        taken.listen()
+        with pytest.raises(Misconfigured, match=rf"Port {service.port} is taken, pages .* set PORT"), Supervisor([service]):
+            pass
+
+    assert not service.log.exists()
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """`rewardloop up` on free ports serves all three real servers; a signal ends it and everything it started."""
+    ports = {f"REWARDLOOP_{name}": str(free_port()) for name in ("PORT", "MLFLOW_PORT", "PREFECT_PORT")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "REWARDLOOP_"))}
+    with (tmp_path / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            (sys.executable, "-m", "pipelines.cli", "up"),
+            env={**kept, **ports, "REWARDLOOP_HOME": str(tmp_path / "home")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        printed = _printed(process, tmp_path / "up.log", "All ready")
+        answers = [httpx2.get(url, trust_env=False).status_code for url in re.findall(r"ready +(http\S+)", printed)]
+        children = _marked(str(tmp_path / "home"))
+    finally:
+        process.send_signal(number)
+        code = process.wait(timeout=30)
+
+    assert answers == [200, 200, 200]
+    assert len(children) >= 3
+    assert (code, _marked(str(tmp_path / "home"))) == (0, [])
+
+
+def _printed(process: "subprocess.Popen[bytes]", log: Path, sentence: str) -> str:
+    """The log once it holds ``sentence``; fails with the log when the process ends first."""
+    while sentence not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.2)
+    return log.read_text()
+
+
+def _marked(home: str) -> list[int]:
+    """Processes that run with this data folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"REWARDLOOP_HOME={home}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
