@@ -1,0 +1,108 @@
+"""Re-scoring history: after a change of a loop's metrics, its attributions, outcomes and content statistics are
+computed anew from the facts, which are not touched.
+
+One batch, under the join lock, by the same expressions the worker uses; a reader sees the old numbers or the new.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, and_, delete, select
+
+from infra.database import lock_join, writing
+from infra.tables import attributions, decisions, events, outcomes
+from ingestion import statistics
+from ingestion.attribution import COLUMNS, all_attributions, start_of
+from ingestion.ledger import Counts, newest_batch, record_batch
+from ingestion.loops import LoopDefinition, load_loop, load_loops, put_loop
+from ingestion.outcomes import outcomes_query
+from ingestion.rejoin import EventKey
+
+
+def redefine(engine: Engine, definition: LoopDefinition, now: int) -> int:
+    """Store a definition and, if it measures differently, re-score the loop, in one transaction.
+
+    Returns the version in force; the same definition again changes nothing.
+    """
+    with writing(engine) as connection:
+        lock_join(connection)
+        before = load_loops(connection).get(definition.loop)
+        version = put_loop(connection, definition, now)
+        if before is None or _measures(before[0]) != _measures(definition):
+            _rescore(connection, definition, now)
+    return version
+
+
+def backfill(engine: Engine, loop_id: str, now: int) -> int:
+    """Compute a loop's attributions, outcomes and content statistics anew, in one batch; returns its number.
+
+    Raises :class:`NotFound` for an unknown loop.
+    """
+    with writing(engine) as connection:
+        lock_join(connection)
+        return _rescore(connection, load_loop(connection, loop_id)[0], now)
+
+
+def _measures(definition: LoopDefinition) -> tuple[object, ...]:
+    """The parts of a definition that the join reads."""
+    return definition.metrics, definition.refund_horizon
+
+
+def _rescore(connection: Connection, definition: LoopDefinition, now: int) -> int:
+    batch_no = newest_batch(connection) + 1
+    before = _pending(connection)
+    _attribute(connection, definition)
+    after = _pending(connection)
+    _replace_outcomes(connection, definition)
+    statistics.replace_stats(connection, definition.loop, _totals(connection, definition))
+    record_batch(
+        connection, batch_no, now, Counts(left_pending=len(before - after), became_pending=len(after - before))
+    )
+    return batch_no
+
+
+def _pending(connection: Connection) -> set[EventKey]:
+    belongs = and_(attributions.c.source == events.c.source, attributions.c.event_id == events.c.event_id)
+    query = select(events.c.source, events.c.event_id).where(~select(attributions.c.loop_id).where(belongs).exists())
+    return {(row.source, row.event_id) for row in connection.execute(query)}
+
+
+def _attribute(connection: Connection, definition: LoopDefinition) -> None:
+    connection.execute(delete(attributions).where(attributions.c.loop_id == definition.loop))
+    connection.execute(attributions.insert().from_select(COLUMNS, select(all_attributions([definition], None))))
+
+
+def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
+    of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
+    connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
+    columns = [column.name for column in outcomes.columns]
+    connection.execute(outcomes.insert().from_select(columns, outcomes_query([definition])))
+
+
+def _totals(connection: Connection, definition: LoopDefinition) -> statistics.Totals:
+    totals: statistics.Totals = {}
+    for decision, values in _started(connection, definition):
+        statistics.move(totals, statistics.contribution(decision, definition, values), 1)
+    return totals
+
+
+def _started(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[Row[Any], statistics.Values]]:
+    """Each started decision of the loop with its outcome values, read side by side in the order of their ids."""
+    of_loop = and_(decisions.c.loop_id == definition.loop, decisions.c.batch_no.is_not(None))
+    query = (
+        statistics.shown(outcomes.c.content_id, outcomes.c.metric, outcomes.c.metric_version, outcomes.c.value)
+        .select_from(decisions.outerjoin(outcomes, outcomes.c.decision_id == decisions.c.decision_id))
+        .where(of_loop, start_of(decisions).is_not(None))
+        .order_by(decisions.c.decision_id)
+    )
+    latest: Row[Any] | None = None
+    values: dict[tuple[str, str, str], int] = {}
+    for row in connection.execute(query):
+        if latest is not None and row.decision_id != latest.decision_id:
+            yield latest, values
+            values = {}
+        latest = row
+        if row.metric is not None:
+            values[row.content_id, row.metric, row.metric_version] = row.value
+    if latest is not None:
+        yield latest, values
