@@ -20,6 +20,9 @@ Ints = npt.NDArray[np.int64]
 
 BINS = 10
 
+LEAST_SPREAD = 0.05
+"""No prediction of a content is taken to be surer than this, relative to the level of its campaign."""
+
 
 class Calibration(msgspec.Struct, frozen=True):
     """calibrated = intercept + slope · g, and the errors before and after, in units of the reward."""
@@ -44,7 +47,9 @@ class HeldOut:
     g: Floats
     d: Floats
     precision: Floats
-    """Weight in relative units: 1 / sampling variance of d."""
+    """Weight of each row in the fit."""
+    sampling: Floats
+    """Variance of d from sampling alone."""
     exposures: Floats
     mean: Floats
     scale: Floats
@@ -103,10 +108,10 @@ def _line(held: HeldOut, rows: npt.NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def _spread(held: HeldOut, predicted: Floats) -> float:
-    """Method of moments on the mean residual of each content: its variance less the sampling variance 1/precision."""
-    weight = np.bincount(held.content, held.precision)
+    """By moments, on the mean residual of each content: its variance less the sampling variance."""
+    certainty = 1.0 / np.maximum(held.sampling, 1e-12)
+    weight = np.bincount(held.content, certainty)
     shown = weight > 0
-    residual = np.bincount(held.content, held.precision * (held.d - predicted))[shown] / weight[shown]
-    precision = weight[shown]
-    excess = float(precision @ residual**2) - len(residual)
-    return float(np.sqrt(max(0.0, excess / float(precision.sum()))))
+    residual = np.bincount(held.content, certainty * (held.d - predicted))[shown] / weight[shown]
+    excess = float(weight[shown] @ residual**2) - len(residual)
+    return max(LEAST_SPREAD, float(np.sqrt(max(0.0, excess / float(weight.sum())))))

@@ -20,14 +20,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, Select, Text, and_, func, select, type_coerce
+from sqlalchemy import Connection, Row, Select, Text, select, type_coerce
 
 from infra import tables
 from infra.clock import MICROS
 from infra.database import canonical_json
-from ingestion.events import ACTIVATION, NO_SEND, Candidate, Content, Placement
+from ingestion.attribution import start_of
+from ingestion.events import Candidate, Content, Placement
 from ingestion.loops import LoopDefinition
-from ingestion.outcomes import outcomes_query
+from ingestion.outcomes import matured_at, outcomes_query
 from reward_models.rewards import reward_of
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +47,8 @@ class History:
     exposures: Floats
     metrics: Mapping[str, Floats]
     reward: Floats
+    noise: Floats
+    """Variance of the reward of one exposure, shape (m,); nan where an aggregate does not tell."""
     trusted: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -104,13 +107,10 @@ class TrainingSet:
         """Only these rows of decisions and of history, each a mask or indices; None keeps all."""
         kept = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         past = self.history if history is None else _part_of(self.history, history)
-        return replace(
-            self,
-            history=past,
-            **{name: tuple(getattr(self, name)[row] for row in kept) for name in _LISTS},
-            **{name: getattr(self, name)[kept] for name in _ARRAYS},
-            metrics={name: values[kept] for name, values in self.metrics.items()},
-        )
+        parts: dict[str, Any] = {name: tuple(getattr(self, name)[row] for row in kept) for name in _LISTS}
+        parts |= {name: getattr(self, name)[kept] for name in _ARRAYS}
+        metrics = {name: values[kept] for name, values in self.metrics.items()}
+        return replace(self, **parts, metrics=metrics, history=past)
 
     @cached_property
     def digest(self) -> str:
@@ -124,7 +124,7 @@ class TrainingSet:
             state.update(getattr(self, name).tobytes())
         _update(state, self.metrics)
         past = self.history
-        for values in (past.content, past.exposures, past.reward, past.trusted):
+        for values in (past.content, past.exposures, past.reward, past.noise, past.trusted):
             state.update(values.tobytes())
         _update(state, past.metrics)
         return state.hexdigest()
@@ -150,10 +150,8 @@ def load_training_set(
     """
     rows = _Rows(_contents(connection, definition.loop))
     values = _outcomes(connection, definition, as_of)
-    started = _activations(connection, definition.loop, as_of)
     for decision in _decisions(connection, definition.loop, as_of, before, since):
-        begun = started.get(decision.decision_id, None if decision.deferred else decision.decided_at)
-        if begun is None or begun + definition.maturity > now:
+        if decision.start is None or matured_at(definition, decision.start) > now:
             rows.immature += 1
         else:
             rows.add(decision, values)
@@ -164,7 +162,7 @@ def load_training_set(
         loop_version=version,
         as_of=as_of,
         contents=tuple(rows.contents),
-        **{name: tuple(values) for name, values in rows.lists.items()},  # type: ignore[arg-type]
+        **{name: tuple(values) for name, values in rows.lists.items()},
         decided_at=np.array(rows.decided_at, dtype=np.int64),
         content=np.array(rows.content, dtype=np.int64),
         position=np.array(rows.position, dtype=np.int64),
@@ -204,9 +202,7 @@ class _Rows:
             if placed.position <= slots:
                 self.add_row(decision, candidates, placed, values)
 
-    def add_row(
-        self, decision: Row[Any], candidates: tuple[Candidate, ...], placed: Placement, values: Values
-    ) -> None:
+    def add_row(self, decision: Row[Any], candidates: tuple[Candidate, ...], placed: Placement, values: Values) -> None:
         named = {
             "decision_id": decision.decision_id,
             "unit": decision.unit,
@@ -265,7 +261,7 @@ def _decisions(
             c.context,
             c.group,
             c.learning_mode,
-            c.deferred,
+            start_of(tables.decisions, as_of).label("start"),
             c.constraints,
             type_coerce(c.candidates, Text).label("candidates"),
             type_coerce(c.chosen, Text).label("chosen"),
@@ -274,18 +270,6 @@ def _decisions(
         .order_by(c.decided_at, c.decision_id)
     )
     return _stream(connection, query)
-
-
-def _activations(connection: Connection, loop_id: str, as_of: int) -> dict[str, int]:
-    """Earliest activation of each decision of the loop that has one."""
-    events, decisions = tables.events.c, tables.decisions.c
-    query = (
-        select(events.decision_id, func.min(events.occurred_at).label("at"))
-        .join(tables.decisions, and_(decisions.decision_id == events.decision_id, decisions.loop_id == loop_id))
-        .where(events.type == ACTIVATION, events.batch_no <= as_of)
-        .group_by(events.decision_id)
-    )
-    return {row.decision_id: row.at for row in _stream(connection, query)}
 
 
 def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> dict[tuple[str, str], dict[str, int]]:
@@ -313,8 +297,18 @@ def _history(connection: Connection, definition: LoopDefinition, rows: _Rows, as
         exposures=exposures,
         metrics=sums,
         reward=reward_of(definition, {name: total / exposures for name, total in sums.items()}),
+        noise=_noise(definition, sums, exposures),
         trusted=np.array([row.trusted for row in results], dtype=np.bool_),
     )
+
+
+def _noise(definition: LoopDefinition, sums: Mapping[str, Floats], exposures: Floats) -> Floats:
+    """Events that are counted are Poisson: their variance is their mean. Sums of money do not tell theirs."""
+    variance = np.zeros_like(exposures)
+    for name, weight in definition.reward.items():
+        counted = definition.metric(name).aggregate in ("any", "count")
+        variance += weight**2 * sums[name] / exposures if counted else np.nan
+    return variance
 
 
 def _stream(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
@@ -327,6 +321,7 @@ def _part_of(history: History, rows: npt.NDArray[Any]) -> History:
         history.exposures[rows],
         {name: values[rows] for name, values in history.metrics.items()},
         history.reward[rows],
+        history.noise[rows],
         history.trusted[rows],
     )
 
@@ -335,6 +330,3 @@ def _update(state: Any, metrics: Mapping[str, Floats]) -> None:
     for name in sorted(metrics):
         state.update(name.encode())
         state.update(metrics[name].tobytes())
-
-
-__all__ = ["NO_SEND", "History", "TrainingSet", "load_training_set"]

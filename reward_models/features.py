@@ -179,6 +179,11 @@ def text_of(content: Content) -> str:
     return "\n".join(content.slots[slot] for slot in sorted(content.slots))
 
 
+def plain(text: str) -> str:
+    """A text as the eye reads it: small letters, single spaces. Equal plain texts are the same copy."""
+    return " ".join(text.lower().split())
+
+
 def sends_nothing(content: Content) -> bool:
     """Whether this is the reserved content, by its id or by its ``no_send`` feature."""
     return content.content_id == NO_SEND or content.features.get(NO_SEND) is True

@@ -42,7 +42,7 @@ def fit_levels(campaign_ids: Sequence[str], reward: Floats, exposures: Floats) -
     names = sorted(set(campaign_ids))
     code = {name: index for index, name in enumerate(names)}
     rows = np.array([code[name] for name in campaign_ids], dtype=np.int64)
-    counts = np.bincount(rows, exposures)
+    counts = np.bincount(rows, exposures).astype(np.float64)
     means = np.bincount(rows, exposures * reward) / counts
     overall = float(np.average(reward, weights=exposures))
     base = max(abs(overall), 0.01 * float(np.sqrt(np.average(reward**2, weights=exposures))))

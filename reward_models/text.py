@@ -28,7 +28,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-ALPHAS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+ALPHAS = (300.0, 100.0, 30.0, 10.0, 3.0)
 """Strengths of the ridge that are tried, strongest first (each fit starts from the one before)."""
 
 LEAST_TEXTS = 20
@@ -100,9 +100,7 @@ def read_text_model(document: dict[str, Any]) -> TextModel:
     )
 
 
-def fit_text(
-    texts: Sequence[str], campaigns: Ints, deviation: Floats, weights: Floats, folds: Ints
-) -> TextFit | None:
+def fit_text(texts: Sequence[str], campaigns: Ints, deviation: Floats, weights: Floats, folds: Ints) -> TextFit | None:
     """Fit on k texts: campaign code, relative deviation of the reward, precision and fold of each, shape (k,).
 
     None when there is nothing to contrast: too few texts, or one text per campaign.

@@ -1,0 +1,389 @@
+"""The reward model: LightGBM on the reward relative to its campaign, with the text score as an input.
+
+    reward = m + s · calibrated(g(context, position, content))
+
+m and s are the campaign's level (``levels.py``), g are boosted trees fitted by least squares with weight n · s / φ
+(n exposures). Steps of ``fit``: 1 rows, 2 levels, 3 text score out of fold, 4 columns, 5 held-out booster per fold →
+calibration, 6 full booster, 7 golden rows. Folds never split a component of campaign and text; with fewer than
+``FEW`` components they never split a unit.
+
+    fit(training, settings) -> RewardModel
+    model.grid(contexts, contents, position=1) -> (n, k)      every context with every content
+    model.rows(contexts, contents, positions=None) -> (n,)    pairs
+    model.encode(contents) -> Encoded                         once per content, keep it
+    model.score(context, encoded, position=1) -> (k,)         the fast path of the API
+    model.spread(contents) -> (k,)                            sd of a content's true reward about its prediction
+
+The same bytes give the same scores: the booster that is returned was read back from its own text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import BadInput
+from ingestion.events import Content
+from ingestion.loops import ModelSettings
+from reward_models.calibration import Calibration, HeldOut, fit_calibration
+from reward_models.dataset import TrainingSet
+from reward_models.features import (
+    FeatureSchema,
+    assemble,
+    build_schema,
+    content_rows,
+    context_rows,
+    plain,
+    text_of,
+)
+from reward_models.folds import codes_of, components, deal
+from reward_models.golden import Example, GoldenRows, cover_leaves
+from reward_models.levels import Levels, fit_levels
+from reward_models.text import TextFit, TextModel, fit_text
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FOLDS = 5
+FEW = 20
+"""With fewer components than this, folds are by unit: a component would be most of the data."""
+
+_THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
+_EXAMPLES = 16
+_SHRINK = 5.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The content part of k contents, with their campaigns' levels."""
+
+    rows: Floats
+    mean: Floats
+    scale: Floats
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Everything that scoring needs. Immutable; safe to share between threads."""
+
+    schema: FeatureSchema
+    levels: Levels
+    text: TextModel | None
+    calibration: Calibration
+    booster_text: str
+    booster: lgb.Booster
+    golden: GoldenRows
+    settings: ModelSettings
+    loop_id: str
+    as_of: int
+    training_digest: str
+    report: Mapping[str, float]
+    """How the fit went: rows, contents, components, folds, text_alpha, text_slope …"""
+
+    def encode(self, contents: Sequence[Content]) -> Encoded:
+        """The part of a row that depends on the content alone."""
+        mean, scale = self.levels.of([content.campaign_id for content in contents])
+        return Encoded(content_rows(self.schema, contents, self._text_scores(contents)), mean, scale)
+
+    def score(self, context: Mapping[str, Any], encoded: Encoded, position: int = 1) -> Floats:
+        """Expected reward of each content in one context, shape (k,)."""
+        row = context_rows(self.schema, [context], [position])[0]
+        return self._expected(assemble(row, encoded.rows), encoded)
+
+    def grid(self, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content], position: int = 1) -> Floats:
+        """Expected reward of every content in every context, shape (n, k)."""
+        encoded = self.encode(contents)
+        rows = context_rows(self.schema, contexts, [position] * len(contexts))
+        scores = np.empty((len(contexts), len(contents)))
+        for start in range(0, len(contexts), 2_000):
+            part = rows[start : start + 2_000]
+            matrix = np.hstack([np.repeat(part, len(contents), axis=0), np.tile(encoded.rows, (len(part), 1))])
+            g = self.calibration.apply(self.relative(matrix)).reshape(len(part), len(contents))
+            scores[start : start + len(part)] = encoded.mean + encoded.scale * g
+        return scores
+
+    def rows(
+        self,
+        contexts: Sequence[Mapping[str, Any]],
+        contents: Sequence[Content],
+        positions: Sequence[int] | Ints | None = None,
+    ) -> Floats:
+        """Expected reward of each pair, shape (n,)."""
+        distinct, of_row = _distinct(contents)
+        encoded = self.encode(distinct)
+        left = context_rows(self.schema, contexts, [1] * len(contexts) if positions is None else positions)
+        pairs = Encoded(encoded.rows[of_row], encoded.mean[of_row], encoded.scale[of_row])
+        return self._expected(np.hstack([left, pairs.rows]), pairs)
+
+    def spread(self, contents: Sequence[Content]) -> Floats:
+        """Standard deviation of each content's true reward about its prediction, shape (k,)."""
+        return self.calibration.spread * self.levels.of([content.campaign_id for content in contents])[1]
+
+    def relative(self, matrix: Floats) -> Floats:
+        """The booster alone: g of assembled rows, shape (n,)."""
+        return np.asarray(self.booster.predict(matrix, num_threads=1), dtype=np.float64)
+
+    def _expected(self, matrix: Floats, encoded: Encoded) -> Floats:
+        if not len(matrix):
+            return np.zeros(0)
+        return encoded.mean + encoded.scale * self.calibration.apply(self.relative(matrix))
+
+    def _text_scores(self, contents: Sequence[Content]) -> Floats:
+        if self.text is None:
+            return np.full(len(contents), np.nan)
+        return self.text.score([text_of(content) for content in contents])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Decisions, then past results, as rows of one table: shape (n + m,)."""
+
+    contexts: Sequence[Mapping[str, Any]]
+    position: Ints
+    content: Ints
+    campaign: list[str]
+    text: list[str]
+    unit: list[str]
+    reward: Floats
+    exposures: Floats
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is fitted: relative deviation and precision of each row, with the levels that made them."""
+
+    levels: Levels
+    mean: Floats
+    scale: Floats
+    deviation: Floats
+    precision: Floats
+
+
+def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
+    """Train on a set. The same set and settings give the same model, byte for byte.
+
+    Raises :class:`BadInput` when there is nothing to learn from.
+    """
+    rows = _rows(training)
+    _check(training, rows)
+    target = _target(rows)
+    linked = components(rows.campaign, [text or index for text, index in zip(rows.text, rows.content, strict=True)])
+    words = _fit_text(rows, target, linked, settings.seed) if settings.text else None
+    schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
+    matrix = np.hstack(
+        [
+            context_rows(schema, rows.contexts, rows.position),
+            content_rows(schema, training.contents, _out_of_fold(training.contents, words))[rows.content],
+        ]
+    )
+    trees = _Trees(schema, matrix, target, settings)
+    folds = _folds(linked, rows.unit, settings.seed)
+    calibration = fit_calibration(
+        HeldOut(
+            trees.held_out(folds),
+            target.deviation,
+            target.precision,
+            _sampling(training, rows, target),
+            rows.exposures,
+            target.mean,
+            target.scale,
+            folds,
+            rows.content,
+        )
+    )
+    booster_text = trees.train(np.arange(len(matrix)))
+    model = RewardModel(
+        schema=schema,
+        levels=target.levels,
+        text=words and words[0].model,
+        calibration=calibration,
+        booster_text=booster_text,
+        booster=lgb.Booster(model_str=booster_text),
+        golden=GoldenRows(),
+        settings=settings,
+        loop_id=training.loop_id,
+        as_of=training.as_of,
+        training_digest=training.digest,
+        report=_report(rows, linked, words),
+    )
+    return replace(model, golden=_golden(model, training, rows, matrix))
+
+
+Words = tuple[TextFit, dict[tuple[str, str], int]]
+"""A fitted text model, and the place of each (campaign, text) in its scores."""
+
+
+def _rows(training: TrainingSet) -> _Rows:
+    past = training.history
+    content = np.concatenate([training.content, past.content])
+    return _Rows(
+        contexts=[*training.contexts, *[{}] * len(past)],
+        position=np.concatenate([training.position, np.ones(len(past), dtype=np.int64)]),
+        content=content,
+        campaign=[training.contents[index].campaign_id for index in content],
+        text=[plain(text_of(training.contents[index])) for index in content],
+        unit=[
+            *(unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)),
+            *(f"history {row}" for row in range(len(past))),
+        ],
+        reward=np.concatenate([training.reward, past.reward]),
+        exposures=np.concatenate([np.ones(len(training)), past.exposures]),
+    )
+
+
+def _check(training: TrainingSet, rows: _Rows) -> None:
+    if not len(rows.reward):
+        raise BadInput(
+            f"Loop {training.loop_id!r} has nothing to learn from as of batch {training.as_of}: no mature decision and "
+            f"no past result ({training.immature} decisions are not mature yet). Import results or wait for maturity"
+        )
+    if np.ptp(rows.reward) == 0.0:
+        raise BadInput(
+            f"Loop {training.loop_id!r} has nothing to learn from: all {len(rows.reward)} rewards are "
+            f"{rows.reward[0]:g}. Check that the metric's event type is the one that comes in, or wait for more events"
+        )
+
+
+def _target(rows: _Rows) -> _Target:
+    levels = fit_levels(rows.campaign, rows.reward, rows.exposures)
+    mean, scale = levels.of(rows.campaign)
+    return _Target(levels, mean, scale, (rows.reward - mean) / scale, rows.exposures * scale / levels.dispersion)
+
+
+def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
+    """Variance of each row's relative reward from sampling alone.
+
+    Decisions tell it by their scatter within a content; past results by their counts, else (money) by the scatter
+    within campaigns, which holds the differences between contents too.
+    """
+    decided = len(training)
+    noise = target.levels.dispersion * target.scale
+    if decided:
+        content, reward = training.content, training.reward
+        mean = np.bincount(content, reward) / np.bincount(content).clip(1)
+        noise[:decided] *= float(((reward - mean[content]) ** 2).sum() / noise[:decided].sum())
+    known = np.isfinite(training.history.noise) & (training.history.noise > 0)
+    noise[decided:][known] = training.history.noise[known]
+    return noise / (rows.exposures * target.scale**2)
+
+
+def _fit_text(rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
+    """The text model of the distinct (campaign, text) pairs, each with the mean of its rows."""
+    shown = np.flatnonzero([bool(text) for text in rows.text])
+    if not len(shown):
+        return None
+    pairs = [(rows.campaign[row], rows.text[row]) for row in shown]
+    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
+    of_row = np.array([place[pair] for pair in pairs])
+    precision = np.bincount(of_row, target.precision[shown]).astype(np.float64)
+    deviation = np.bincount(of_row, target.precision[shown] * target.deviation[shown]) / precision
+    group = np.zeros(len(place), dtype=np.int64)
+    group[of_row] = linked[shown]
+    enough = len(np.unique(group)) >= FOLDS
+    folds = deal(codes_of(group.tolist()) if enough else np.arange(len(place)), FOLDS, seed)
+    fitted = fit_text([text for _, text in place], codes_of([c for c, _ in place]), deviation, precision, folds)
+    return None if fitted is None else (fitted, place)
+
+
+def _out_of_fold(contents: Sequence[Content], words: Words | None) -> Floats:
+    """Held-out text score of each content; of one that was never shown, the score of the full model."""
+    if words is None:
+        return np.full(len(contents), np.nan)
+    fitted, place = words
+    texts = [text_of(content) for content in contents]
+    known = [place.get((content.campaign_id, plain(text))) for content, text in zip(contents, texts, strict=True)]
+    new = np.array([index is None for index in known], dtype=np.bool_)
+    scores = np.empty(len(contents))
+    scores[new] = fitted.model.score([text for text, unknown in zip(texts, new, strict=True) if unknown])
+    scores[~new] = fitted.out_of_fold[[index for index in known if index is not None]]
+    return scores
+
+
+def _folds(linked: Ints, unit: Sequence[str], seed: int) -> Ints:
+    enough = len(np.unique(linked)) >= FEW
+    return deal(linked if enough else codes_of(unit), FOLDS, seed)
+
+
+class _Trees:
+    """LightGBM over one binned matrix."""
+
+    def __init__(self, schema: FeatureSchema, matrix: Floats, target: _Target, settings: ModelSettings) -> None:
+        self.matrix, self.settings = matrix, settings
+        self.parameters = {
+            "objective": "regression",
+            "num_leaves": settings.leaves,
+            "learning_rate": settings.learning_rate,
+            "min_data_in_leaf": settings.min_leaf,
+            "lambda_l2": _SHRINK,
+            "seed": settings.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": _THREADS,
+            "feature_pre_filter": False,
+            "verbosity": -1,
+        }
+        self.data = lgb.Dataset(
+            matrix,
+            label=target.deviation,
+            weight=target.precision / target.precision.mean(),
+            feature_name=[f"f{index}" for index in range(matrix.shape[1])],
+            categorical_feature=schema.categorical,
+            params=self.parameters,
+            free_raw_data=False,
+        ).construct()
+
+    def train(self, rows: Ints) -> str:
+        """A booster of these rows, as LightGBM's text."""
+        part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
+        booster = lgb.train(self.parameters, part, num_boost_round=self.settings.rounds)
+        return str(booster.model_to_string(num_iteration=-1))
+
+    def held_out(self, folds: Ints) -> Floats:
+        """Prediction of each row by a booster that saw nothing of its fold."""
+        predicted = np.zeros(len(folds))
+        for fold in np.unique(folds):
+            inside = folds == fold
+            if not inside.all():
+                booster = lgb.Booster(model_str=self.train(np.flatnonzero(~inside)))
+                predicted[inside] = booster.predict(self.matrix[inside], num_threads=_THREADS)
+        return predicted
+
+
+def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:
+    picked = cover_leaves(model.booster, matrix, model.settings.seed)
+    spaced = np.unique(np.linspace(0, len(rows.content) - 1, _EXAMPLES).astype(np.int64))
+    contexts = [rows.contexts[row] for row in spaced]
+    contents = [training.contents[rows.content[row]] for row in spaced]
+    scores = model.rows(contexts, contents, rows.position[spaced])
+    return GoldenRows(
+        rows=tuple(tuple(row) for row in matrix[picked].tolist()),
+        scores=tuple(model.relative(matrix[picked]).tolist()),
+        examples=tuple(
+            Example(context=dict(context), content=content, position=int(position), score=float(score))
+            for context, content, position, score in zip(contexts, contents, rows.position[spaced], scores, strict=True)
+        ),
+    )
+
+
+def _report(rows: _Rows, linked: Ints, words: Words | None) -> dict[str, float]:
+    return {
+        "rows": float(len(rows.content)),
+        "exposures": float(rows.exposures.sum()),
+        "contents": float(len(np.unique(rows.content))),
+        "campaigns": float(len(set(rows.campaign))),
+        "components": float(len(np.unique(linked))),
+        "text_alpha": words[0].alpha if words else 0.0,
+        "text_slope": words[0].slope if words else 0.0,
+    }
+
+
+def _distinct(contents: Sequence[Content]) -> tuple[list[Content], Ints]:
+    """The distinct content objects and the place of each row among them."""
+    of_row = codes_of([id(content) for content in contents])
+    first: dict[int, Content] = {}
+    for place, content in zip(of_row.tolist(), contents, strict=True):
+        first.setdefault(place, content)
+    return list(first.values()), of_row
