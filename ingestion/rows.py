@@ -40,6 +40,7 @@ class PastResult(msgspec.Struct, frozen=True):
     """What a row of kind ``results`` holds. ``named``: the file itself gives the content's id."""
 
     content: Content
+    fingerprint: str
     result: HistoricalResult
     named: bool
 
@@ -98,8 +99,7 @@ class _DecisionReader:
         probability = dict(zip(self.content.values(), known, strict=True)) if known else {}
         self.propensity: dict[str, float] = probability
         self.candidates = tuple(
-            Candidate(content_id=content_id, behaviour_p=probability.get(content_id))
-            for content_id in sorted(self.content.values())
+            _candidate(content_id, probability.get(content_id)) for content_id in sorted(self.content.values())
         )
         self.constraints = {"import": mapping.name, "times": "invented" if self._invented else "given"}
 
@@ -121,8 +121,8 @@ class _DecisionReader:
             unit=self._unit(row, cells),
             context=self._context(cells),
             group="customer_managed" if propensity is None else "treatment",
-            learning_mode="logging_only",
-            candidates=self.candidates,
+            learning_mode="logging_only" if propensity is None else "online",
+            candidates=self._candidates(content_id, propensity),
             chosen=(Placement(position=1, content_id=content_id, propensity=propensity),),
             policy_version=POLICY_VERSION,
             sampler=SAMPLER,
@@ -155,6 +155,15 @@ class _DecisionReader:
                 "write propensity = 'unknown' if it is not known"
             )
         return value
+
+    def _candidates(self, content_id: str, propensity: float | None) -> tuple[Candidate, ...]:
+        """All candidates; a propensity column tells that of the chosen one only."""
+        if self.propensity or propensity is None:
+            return self.candidates
+        return tuple(
+            _candidate(content_id, propensity) if candidate.content_id == content_id else candidate
+            for candidate in self.candidates
+        )
 
     def _decided_at(self, cells: Sequence[str]) -> int:
         spec = self.mapping.decisions.decided_at
@@ -232,7 +241,7 @@ class _ResultReader:
 
     def __call__(self, row: int, cells: Sequence[str]) -> PastResult:
         campaign_id = _id(self.campaign[0], cells[self.campaign[1]])
-        content = self._content(campaign_id, cells)
+        content, fingerprint = self._content(campaign_id, cells)
         result = HistoricalResult(
             import_id=self.mapping.name,
             row=row,
@@ -243,9 +252,9 @@ class _ResultReader:
             metrics={metric: self._sum(metric, column, index, cells) for metric, column, index in self.metrics},
             trusted=not (self.untrusted and cells[self.untrusted[0]] == self.untrusted[1]),
         )
-        return PastResult(content, result, self.content is not None)
+        return PastResult(content, fingerprint, result, self.content is not None)
 
-    def _content(self, campaign_id: str, cells: Sequence[str]) -> Content:
+    def _content(self, campaign_id: str, cells: Sequence[str]) -> tuple[Content, str]:
         slots = {slot: _short(column, cells[index], self.edge.text_limit) for slot, column, index in self.slots}
         if not any(slots.values()):
             raise Unreadable(
@@ -259,15 +268,18 @@ class _ResultReader:
             approval="approved",
             created_at=self.edge.now,
         )
-        return msgspec.structs.replace(content, content_id=self._content_id(content, cells))
+        fingerprint = content.fingerprint
+        return msgspec.structs.replace(
+            content, content_id=self._content_id(campaign_id, fingerprint, cells)
+        ), fingerprint
 
-    def _content_id(self, content: Content, cells: Sequence[str]) -> str:
+    def _content_id(self, campaign_id: str, fingerprint: str, cells: Sequence[str]) -> str:
         if self.content is not None:
             content_id = _id(self.content[0], cells[self.content[1]])
             if content_id == NO_SEND:
                 raise Unreadable(f"{self.content[0]} is {NO_SEND!r}, which is reserved for sending nothing")
             return content_id
-        return f"{content.campaign_id[:200]}/{content.fingerprint[:16]}"
+        return f"{campaign_id[:200]}/{fingerprint[:16]}"
 
     def _sum(self, metric: str, column: str, index: int, cells: Sequence[str]) -> int:
         micros = _micros(column, cells[index])
@@ -280,6 +292,11 @@ class _ResultReader:
 def source_of(import_name: str) -> str:
     """The permanent source name of an import's events and rejected rows."""
     return f"import:{import_name}"
+
+
+def _candidate(content_id: str, propensity: float | None) -> Candidate:
+    """Drawn from the past policy's own probabilities: behaviour and policy are the same."""
+    return Candidate(content_id=content_id, policy_p=propensity, behaviour_p=propensity)
 
 
 def _digest(decision: Decision) -> str:

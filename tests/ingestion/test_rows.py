@@ -6,7 +6,7 @@ import pytest
 
 from infra.clock import HOUR, parse_time
 from infra.secrets import Secrets
-from ingestion.events import Candidate, Placement
+from ingestion.events import Placement
 from ingestion.rows import PastDecision, PastResult, Unreadable
 from tests.ingestion.importing import (
     DECISION_COLUMNS,
@@ -39,9 +39,10 @@ def test_a_row_is_a_decision(secrets: Secrets) -> None:
     assert decision.decision_id == "spring/7"
     assert secrets.unit("ann") == decision.unit
     assert decision.context == {"age": 41.0, "city": "Bonn"}
-    assert (Candidate(content_id="a", behaviour_p=0.5), Candidate(content_id="no_send", behaviour_p=0.5)) == (
-        decision.candidates
-    )
+    assert [(c.content_id, c.policy_p, c.behaviour_p) for c in decision.candidates] == [
+        ("a", 0.5, 0.5),
+        ("no_send", 0.5, 0.5),
+    ]
     assert (Placement(position=1, content_id="a", propensity=0.5),) == decision.chosen
     assert parse_time(SENT) == decision.decided_at
 
@@ -99,6 +100,7 @@ def test_propensity_from_a_column(secrets: Secrets) -> None:
 
     assert isinstance(fact, PastDecision)
     assert fact.decision.chosen[0].propensity == 0.25
+    assert [candidate.behaviour_p for candidate in fact.decision.candidates] == [0.25, None]
     with pytest.raises(Unreadable, match="probability above 0"):
         decode(2, ["ann", "A", SENT, "0", "Bonn", ""])
 
