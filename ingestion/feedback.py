@@ -1,0 +1,70 @@
+"""Feedback: comments, ratings, demonstrations, preferences. Kept beside the outcomes, never among them."""
+
+import math
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from infra import tables
+from infra.database import insert_new
+from infra.errors import BadInput, Conflict, NotFound
+from ingestion.bodies import FeedbackBody
+from ingestion.loops import load_loop
+
+
+def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, text_limit: int, now: int) -> bool:
+    """Store what was said; returns whether it is new.
+
+    Raises :class:`BadInput` when the value does not fit its kind, :class:`NotFound` for an unknown loop or
+    content, :class:`Conflict` for a known id with another body.
+    """
+    _check(body, text_limit)
+    _check_subjects(connection, body)
+    row = {
+        "feedback_id": feedback_id,
+        "kind": body.kind,
+        "source": body.source,
+        "loop_id": body.loop,
+        "decision_id": body.decision_id,
+        "content_id": body.content_id,
+        "value": body.value,
+        "created_at": now,
+    }
+    if insert_new(connection, tables.feedback, [row]):
+        return True
+    stored = connection.execute(select(tables.feedback).where(tables.feedback.c.feedback_id == feedback_id)).one()
+    if any(getattr(stored, name) != value for name, value in row.items() if name != "created_at"):
+        raise Conflict(f"Feedback {feedback_id!r} exists with another body; give this one its own id", "/feedback_id")
+    return False
+
+
+def _check(body: FeedbackBody, text_limit: int) -> None:
+    expected = {
+        "comment": ("text",),
+        "rating": ("rating",),
+        "demonstration": ("slots",),
+        "preference": ("winner", "loser"),
+    }
+    for name in expected[body.kind]:
+        if name not in body.value:
+            raise BadInput(f"A {body.kind} needs {name!r} in its value; add it", "/value")
+    if body.kind == "rating" and not _is_number(body.value["rating"]):
+        raise BadInput("'rating' must be a finite number", "/value/rating")
+    if len(str(body.value).encode()) > text_limit:
+        raise BadInput(f"The value holds more than {text_limit} bytes; shorten it", "/value")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_subjects(connection: Connection, body: FeedbackBody) -> None:
+    if body.loop is not None:
+        load_loop(connection, body.loop)
+    named = [("/content_id", body.content_id)] if body.content_id is not None else []
+    if body.kind == "preference":
+        named += [(f"/value/{name}", str(body.value[name])) for name in ("winner", "loser")]
+    for pointer, content_id in named:
+        query = select(tables.contents.c.content_id).where(tables.contents.c.content_id == content_id)
+        if connection.scalar(query) is None:
+            raise NotFound(f"No content {content_id!r}; register it with POST /v1/contents", pointer)

@@ -1,0 +1,54 @@
+"""The field types of every body that comes in over HTTP, with their limits: checked once, at the edge."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+ID = r"^[A-Za-z0-9._:@-]{1,256}$"
+FEATURES_LIMIT = 200
+TEXT_LIMIT = 1_000
+
+Id = Annotated[str, Field(pattern=ID, description="1 to 256 of the characters `A-Z a-z 0-9 . _ : @ -`.")]
+Person = Annotated[str, Field(min_length=1, max_length=256, description="The customer's id, in clear; stored hashed.")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+Moment = Annotated[str, Field(min_length=10, max_length=40, examples=["2026-11-22T10:02:00Z"])]
+
+
+def _scalar(value: float | int | str | bool | None) -> float | int | str | bool | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number; leave the feature out when it is unknown")
+    if isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("must be within ±2^53; send larger numbers as text")
+    if isinstance(value, str) and len(value) > TEXT_LIMIT:
+        raise ValueError(f"must have at most {TEXT_LIMIT} characters")
+    return value
+
+
+Scalar = Annotated[float | int | str | bool | None, Field(union_mode="smart"), AfterValidator(_scalar)]
+Features = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=128)], Scalar],
+    Field(max_length=FEATURES_LIMIT, description="`{name: number, text, boolean or null}`, at most 200."),
+]
+
+
+class Body(BaseModel):
+    """A body: frozen, and no field that we do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def sentence(error: Any) -> str:
+    """One pydantic error as a sentence that says what to do."""
+    name = str(error["loc"][-1]) if error["loc"] else "the body"
+    if error["type"] == "missing":
+        return f"{name!r} is missing; add it"
+    if error["type"] == "extra_forbidden":
+        return f"{name!r} is not a field here; leave it out or correct its name"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name!r}: {message[:1].lower()}{message[1:]}"
+
+
+def pointer(location: Any) -> str:
+    """A JSON pointer (RFC 6901) to the offending part of a body."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in location)

@@ -1,0 +1,88 @@
+"""Limits on every request body, before anything else reads it: size, media type, JSON, depth, characters."""
+
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ingestion.problems import problem
+
+DEPTH = 32
+
+
+class BodyLimits:
+    """ASGI middleware. The body is read whole, at most ``limit`` bytes of it, chunked or not, then handed on."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        body = await self._read(scope, receive)
+        if body is None:
+            detail = f"The body is larger than {self.limit} bytes; send it in smaller parts"
+            response = problem(413, "Too large", detail, scope["path"], Connection="close")
+            await response(scope, receive, send)
+        elif refusal := _refusal(scope, body):
+            await problem(*refusal, scope["path"])(scope, receive, send)
+        else:
+            await self.app(scope, _replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdigit() or int(declared) > self.limit:
+            return None
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+            if size > self.limit:
+                return None
+        return b"".join(parts)
+
+
+def _refusal(scope: Scope, body: bytes) -> tuple[int, str, str] | None:
+    if not body:
+        return None
+    if Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return 415, "Not JSON", "Send the body as JSON, with the header Content-Type: application/json"
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return 422, "Input cannot be used", "A number in the body is out of range; send it as text or leave it out"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return 400, "Not readable JSON", f"The body is not readable JSON ({error}); send one JSON document in UTF-8"
+    except RecursionError:
+        return 422, "Input cannot be used", f"The body is nested deeper than {DEPTH}; flatten it"
+    return (422, "Input cannot be used", sentence) if (sentence := _fault(document)) else None
+
+
+def _fault(document: Any, depth: int = 0) -> str | None:
+    if depth > DEPTH:
+        return f"The body is nested deeper than {DEPTH}; flatten it"
+    if isinstance(document, str) and "\x00" in document:
+        return "A text in the body holds the character U+0000; take it out"
+    if isinstance(document, dict):
+        return next((fault for pair in document.items() for part in pair if (fault := _fault(part, depth + 1))), None)
+    if isinstance(document, list):
+        return next((fault for part in document if (fault := _fault(part, depth + 1))), None)
+    return None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

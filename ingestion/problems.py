@@ -1,0 +1,109 @@
+"""Errors as RFC 9457 problem documents: every ``detail`` is a sentence that says what to do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from infra.errors import BadInput, RewardloopError
+from infra.logs import log
+from ingestion.fields import pointer, sentence
+
+MEDIA_TYPE = "application/problem+json"
+_MOST_ERRORS = 20
+
+
+class FieldError(BaseModel):
+    """One offending part of the body."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) to the part; empty: the whole.")
+    message: str = Field(description="What is wrong and what to do.")
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="Kind of problem, stable: `urn:rewardloop:problem:<kind>`.")
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="HTTP status.")
+    detail: str = Field(description="What was found and what to do.")
+    instance: str = Field(description="The path that was called.")
+    errors: list[FieldError] = Field(default_factory=list, description="Offending parts of the body.")
+
+
+def problem(
+    status: int, title: str, detail: str, instance: str, errors: Sequence[FieldError] = (), **headers: str
+) -> JSONResponse:
+    """A response that holds a problem document."""
+    document = Problem(
+        type=f"urn:rewardloop:problem:{title.lower().replace(' ', '-')}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=instance,
+        errors=list(errors),
+    )
+    return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route declares for its errors in the OpenAPI document; 422 and 503 are always among them."""
+    words = {400: "Not readable JSON", 404: "Not found", 409: "Conflict", 413: "Too large", 415: "Not JSON"}
+    words |= {422: "Input cannot be used", 503: "Temporarily unavailable"}
+    return {status: {"model": Problem, "description": words[status]} for status in sorted({*statuses, 422, 503})}
+
+
+def mend_openapi(document: dict[str, Any]) -> dict[str, Any]:
+    """Give problem documents their media type in an OpenAPI document."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+                    response["content"] = {MEDIA_TYPE: content["application/json"]}
+    return document
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app with a problem document."""
+    app.add_exception_handler(RewardloopError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RewardloopError)
+    errors = [FieldError(pointer=error.pointer, message=str(error))] if isinstance(error, BadInput) else []
+    headers = {"Retry-After": "1"} if error.retriable else {}
+    return problem(error.status, error.title, str(error), request.url.path, errors, **headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()[:_MOST_ERRORS]
+    errors = [FieldError(pointer=pointer(part["loc"][1:]), message=sentence(part)) for part in found]
+    more = f" ({len(found) - 1} more: see errors)" if len(found) > 1 else ""
+    return problem(422, BadInput.title, errors[0].message + more, request.url.path, errors)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    called = f"{request.method} {request.url.path}"
+    allowed = (error.headers or {}).get("allow", "")
+    title, detail = {
+        404: ("Not found", f"There is no {called}; the calls are listed at /docs"),
+        405: ("Method not allowed", f"{called} is not possible; use {allowed or 'another method'}"),
+        400: ("Not readable JSON", "The body is not readable JSON; send one JSON document"),
+    }.get(error.status_code, ("Request refused", str(error.detail)))
+    return problem(error.status_code, title, detail, request.url.path, **dict(error.headers or {}))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    detail = "Something broke in Rewardloop; the server's log has the details. Nothing of this request was stored"
+    return problem(500, RewardloopError.title, detail, request.url.path)

@@ -1,0 +1,180 @@
+"""The HTTP API: one app that mounts the collector's and the ranker's calls, and the threads behind them.
+
+Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
+4 decision log, 5 the threads: ``refresh`` (new models, copy, statistics) and ``tick`` (decisions become exposures).
+The stop goes the other way round; the decision log writes what it has taken.
+
+    create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
+"""
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import Engine, event
+from starlette.concurrency import run_in_threadpool
+
+from infra.clock import Clock
+from infra.database import open_database
+from infra.errors import RewardloopError
+from infra.logs import configure_logs, log
+from infra.migrations import migrate
+from infra.secrets import Secrets, load_secrets
+from infra.settings import Settings, clock_of, load_settings
+from ingestion import collector, problems, store
+from ingestion.collector import Collector
+from ingestion.decode import NativeEvent
+from ingestion.events import Batch
+from ingestion.limits import BodyLimits
+from pipelines import operations
+from pipelines.operations import Jobs
+from reward_models.serving import routes
+from reward_models.serving.decision_log import DecisionLog
+from reward_models.serving.routes import Serving
+from reward_models.serving.snapshot import Snapshots
+
+STOP_SECONDS = 10.0
+LOCK_MILLISECONDS = 2_000
+"""How long the decision log waits for SQLite's write lock, before the baseline is answered."""
+
+_ABOUT = """Joins clicks and purchases to the exact generation that caused them, learns a reward model of the business
+metric, and picks the next generation online, with the probability of every choice on record.
+
+Errors are problem documents (RFC 9457) whose `detail` says what to do."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app of these settings. It opens the installation when it starts, and closes it when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = await run_in_threadpool(_start, settings)
+        app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
+        try:
+            yield
+        finally:
+            await run_in_threadpool(running.stop)
+
+    app = FastAPI(title="Rewardloop", version="0.1.0", description=_ABOUT, lifespan=lifespan)
+    app.include_router(routes.router)
+    app.include_router(collector.router)
+    app.include_router(operations.router)
+    app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
+    problems.install(app)
+    _describe(app)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes."""
+    configure_logs(settings.log_level)
+    level = "warning" if settings.log_level == "info" else settings.log_level
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level=level, access_log=False)
+
+
+@dataclass(frozen=True)
+class Running:
+    """An app that was started: what its calls stand on, and its threads."""
+
+    collector: Collector
+    serving: Serving
+    jobs: Jobs
+    threads: tuple["Repeating", ...]
+
+    def stop(self) -> None:
+        """Stop the threads, write the decisions that wait, end the jobs, close the database."""
+        for thread in self.threads:
+            thread.stop()
+        self.serving.decisions.stop()
+        self.jobs.stop()
+        self.serving.decisions.engine.dispose()
+        self.serving.engine.dispose()
+
+
+class Repeating:
+    """A thread that does one thing again and again. A failure is logged once, and tried again."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
+        self._name, self._seconds, self._work = name, seconds, work
+        self._stop = threading.Event()
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it after what it is doing."""
+        self._stop.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self._work()
+                self._failed = False
+            except Exception as error:  # a thread that ends would stop the learning without a word
+                if not self._failed:
+                    log.error("background_work_failed", thread=self._name, exc_info=error)
+                self._failed = True
+
+
+def _start(settings: Settings) -> Running:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    engine, clock = open_database(settings.database), clock_of(settings)
+    migrate(engine)
+    secrets = load_secrets(settings)
+    snapshots = Snapshots(engine, settings.bundles)
+    snapshots.refresh()
+    decisions = DecisionLog(_impatient(open_database(settings.database)))
+    decisions.start()
+    threads = (
+        Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
+        Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
+    )
+    return Running(
+        Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots)),
+        Serving(engine, secrets, settings, clock, snapshots, decisions),
+        Jobs(settings),
+        threads,
+    )
+
+
+def _tick(engine: Engine, secrets: Secrets, clock: Clock) -> None:
+    """Count the decisions that wait: an empty batch stamps them."""
+    store.apply(engine, Batch(), secrets, clock())
+
+
+def _try_to_refresh(snapshots: Snapshots) -> None:
+    """Show a change at once; if the database went away since, the refresh thread will."""
+    try:
+        snapshots.refresh()
+    except RewardloopError as error:
+        log.warning("refresh_failed", reason=str(error))
+
+
+def _impatient(engine: Engine) -> Engine:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda raw, _: raw.execute(f"PRAGMA busy_timeout={LOCK_MILLISECONDS}"))
+    return engine
+
+
+def _describe(app: FastAPI) -> None:
+    """Complete the OpenAPI document: the media type of problems, and the schema of an event."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = problems.mend_openapi(made())
+            event_schema = NativeEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= event_schema.pop("$defs", {}) | {"NativeEvent": event_schema}
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+if __name__ == "__main__":
+    serve(load_settings())

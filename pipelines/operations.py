@@ -1,0 +1,188 @@
+"""The calls of whoever runs an installation: health, readiness, metrics, and starting a retrain."""
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
+from sqlalchemy import Engine, text
+
+from infra.database import reading
+from infra.errors import Conflict, Unavailable
+from infra.services import environment
+from infra.settings import Settings
+from ingestion.fields import Body
+from ingestion.loops import LoopId, load_loop
+from ingestion.problems import responses
+from reward_models.serving.routes import Serving
+
+router = APIRouter()
+
+STOP_SECONDS = 10.0
+
+
+class Jobs:
+    """Retrains started over HTTP, one at a time per loop; they end with the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def retrain(self, loop_id: str) -> str:
+        """Start ``rewardloop retrain <loop>``; returns the path of its log. Raises :class:`Conflict` if one runs."""
+        with self._lock:
+            running = self._running.get(loop_id)
+            if running is not None and running.poll() is None:
+                raise Conflict(f"A retrain of loop {loop_id!r} is running; wait for its end")
+            folder = self.settings.home / "logs"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"retrain-{loop_id}.log"
+            with path.open("ab") as output:
+                self._running[loop_id] = subprocess.Popen(  # noqa: S603 (our own program; the loop exists)
+                    [sys.executable, "-m", "pipelines.cli", "retrain", loop_id],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(self.settings),
+                )
+        return str(path)
+
+    def stop(self) -> None:
+        """End what still runs."""
+        with self._lock:
+            running = [process for process in self._running.values() if process.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+async def _serving(request: Request) -> Serving:
+    found: Serving = request.app.state.serving
+    return found
+
+
+async def _jobs(request: Request) -> Jobs:
+    found: Jobs = request.app.state.jobs
+    return found
+
+
+class Health(Body):
+    """The process answers."""
+
+    status: Literal["ok"] = Field("ok", description="Always `ok`.")
+
+
+class LoopHealth(Body):
+    """A loop as this process serves it."""
+
+    champion: str | None = Field(description="The version in force; null: none was promoted yet.")
+    serving: str | None = Field(description="The version this process serves.")
+    state: Literal["choosing", "killed", "fallback", "last_good"] = Field(
+        description="`fallback`: no usable model, baseline; `last_good`: the champion was refused, the one before serves."
+    )
+    reason: str | None = Field(description="Why it is not simply choosing.")
+
+
+class Readiness(Body):
+    """What this process can do."""
+
+    status: Literal["ready", "degraded"] = Field(
+        description="`degraded`: it answers, but something below is not as it should be."
+    )
+    database: Literal["ok", "away"] = Field(description="`away`: answers are the baseline, unstored.")
+    reason: str | None = Field(description="What the database said last.")
+    stats_version: int = Field(description="Batch whose statistics are in use.")
+    loops: dict[str, LoopHealth] = Field(description="By loop.")
+
+
+class RetrainAnswer(Body):
+    """A retrain that was started."""
+
+    loop: str = Field(description="The loop.")
+    log: str = Field(description="Where it writes, on the server.")
+
+
+@router.get("/healthz", tags=["operations"], summary="Health")
+def healthz() -> Health:
+    """The process is alive; nothing else is asked."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", tags=["operations"], summary="Readiness")
+def readyz(serving: Annotated[Serving, Depends(_serving)]) -> Readiness:
+    """Database, degraded states, and the model version per loop.
+
+    Without the database it still answers 200 as `degraded`, because the baseline is served from memory.
+    """
+    fault = _database_fault(serving.engine)
+    loops = {name: _health(serving, name) for name in sorted(serving.snapshots.current.loops)}
+    fine = fault is None and all(loop.state in ("choosing", "killed") for loop in loops.values())
+    return Readiness(
+        status="ready" if fine else "degraded",
+        database="ok" if fault is None else "away",
+        reason=fault or serving.snapshots.fault,
+        stats_version=serving.snapshots.current.stats_version,
+        loops=loops,
+    )
+
+
+@router.get("/metrics", tags=["operations"], summary="Metrics", response_class=Response)
+def metrics() -> Response:
+    """Prometheus metrics, in the text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.post(
+    "/v1/loops/{loop_id}/retrain", tags=["loops"], summary="Retrain", status_code=202, responses=responses(404, 409)
+)
+def retrain(
+    loop_id: LoopId, serving: Annotated[Serving, Depends(_serving)], jobs: Annotated[Jobs, Depends(_jobs)]
+) -> RetrainAnswer:
+    """Start a retrain in a process of its own: train, evaluate, gate, and promote if it passes."""
+    with reading(serving.engine) as connection:
+        load_loop(connection, loop_id)
+    return RetrainAnswer(loop=loop_id, log=jobs.retrain(loop_id))
+
+
+def _database_fault(engine: Engine) -> str | None:
+    try:
+        with reading(engine) as connection:
+            connection.execute(text("SELECT 1"))
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+def _health(serving: Serving, loop_id: str) -> LoopHealth:
+    loop = serving.snapshots.current.loops[loop_id]
+    served = None if loop.served is None else loop.served.version
+    state: Literal["choosing", "killed", "fallback", "last_good"] = "choosing"
+    if loop.killed:
+        state = "killed"
+    elif loop.fallback is not None:
+        state = "fallback"
+    elif loop.fault is not None:
+        state = "last_good"
+    return LoopHealth(champion=loop.champion, serving=served, state=state, reason=loop.fault or loop.fallback)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, with the settings in force, wherever they came from."""
+    chosen = {
+        "REWARDLOOP_MODE": settings.mode,
+        "REWARDLOOP_CLOCK": settings.clock,
+        "REWARDLOOP_DATABASE_URL": settings.database_url,
+        "REWARDLOOP_MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "REWARDLOOP_LOG_LEVEL": settings.log_level,
+    }
+    if settings.secrets_file is not None:
+        chosen["REWARDLOOP_SECRETS_FILE"] = str(settings.secrets_file)
+    return {**os.environ, **environment(settings), **chosen}

@@ -1,0 +1,218 @@
+"""One decision: a request and a snapshot in, a decision out. Pure: no database, no clock, no library randomness.
+
+1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason
+2. group: the unit's keyed hash says holdout or treatment; without a unit there is nobody to hold out
+3. scores: model prediction + campaign shift + the content's own effect, with a standard deviation
+4. policy's pmf, baseline's pmf; what is drawn from is the policy's only for treatment in an online loop
+5. draw the slate with uniforms made from the decision's own seed
+
+The seed is HMAC(loop secret, choice, decision id); draw i is uniform(seed, choice, decision id, i), so that a replay
+needs the stored row and no secret.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import BadInput
+from infra.randomness import SAMPLER, digest, uniform
+from infra.secrets import Secrets
+from ingestion.events import NO_SEND, Candidate, Content, Decision, Exclusion, Group, Mode, Placement
+from ingestion.loops import LoopDefinition
+from reward_models import policies
+from reward_models.serving.snapshot import OPEN_BASELINE, Campaign, Loop, Snapshot, no_send
+
+Floats = npt.NDArray[np.float64]
+
+FALLBACK_POLICY = "baseline@1"
+"""Policy version of a fallback answer: the policy was not asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request, validated. ``candidates``: ids, or null for the campaign's own contents."""
+
+    decision_id: str
+    request_digest: str
+    loop_id: str
+    campaign_id: str
+    decided_at: int
+    unit: str | None = None
+    """The customer's id in clear; the decision holds its hash."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[str, ...] | None = None
+    excluded: tuple[str, ...] = ()
+    slots: int = 1
+    deferred: bool = False
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per candidate, shape (k,): prediction without own effect, posterior mean and standard deviation."""
+
+    expected: Floats
+    mean: Floats
+    sd: Floats
+
+
+def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, away: bool = False) -> Decision:
+    """The decision; ``away``: it cannot be stored, so it is the baseline's.
+
+    Raises :class:`BadInput` when there is nothing to choose from, or too much (``limit``).
+    """
+    loop, campaign = _found(snapshot, request)
+    contents, excluded = eligible(loop.definition, campaign, request, limit)
+    ids = [content.content_id for content in contents]
+    group: Group = group_of(request, loop.definition, secrets)
+    mode: Mode = "fallback" if away else mode_of(loop)
+    baseline = policies.baseline_pmf(campaign.baseline or OPEN_BASELINE, ids)
+    scores = None if mode == "fallback" else score(snapshot, loop, campaign, contents, request.context)
+    policy = None if scores is None else policies.pmf(loop.definition.policy, scores.mean, scores.sd)
+    behaviour = policy if policy is not None and group == "treatment" and mode == "online" else baseline
+    seed = digest(secrets.loop(request.loop_id), "choice", request.decision_id)
+    drawn = draw(behaviour, seed, request.decision_id, request.slots)
+    served = loop.served if mode != "fallback" else None
+    return Decision(
+        decision_id=request.decision_id,
+        request_digest=request.request_digest,
+        loop_id=request.loop_id,
+        loop_version=loop.version,
+        campaign_id=request.campaign_id,
+        unit=secrets.unit(request.unit) if request.unit is not None else None,
+        context=dict(request.context),
+        group=group,
+        learning_mode=mode,
+        candidates=_candidates(ids, scores, policy, behaviour),
+        excluded=tuple(excluded),
+        chosen=tuple(
+            Placement(position=place, content_id=ids[index], propensity=propensity)
+            for place, (index, propensity) in enumerate(drawn, 1)
+        ),
+        policy_version=FALLBACK_POLICY if mode == "fallback" else policies.policy_version(loop.definition.policy),
+        model_version=served.version if served else None,
+        stats_version=snapshot.stats_version,
+        feature_schema=served.model.schema.hash if served else None,
+        sampler=SAMPLER,
+        floor=loop.definition.policy.floor,
+        constraints={"slots": request.slots},
+        seed=seed.hex(),
+        deferred=request.deferred,
+        decided_at=request.decided_at,
+    )
+
+
+def eligible(
+    definition: LoopDefinition, campaign: Campaign, request: Request, limit: int
+) -> tuple[list[Content], list[Exclusion]]:
+    """The candidates sorted by content id, and what was left out, with reasons, sorted too."""
+    asked = sorted({*_asked(definition, campaign, request), *request.excluded})
+    reasons = {name: _reason(name, definition, campaign, request) for name in asked}
+    chosen = [name for name in asked if reasons[name] is None]
+    if len(chosen) > limit:
+        raise BadInput(
+            f"Campaign {campaign.campaign_id!r} has {len(chosen)} eligible contents; at most {limit} are ranked at once: "
+            "name the candidates, or retire some",
+            "/candidates",
+        )
+    if not chosen:
+        raise BadInput(_empty(campaign, [(name, reason) for name, reason in reasons.items() if reason]), "/candidates")
+    contents = [campaign.contents.get(name) or no_send(campaign.campaign_id) for name in chosen]
+    return contents, [Exclusion(content_id=name, reason=reason) for name, reason in reasons.items() if reason]
+
+
+def group_of(request: Request, definition: LoopDefinition, secrets: Secrets) -> Group:
+    """Holdout by the unit, for ever the same; a request without a unit is treatment."""
+    if request.unit is None:
+        return "treatment"
+    drawn = uniform(secrets.holdout(request.loop_id), "holdout", request.unit)
+    return "holdout" if drawn < definition.holdout else "treatment"
+
+
+def mode_of(loop: Loop) -> Mode:
+    """The loop's learning mode, or fallback: killed, or a champion without a usable model."""
+    return "fallback" if loop.fallback else loop.definition.learning_mode
+
+
+def score(
+    snapshot: Snapshot, loop: Loop, campaign: Campaign, contents: Sequence[Content], context: Mapping[str, Any]
+) -> Scores:
+    """Scores of the candidates in this context: model + shift + effect. Without a model the prediction is 0."""
+    standing = snapshot.standing(loop, campaign)
+    effects, at = standing.effects, [standing.index[content.content_id] for content in contents]
+    served = loop.served
+    expected = np.zeros(len(at)) if served is None else served.model.score(context, served.encode(contents))
+    return Scores(expected, expected + effects.shift + effects.effect[at], effects.sd[at])
+
+
+def draw(behaviour: Floats, seed: bytes, decision_id: str, slots: int) -> list[tuple[int, float]]:
+    """The slate: index and propensity per position, from the decision's own seed."""
+    uniforms = [uniform(seed, "choice", decision_id, place) for place in range(min(slots, len(behaviour)))]
+    return policies.draw_slate(behaviour, uniforms, slots)
+
+
+def _found(snapshot: Snapshot, request: Request) -> tuple[Loop, Campaign]:
+    loop, campaign = snapshot.loops[request.loop_id], snapshot.campaigns[request.campaign_id]
+    if campaign.loop_id != request.loop_id:
+        raise BadInput(
+            f"Campaign {request.campaign_id!r} belongs to loop {campaign.loop_id!r}, not {request.loop_id!r}; "
+            "name the campaign's own loop",
+            "/loop",
+        )
+    if campaign.state != "running":
+        todo = "register a new one" if campaign.state == "ended" else "start it with POST /v1/campaigns, state running"
+        raise BadInput(f"Campaign {request.campaign_id!r} is {_STATES[campaign.state]}; {todo}", "/campaign")
+    return loop, campaign
+
+
+_STATES = {"draft": "not started", "ended": "over"}
+
+
+def _asked(definition: LoopDefinition, campaign: Campaign, request: Request) -> list[str]:
+    """The candidates before anything is left out: those named, else the campaign's approved ones."""
+    if request.candidates is not None:
+        return list(request.candidates)
+    approved = [name for name, content in campaign.contents.items() if content.approval == "approved"]
+    return [*approved, NO_SEND] if approved and definition.no_send else approved
+
+
+def _reason(name: str, definition: LoopDefinition, campaign: Campaign, request: Request) -> str | None:
+    if name in request.excluded:
+        return "excluded by the request"
+    if name == NO_SEND:
+        return None if definition.no_send else "the loop does not allow sending nothing"
+    content = campaign.contents.get(name)
+    if content is None:
+        return f"no content of campaign {campaign.campaign_id}"
+    return None if content.approval == "approved" else f"not approved: {content.approval}"
+
+
+def _empty(campaign: Campaign, reasons: Sequence[tuple[str, str]]) -> str:
+    if not campaign.contents:
+        return (
+            f"Campaign {campaign.campaign_id!r} has no contents; register some with POST /v1/contents and approve them"
+        )
+    seen = "; ".join(f"{name}: {reason}" for name, reason in reasons[:5])
+    return (
+        f"Campaign {campaign.campaign_id!r} has no eligible content{f' ({seen})' if seen else ''}; "
+        "approve one with POST /v1/contents/{id}/approval, or exclude fewer"
+    )
+
+
+def _candidates(
+    ids: Sequence[str], scores: Scores | None, policy: Floats | None, behaviour: Floats
+) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(
+            content_id=content_id,
+            score=None if scores is None else float(scores.mean[index]),
+            expected=None if scores is None else float(scores.expected[index]),
+            mean=None if scores is None else float(scores.mean[index]),
+            sd=None if scores is None else float(scores.sd[index]),
+            policy_p=None if policy is None else float(policy[index]),
+            behaviour_p=float(behaviour[index]),
+        )
+        for index, content_id in enumerate(ids)
+    )

@@ -1,0 +1,295 @@
+"""The calls that choose: rank, score, trace, promote.
+
+``rank``: 1 read the snapshot (once more if the campaign is unknown), 2 register drafts, 3 decide, 4 store, 5 answer
+what is stored. A decision id that is stored already is answered from its row; the same id with another body is a
+conflict. Without the database the baseline is answered, unstored.
+"""
+
+import hmac
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Depends
+from fastapi import Request as HttpRequest
+from sqlalchemy import Engine
+
+from infra import telemetry
+from infra.clock import Clock
+from infra.database import canonical_json, reading, writing
+from infra.errors import BadInput, Conflict, ModelRefused, NotFound, Unavailable
+from infra.ids import uuid7
+from infra.randomness import digest
+from infra.secrets import Secrets
+from infra.settings import Settings
+from ingestion.bodies import ContentBody
+from ingestion.contents import add_contents, admit, start_campaign
+from ingestion.events import Content, Decision
+from ingestion.fields import Id
+from ingestion.loops import LoopId
+from ingestion.problems import responses
+from ingestion.tokens import make_token
+from reward_models import registry
+from reward_models.serving.bodies import (
+    CandidateAnswer,
+    ExclusionAnswer,
+    PromoteAnswer,
+    PromoteBody,
+    RankAnswer,
+    RankBody,
+    Ranked,
+    Score,
+    ScoreAnswer,
+    ScoreBody,
+    Trace,
+)
+from reward_models.serving.decision_log import DecisionLog, read_decisions
+from reward_models.serving.ranker import Request, rank
+from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
+from reward_models.serving.trace import trace
+
+router = APIRouter(prefix="/v1")
+
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the calls stand on."""
+
+    engine: Engine
+    secrets: Secrets
+    settings: Settings
+    clock: Clock
+    snapshots: Snapshots
+    decisions: DecisionLog
+
+
+async def _serving(request: HttpRequest) -> Serving:
+    found: Serving = request.app.state.serving
+    return found
+
+
+Wired = Annotated[Serving, Depends(_serving)]
+
+
+@router.post("/rank", tags=["decisions"], summary="Choose a content", responses=responses(400, 404, 409, 413, 415))
+def choose(body: RankBody, wired: Wired) -> RankAnswer:
+    """Decide which content to send, store the decision with its probabilities, and answer it.
+
+    Repeat it with the same `decision_id` and the same body: the stored answer comes back.
+    """
+    began = time.perf_counter()
+    decision, durable = _decide(body, wired)
+    answered = _answer(decision, durable, body.explain, wired.secrets)
+    telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
+    telemetry.rank_seconds.labels(decision.learning_mode).observe(time.perf_counter() - began)
+    return answered
+
+
+@router.post("/score", tags=["decisions"], summary="Score texts", responses=responses(400, 404, 409, 413, 415))
+def score(body: ScoreBody, wired: Wired) -> ScoreAnswer:
+    """Expected reward of texts or contents with its interval. Nothing is stored, nothing is explored."""
+    loop = _known_loop(wired.snapshots, body.loop)
+    if loop.served is None:
+        raise ModelRefused(
+            f"Loop {body.loop!r} has no model to score with; train one with POST /v1/loops/{body.loop}/retrain "
+            "and promote it"
+        )
+    model = loop.served.model
+    contents = _to_score(body, wired)
+    expected = model.grid([body.context], contents)[0]
+    reach = NORMAL_95 * model.spread(contents)
+    place = np.argsort(np.argsort(-expected, kind="stable"), kind="stable") + 1
+    return ScoreAnswer(
+        loop=body.loop,
+        model_version=loop.served.version,
+        loop_mean=model.levels.mean,
+        scores=[
+            Score(
+                index=index,
+                expected=value,
+                low=value - float(reach[index]),
+                high=value + float(reach[index]),
+                relative=value - model.levels.mean,
+                rank=int(place[index]),
+            )
+            for index, value in enumerate(expected.tolist())
+        ],
+    )
+
+
+@router.get("/decisions/{decision_id}", tags=["decisions"], summary="Trace a decision", responses=responses(404))
+def read_trace(decision_id: Id, wired: Wired) -> Trace:
+    """Everything that is known of a decision: probabilities, events and why they count, outcome, reward, replay."""
+    with reading(wired.engine) as connection:
+        return trace(connection, decision_id, wired.snapshots, wired.clock())
+
+
+@router.post(
+    "/loops/{loop_id}/promote",
+    tags=["loops"],
+    summary="Promote a version",
+    responses=responses(400, 404, 409, 413, 415),
+)
+def promote(loop_id: LoopId, body: PromoteBody, wired: Wired) -> PromoteAnswer:
+    """Serve a version that passed its gate. Compare-and-swap: of two calls one wins, the other gets 409."""
+    raise NotImplementedError
+
+
+def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:
+    """The decision that is stored for this body, or one that is not stored; and whether it is."""
+    asked = _digest(body, wired.secrets)
+    away = False
+    try:
+        if body.decision_id is not None and (stored := _stored(wired.engine, body.decision_id)) is not None:
+            return _same(stored, asked), True
+        _prepare(body, wired)
+    except Unavailable:
+        away = True
+    snapshot, names = _view(body, wired)
+    now, limit = wired.clock(), wired.settings.candidate_limit
+    request = _request(body, asked, names, now)
+    decision = rank(snapshot, request, wired.secrets, limit, away)
+    if body.dry_run or away:
+        return decision, False
+    try:
+        return _same(wired.decisions.store(decision), asked), True
+    except Unavailable:
+        return rank(snapshot, request, wired.secrets, limit, away=True), False
+
+
+def _prepare(body: RankBody, wired: Serving) -> None:
+    """Make the snapshot know all that the request names: a campaign registered elsewhere, drafts given here."""
+    snapshot = wired.snapshots.current
+    if body.loop not in snapshot.loops or body.campaign not in snapshot.campaigns:
+        snapshot = wired.snapshots.refresh()
+    campaign = snapshot.campaigns.get(body.campaign)
+    drafts = _drafts(body)
+    if campaign is None or body.dry_run or all(_is_known(draft, campaign) for draft in drafts):
+        return
+    if len(body.candidates or ()) > wired.settings.candidate_limit:
+        raise BadInput(f"At most {wired.settings.candidate_limit} candidates; send fewer", "/candidates")
+    now = wired.clock()
+    with writing(wired.engine) as connection:
+        added = add_contents(connection, body.campaign, drafts, wired.settings.text_limit_bytes, now)
+        if campaign.state == "draft" and any(content.approval == "approved" for content in added):
+            start_campaign(connection, body.campaign, None, "rank", now)
+    wired.snapshots.refresh()
+
+
+def _view(body: RankBody, wired: Serving) -> tuple[Snapshot, tuple[str, ...] | None]:
+    """The snapshot to decide on, and the candidates' ids. Drafts that are not registered count as if they were."""
+    snapshot = wired.snapshots.current
+    loop, campaign = _known_loop(wired.snapshots, body.loop), snapshot.campaigns.get(body.campaign)
+    if campaign is None:
+        raise NotFound(f"No campaign {body.campaign!r}; register it with POST /v1/campaigns", "/campaign")
+    if body.candidates is None:
+        return snapshot, None
+    limit, now = wired.settings.text_limit_bytes, wired.clock()
+    names, strangers = [], []
+    for candidate in body.candidates:
+        if isinstance(candidate, str):
+            names.append(candidate)
+            continue
+        draft = admit(loop.definition, body.campaign, candidate.content(body.campaign), limit, now)
+        names.append(campaign.fingerprints.get(draft.fingerprint, draft.content_id))
+        if draft.fingerprint not in campaign.fingerprints:
+            strangers.append(draft)
+    return (snapshot.with_drafts(loop, campaign, strangers) if strangers else snapshot), tuple(names)
+
+
+def _known_loop(snapshots: Snapshots, loop_id: str) -> Loop:
+    loop = snapshots.current.loops.get(loop_id)
+    if loop is None:
+        raise NotFound(f"No loop {loop_id!r}; define it with PUT /v1/loops/{loop_id}", "/loop")
+    return loop
+
+
+def _drafts(body: RankBody) -> list[Content]:
+    return [one.content(body.campaign) for one in body.candidates or () if isinstance(one, ContentBody)]
+
+
+def _is_known(draft: Content, campaign: Campaign) -> bool:
+    known = campaign.fingerprints.get(draft.fingerprint)
+    return known is not None and draft.content_id in ("", known)
+
+
+def _digest(body: RankBody, secrets: Secrets) -> str:
+    """Keyed, because the body names the customer in clear. What only shapes the answer is left out."""
+    said = body.model_dump(mode="json", exclude_unset=True, exclude={"dry_run", "explain"})
+    return digest(secrets.loop(body.loop), "request", canonical_json(said).decode()).hex()
+
+
+def _stored(engine: Engine, decision_id: str) -> Decision | None:
+    with reading(engine) as connection:
+        return read_decisions(connection, [decision_id]).get(decision_id)
+
+
+def _same(stored: Decision, asked: str) -> Decision:
+    if not hmac.compare_digest(stored.request_digest, asked):
+        raise Conflict(
+            f"Decision {stored.decision_id!r} is stored with another body; give this one its own id", "/decision_id"
+        )
+    return stored
+
+
+def _request(body: RankBody, asked: str, names: tuple[str, ...] | None, now: int) -> Request:
+    return Request(
+        decision_id=body.decision_id or uuid7(now),
+        request_digest=asked,
+        loop_id=body.loop,
+        campaign_id=body.campaign,
+        decided_at=now,
+        unit=body.unit,
+        context=body.context,
+        candidates=names,
+        excluded=tuple(body.excluded),
+        slots=body.slots,
+        deferred=body.defer_activation,
+    )
+
+
+def _answer(decision: Decision, durable: bool, explain: bool, secrets: Secrets) -> RankAnswer:
+    scores = {candidate.content_id: candidate.score for candidate in decision.candidates}
+    shown = {placement.content_id for placement in decision.chosen}
+    others = sorted((name for name in scores if name not in shown), key=lambda name: (-(scores[name] or 0.0), name))
+    ranked = [
+        Ranked(
+            content_id=one.content_id, position=one.position, score=scores[one.content_id], propensity=one.propensity
+        )
+        for one in decision.chosen
+    ]
+    ranked += [
+        Ranked(content_id=name, position=place, score=scores[name], propensity=None)
+        for place, name in enumerate(others, len(ranked) + 1)
+    ]
+    return RankAnswer(
+        decision_id=decision.decision_id,
+        token=make_token(secrets, decision.decision_id) if durable else None,
+        ranked=ranked,
+        group=decision.group,
+        learning_mode=decision.learning_mode,
+        model_version=decision.model_version,
+        policy_version=decision.policy_version,
+        durable=durable,
+        excluded=[ExclusionAnswer(content_id=one.content_id, reason=one.reason) for one in decision.excluded],
+        candidates=[CandidateAnswer(**msgspec.to_builtins(one)) for one in decision.candidates] if explain else None,
+    )
+
+
+def _to_score(body: ScoreBody, wired: Serving) -> list[Content]:
+    if (body.contents is None) == (body.texts is None):
+        raise BadInput("Send either contents or texts", "/contents")
+    bodies = body.contents if body.contents is not None else [_of_text(body, text) for text in body.texts or ()]
+    if not bodies:
+        raise BadInput("There is nothing to score; send at least one text or content", "/texts")
+    loop = _known_loop(wired.snapshots, body.loop)
+    campaign, limit = body.campaign or "", wired.settings.text_limit_bytes
+    return [admit(loop.definition, campaign, one.content(campaign), limit, wired.clock()) for one in bodies]
+
+
+def _of_text(body: ScoreBody, text: str) -> ContentBody:
+    return ContentBody(slots={body.slot: text})

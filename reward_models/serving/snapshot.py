@@ -1,0 +1,319 @@
+"""What the ranker knows: one immutable snapshot of loops, switches, models, copy and statistics.
+
+A request reads the snapshot once and uses nothing else. A refresh builds the next one from what changed and swaps it
+in by one assignment:
+
+1. look: one cheap query over counts, newest versions and the newest batch; nothing changed, nothing done
+2. loops and switches, campaigns and contents, content statistics: each read again if its part changed
+3. models: a new champion is verified in a sacrificial process; refused, the last good one keeps serving
+4. swap
+
+A refused version is tried again after ``RETRY_SECONDS``: its file may have been put right.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import BigInteger, Connection, Engine, Integer, cast, func, select
+
+from infra import tables, telemetry
+from infra.database import reading
+from infra.errors import RewardloopError
+from infra.logs import log
+from ingestion.contents import content_of
+from ingestion.events import NO_SEND, Content
+from ingestion.loops import LoopDefinition, load_loops
+from ingestion.switches import killed_loops
+from reward_models import registry
+from reward_models.boosted import Encoded, RewardModel
+from reward_models.posterior import Effects, content_effects
+from reward_models.statistics import StatRow, arm_counts
+
+RETRY_SECONDS = 30.0
+
+Statistics = Mapping[str, Mapping[str, Sequence[StatRow]]]
+"""Sums over all days, by campaign and model version (empty: no model)."""
+
+OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
+"""The baseline of a campaign that has none of its own: uniform over the candidates."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A verified model. Contents are encoded once and kept, because neither they nor the model change."""
+
+    version: str
+    model: RewardModel
+    _known: dict[str, Encoded] = field(default_factory=dict, repr=False, compare=False)
+
+    def encode(self, contents: Sequence[Content]) -> Encoded:
+        """The content part of a score, for registered contents."""
+        new = [content for content in contents if content.content_id not in self._known]
+        if new:
+            encoded = self.model.encode(new)
+            for index, content in enumerate(new):
+                here = slice(index, index + 1)
+                self._known[content.content_id] = Encoded(encoded.rows[here], encoded.mean[here], encoded.scale[here])
+        parts = [self._known[content.content_id] for content in contents]
+        return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "mean", "scale")))
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop as it is served. ``champion`` without ``served``: no usable model, answer the baseline."""
+
+    definition: LoopDefinition
+    version: int
+    killed: bool = False
+    champion: str | None = None
+    served: Served | None = None
+    fault: str | None = None
+    """Why the champion is not the one served."""
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the loop answers its baseline, null when it chooses."""
+        if self.killed:
+            return "the loop was killed"
+        if self.champion is not None and self.served is None:
+            return self.fault or f"model {self.champion} is not loaded"
+        return None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign with all its contents, sorted by id."""
+
+    campaign_id: str
+    loop_id: str
+    state: str
+    baseline: Mapping[str, Any]
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Content id by fingerprint."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Observed against expected for every content of a campaign: ``index`` of each content in the arrays."""
+
+    index: Mapping[str, int]
+    effects: Effects
+
+
+class Mark(NamedTuple):
+    """What the database looked like: equal marks, equal contents."""
+
+    loops: tuple[Any, ...] = ()
+    copy: tuple[Any, ...] = ()
+    models: tuple[Any, ...] = ()
+    batch_no: int = -1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything the ranker reads."""
+
+    loops: Mapping[str, Loop] = field(default_factory=dict)
+    campaigns: Mapping[str, Campaign] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
+    mark: Mark = field(default_factory=Mark)
+    _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def stats_version(self) -> int:
+        """``batch_no`` of the statistics."""
+        return max(self.mark.batch_no, 0)
+
+    def standing(self, loop: Loop, campaign: Campaign) -> Standing:
+        """The campaign's posterior, computed once per snapshot."""
+        found = self._standings.get(campaign.campaign_id)
+        if found is None:
+            found = self._standings[campaign.campaign_id] = _standing(self.statistics, loop, campaign)
+        return found
+
+    def with_drafts(self, loop: Loop, campaign: Campaign, drafts: Sequence[Content]) -> "Snapshot":
+        """This snapshot as if the drafts were registered; nothing of it is remembered."""
+        contents = {content.content_id: content for content in (*campaign.contents.values(), *drafts)}
+        state = "running" if loop.definition.approval == "automatic" and campaign.state == "draft" else campaign.state
+        joined = replace(campaign, contents=dict(sorted(contents.items())), state=state)
+        served = None if loop.served is None else Served(loop.served.version, loop.served.model)
+        return replace(
+            self,
+            loops={**self.loops, loop.definition.loop: replace(loop, served=served)},
+            campaigns={**self.campaigns, campaign.campaign_id: joined},
+            _standings={},
+        )
+
+
+class Refusal(NamedTuple):
+    """A model version that did not pass, and when to try it again (machine's monotonic seconds)."""
+
+    version: str
+    reason: str
+    retry_at: float
+
+
+class Snapshots:
+    """The holder of the current snapshot. ``refresh`` from any thread; readers take ``current`` and keep it."""
+
+    def __init__(self, engine: Engine, bundles: Path) -> None:
+        self.engine = engine
+        self.bundles = bundles
+        self.current = Snapshot()
+        self.loaded = False
+        """Whether the database was ever read."""
+        self.fault: str | None = None
+        """Why the last refresh failed; null when it did not."""
+        self._lock = threading.Lock()
+        self._refused: dict[str, Refusal] = {}
+
+    def refresh(self) -> Snapshot:
+        """Look for changes, and swap in what is new. Raises ``Unavailable`` when the database is away."""
+        with self._lock:
+            try:
+                self.current = self._next(self.current)
+            except RewardloopError as error:
+                self.fault = str(error)
+                raise
+            self.loaded, self.fault = True, None
+            return self.current
+
+    def model(self, connection: Connection, loop_id: str, version: str) -> RewardModel:
+        """Any version of a loop's model: the one in memory, else verified from disk.
+
+        Raises :class:`ModelRefused` when its files do not pass, :class:`NotFound` for an unknown version.
+        """
+        loop = self.current.loops.get(loop_id)
+        if loop is not None and loop.served is not None and loop.served.version == version:
+            return loop.served.model
+        stored = registry.version_of(connection, loop_id, version)
+        return registry.load_verified(registry.path_of(self.bundles, loop_id, version), stored.digest)
+
+    def _next(self, old: Snapshot) -> Snapshot:
+        with reading(self.engine) as connection:
+            mark = _look(connection)
+            if mark == old.mark and not self._retry_is_due():
+                return old
+            definitions = load_loops(connection)
+            killed = killed_loops(connection)
+            champions = registry.champions(connection)
+            campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
+            statistics = _load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
+        loops = {
+            name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
+            for name, (definition, version) in definitions.items()
+        }
+        return Snapshot(loops, campaigns, statistics, mark)
+
+    def _retry_is_due(self) -> bool:
+        return any(time.monotonic() >= refusal.retry_at for refusal in self._refused.values())
+
+    def _with_model(self, loop: Loop, champion: registry.Champion | None, old: Loop | None) -> Loop:
+        """The loop with its model: the champion's, or the last good one and the reason."""
+        if champion is None:
+            return loop
+        name, served = loop.definition.loop, old.served if old else None
+        refusal = self._refused.get(name)
+        if served is None or served.version != champion.version:
+            if refusal is None or refusal.version != champion.version or time.monotonic() >= refusal.retry_at:
+                served, refusal = self._load(name, champion, served)
+        else:
+            refusal = self._refused.pop(name, None) and None
+        return replace(loop, champion=champion.version, served=served, fault=refusal.reason if refusal else None)
+
+    def _load(
+        self, name: str, champion: registry.Champion, last_good: Served | None
+    ) -> tuple[Served | None, Refusal | None]:
+        try:
+            model = registry.load_verified(registry.path_of(self.bundles, name, champion.version), champion.digest)
+        except RewardloopError as error:
+            telemetry.model_load_failures.labels(type(error).__name__).inc()
+            log.error("model_refused", loop=name, version=champion.version, reason=str(error))
+            refusal = Refusal(champion.version, str(error), time.monotonic() + RETRY_SECONDS)
+            self._refused[name] = refusal
+            return last_good, refusal
+        if last_good is not None:
+            telemetry.model_info.remove(name, last_good.version)
+        telemetry.model_info.labels(name, champion.version).set(1)
+        log.info("model_loaded", loop=name, version=champion.version)
+        self._refused.pop(name, None)
+        return Served(champion.version, model), None
+
+
+def no_send(campaign_id: str) -> Content:
+    """The reserved content that sends nothing, as a candidate of this campaign."""
+    return Content(content_id=NO_SEND, campaign_id=campaign_id, slots={}, approval="approved")
+
+
+def _look(connection: Connection) -> Mark:
+    """Counts and newest versions: every change moves one of them. Approvals and states move the audit."""
+    loops, switches, audit = tables.loops.c, tables.loop_switches.c, tables.audit.c
+    killed = func.sum(cast(switches.killed, Integer))
+    audited = func.coalesce(func.max(audit.id), 0)
+    return Mark(
+        loops=(
+            connection.scalar(select(func.count(loops.version))),
+            *connection.execute(select(func.count(), killed, func.max(switches.changed_at))).one(),
+        ),
+        copy=(
+            connection.scalar(select(func.count(tables.contents.c.content_id))),
+            connection.scalar(select(func.count(tables.campaigns.c.campaign_id))),
+            connection.scalar(select(audited)),
+        ),
+        models=tuple(connection.execute(select(func.count(), func.sum(tables.champions.c.revision))).one()),
+        batch_no=connection.scalar(select(func.coalesce(func.max(tables.batches.c.batch_no), 0))) or 0,
+    )
+
+
+def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
+    contents: dict[str, dict[str, Content]] = {}
+    fingerprints: dict[str, dict[str, str]] = {}
+    for row in connection.execute(select(tables.contents).order_by(tables.contents.c.content_id)):
+        contents.setdefault(row.campaign_id, {})[row.content_id] = content_of(row)
+        fingerprints.setdefault(row.campaign_id, {})[row.fingerprint] = row.content_id
+    return {
+        row.campaign_id: Campaign(
+            row.campaign_id,
+            row.loop_id,
+            row.state,
+            row.baseline,
+            contents.get(row.campaign_id, {}),
+            fingerprints.get(row.campaign_id, {}),
+        )
+        for row in connection.execute(select(tables.campaigns))
+    }
+
+
+def _load_statistics(connection: Connection) -> dict[str, dict[str, list[StatRow]]]:
+    """Of the running campaigns only: no others are ranked."""
+    stats, campaigns = tables.content_stats.c, tables.campaigns.c
+    key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric)
+    sums = [
+        cast(func.sum(each), BigInteger) for each in (stats.exposures, stats.sum, stats.sum_squares, stats.expected)
+    ]
+    query = (
+        select(*key, *sums)
+        .join(tables.campaigns, campaigns.campaign_id == stats.campaign_id)
+        .where(campaigns.state == "running")
+        .group_by(*key)
+    )
+    found: dict[str, dict[str, list[StatRow]]] = {}
+    for campaign_id, version, *columns in connection.execute(query):
+        found.setdefault(campaign_id, {}).setdefault(version, []).append(StatRow(*columns))
+    return found
+
+
+def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standing:
+    """Observed against expected, from the decisions that the served model made: those of others would count twice."""
+    ids = sorted({*campaign.contents, NO_SEND})
+    version = "" if loop.served is None else loop.served.version
+    rows = statistics.get(campaign.campaign_id, {}).get(version, ())
+    level = 0.0 if loop.served is None else float(loop.served.model.levels.of([campaign.campaign_id])[0][0])
+    effects = content_effects(arm_counts(rows, ids, loop.definition.reward), abs(level))
+    return Standing({content_id: index for index, content_id in enumerate(ids)}, effects)

@@ -1,0 +1,140 @@
+"""The trace of a decision: what was known, what was chosen, what came of it and why, and whether it replays."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, select
+
+from infra import tables
+from infra.clock import MICROS, format_time
+from infra.errors import NotFound, RewardloopError
+from ingestion.contents import content_of
+from ingestion.events import ACTIVATION, NO_SEND, Content, Decision
+from ingestion.loops import LoopDefinition, load_loop, parse_definition
+from ingestion.outcomes import judged, matured_at
+from reward_models.boosted import RewardModel
+from reward_models.rewards import reward_of
+from reward_models.serving.bodies import ReplayAnswer, Trace, TracedEvent, TracedOutcome, TracedReward
+from reward_models.serving.decision_log import decision_of
+from reward_models.serving.replay import Replay, replay_choice, replay_scores
+from reward_models.serving.snapshot import Snapshots, no_send
+
+
+def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: int) -> Trace:
+    """Everything that is known of a decision. Raises :class:`NotFound`."""
+    row = connection.execute(select(tables.decisions).where(tables.decisions.c.decision_id == decision_id)).first()
+    if row is None:
+        raise NotFound(f"No decision {decision_id!r}; only answers with durable true are stored")
+    decision = decision_of(row)
+    definition, _ = load_loop(connection, decision.loop_id)
+    outcomes = _outcomes(connection, decision, definition)
+    start = _start(connection, decision)
+    mature = None if start is None else matured_at(definition, start)
+    return Trace(
+        decision_id=decision_id,
+        decision=_readable(decision),
+        started_at=None if start is None else format_time(start),
+        matured_at=None if mature is None else format_time(mature),
+        counted=row.batch_no is not None,
+        events=_events(connection, decision_id, definition),
+        outcomes=outcomes,
+        rewards=_rewards(decision, definition, outcomes, mature is not None and mature <= now),
+        replay=_replay(connection, decision, snapshots),
+    )
+
+
+def _readable(decision: Decision) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(decision)
+    del document["request_digest"]
+    return document | {"decided_at": format_time(decision.decided_at)}
+
+
+def _start(connection: Connection, decision: Decision) -> int | None:
+    events = tables.events.c
+    query = select(func.min(events.occurred_at)).where(
+        events.type == ACTIVATION, events.decision_id == decision.decision_id, events.batch_no.is_not(None)
+    )
+    activated: int | None = connection.scalar(query)
+    return activated if activated is not None or decision.deferred else decision.decided_at
+
+
+def _events(connection: Connection, decision_id: str, definition: LoopDefinition) -> list[TracedEvent]:
+    rows = connection.execute(judged([definition], [decision_id])).all()
+    return [
+        TracedEvent(
+            source=row.source,
+            event_id=row.event_id,
+            occurred_at=format_time(row.occurred_at),
+            method=row.method,
+            content_id=row.content_id,
+            metric=row.metric,
+            used=row.reason is None,
+            reason=row.reason,
+            value=None if row.value is None else row.value / MICROS,
+        )
+        for row in sorted(rows, key=lambda row: (row.occurred_at, row.source, row.event_id, row.metric))
+        if row.decision_id == decision_id
+    ]
+
+
+def _outcomes(connection: Connection, decision: Decision, definition: LoopDefinition) -> list[TracedOutcome]:
+    outcomes = tables.outcomes.c
+    query = (
+        select(tables.outcomes)
+        .where(
+            outcomes.decision_id == decision.decision_id,
+            outcomes.metric_version.in_([metric.version for metric in definition.metrics]),
+        )
+        .order_by(outcomes.content_id, outcomes.metric)
+    )
+    return [
+        TracedOutcome(content_id=row.content_id, metric=row.metric, value=row.value / MICROS, count=row.count)
+        for row in connection.execute(query)
+    ]
+
+
+def _rewards(
+    decision: Decision, definition: LoopDefinition, outcomes: list[TracedOutcome], mature: bool
+) -> list[TracedReward]:
+    found = {(outcome.content_id, outcome.metric): outcome.value for outcome in outcomes}
+    ids = [placement.content_id for placement in decision.chosen]
+    values = {
+        metric.name: np.array([found.get((content_id, metric.name), 0.0) for content_id in ids])
+        for metric in definition.metrics
+    }
+    rewards = reward_of(definition, values).tolist()
+    return [
+        TracedReward(content_id=content_id, reward=reward, mature=mature)
+        for content_id, reward in zip(ids, rewards, strict=True)
+    ]
+
+
+def _replay(connection: Connection, decision: Decision, snapshots: Snapshots) -> ReplayAnswer:
+    loops, campaigns = tables.loops.c, tables.campaigns.c
+    stored = connection.scalar(
+        select(loops.definition).where(loops.loop_id == decision.loop_id, loops.version == decision.loop_version)
+    )
+    baseline = connection.scalar(select(campaigns.baseline).where(campaigns.campaign_id == decision.campaign_id))
+    choice = (
+        Replay("not possible", f"Version {decision.loop_version} of the loop is not stored.")
+        if stored is None
+        else replay_choice(decision, parse_definition(stored).policy, baseline or {})
+    )
+    scores = replay_scores(decision, *_model_and_contents(connection, decision, snapshots))
+    return ReplayAnswer(choice=choice.result, scores=scores.result, detail=f"{choice.detail} {scores.detail}")
+
+
+def _model_and_contents(
+    connection: Connection, decision: Decision, snapshots: Snapshots
+) -> tuple[RewardModel | None, list[Content]]:
+    if decision.model_version is None:
+        return None, []
+    ids = [candidate.content_id for candidate in decision.candidates]
+    rows = connection.execute(select(tables.contents).where(tables.contents.c.content_id.in_(ids)))
+    found = {row.content_id: content_of(row) for row in rows} | {NO_SEND: no_send(decision.campaign_id)}
+    try:
+        model = snapshots.model(connection, decision.loop_id, decision.model_version)
+    except RewardloopError:
+        model = None
+    return model, [found[content_id] for content_id in ids]
