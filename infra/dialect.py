@@ -1,19 +1,36 @@
 """The few expressions that SQLite and PostgreSQL spell differently.
 
-Lists go into a statement as one JSON parameter: no limit on their length, and the same text of the statement,
-planned and compiled once, whatever they hold.
+Lists go into a statement as one JSON parameter: no limit on their length, and one text of the statement whatever
+they hold. ``prepared`` compiles that text once: building and hashing the join's expressions again for every batch
+costs ten times what running them does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, wraps
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, FromClause, Text, cast, column, literal, select
+import msgspec
+from sqlalchemy import (
+    CTE,
+    ClauseElement,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    FromClause,
+    Text,
+    TextClause,
+    bindparam,
+    cast,
+    column,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
-
-from infra.database import canonical_json
 
 
 class _Elements(FunctionElement[Any]):
@@ -47,9 +64,9 @@ def _postgres_bytewise(element: _Bytewise, compiler: SQLCompiler, **options: Any
     return f'({compiler.process(element.clauses, **options)} COLLATE "C")'
 
 
-def bytewise(text: ColumnElement[Any]) -> ColumnElement[str]:
-    """``text`` ordered by its bytes, not by the customs of a language: ties break the same way everywhere."""
-    return _Bytewise(text)
+def bytewise(words: ColumnElement[Any]) -> ColumnElement[str]:
+    """``words`` ordered by its bytes, not by the customs of a language: ties break the same way everywhere."""
+    return _Bytewise(words)
 
 
 def elements(json: ColumnElement[Any], name: str) -> FromClause:
@@ -58,13 +75,39 @@ def elements(json: ColumnElement[Any], name: str) -> FromClause:
 
 
 def part(value: ColumnElement[Any], key: str | int, kind: TypeEngine[Any] | None = None) -> ColumnElement[Any]:
-    """What is under ``key`` of a JSON object or array, as text or as ``kind``; JSON null is NULL."""
-    found = value.op("->>", return_type=Text())(literal(key, literal_execute=True))
+    """What is under ``key`` (a literal of ours) of a JSON object or array, as text or as ``kind``; null is NULL."""
+    place: ColumnElement[Any] = literal_column(str(key) if isinstance(key, int) else f"'{key}'")
+    found = value.op("->>", return_type=Text())(place)
     return found if kind is None else cast(found, kind)
 
 
-def listed(name: str, rows: Iterable[Sequence[Any]], **columns: TypeEngine[Any]) -> CTE:
-    """``rows`` as a table of these ``columns``, in one JSON parameter."""
-    each = elements(literal(canonical_json([list(row) for row in rows]).decode(), Text()), f"{name}_json")
+def listed(name: str, **columns: TypeEngine[Any]) -> CTE:
+    """A table of these ``columns`` out of the parameter ``name``, which :func:`as_list` makes."""
+    each = elements(bindparam(name, type_=Text()), f"{name}_json")
     parts = [part(each.c.value, place, kind).label(label) for place, (label, kind) in enumerate(columns.items())]
     return select(*parts).select_from(each).cte(name).prefix_with("MATERIALIZED")
+
+
+def as_list(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the value of a parameter that :func:`listed` reads."""
+    return msgspec.json.encode(list(rows)).decode()
+
+
+Run = Callable[..., CursorResult[Any]]
+
+
+def prepared(build: Callable[[], ClauseElement]) -> Run:
+    """A statement as a function of (connection, parameters by name), built and compiled once per database."""
+
+    @cache
+    def compiled(dialect: str) -> tuple[TextClause, dict[str, Any]]:
+        spelling = postgresql.dialect if dialect == "postgresql" else sqlite.dialect
+        statement = build().compile(dialect=spelling(paramstyle="named"))
+        return text(str(statement)), dict(statement.params)
+
+    @wraps(build)
+    def run(connection: Connection, **parameters: Any) -> CursorResult[Any]:
+        statement, constants = compiled(connection.dialect.name)
+        return connection.execute(statement, {**constants, **parameters})
+
+    return run

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from sqlalchemy import (
     CTE,
     BigInteger,
+    BindParameter,
     ColumnElement,
     FromClause,
     Select,
@@ -28,7 +29,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from infra.dialect import bytewise, listed
+from infra.dialect import as_list, bytewise, listed
 from infra.tables import decisions, events
 from ingestion.events import ACTIVATION, PURCHASE, REFUND
 from ingestion.loops import LoopDefinition
@@ -40,7 +41,11 @@ LAST_TOUCH = "last_touch"
 REVERSAL = "reversal"
 
 
-def stamped(facts: FromClause, as_of: int | None) -> ColumnElement[bool]:
+AsOf = int | BindParameter[int] | None
+"""A batch number, or a parameter for one; None: everything stamped."""
+
+
+def stamped(facts: FromClause, as_of: AsOf) -> ColumnElement[bool]:
     """Facts that a batch has counted, up to and with batch ``as_of``."""
     batch_no = facts.c.batch_no
     return batch_no.is_not(None) if as_of is None else batch_no <= as_of
@@ -51,7 +56,7 @@ def is_reversal(event: FromClause) -> ColumnElement[bool]:
     return and_(event.c.type == REFUND, event.c.reverses.is_not(None))
 
 
-def first_activation(decision: FromClause, as_of: int | None) -> ColumnElement[int]:
+def first_activation(decision: FromClause, as_of: AsOf) -> ColumnElement[int]:
     """When a decision was first activated; NULL if it never was."""
     activation = events.alias("activation")
     found = select(func.min(activation.c.occurred_at)).where(
@@ -62,31 +67,33 @@ def first_activation(decision: FromClause, as_of: int | None) -> ColumnElement[i
     return found.correlate(decision).scalar_subquery()
 
 
-def start_of(decision: FromClause, as_of: int | None = None) -> ColumnElement[int]:
+def start_of(decision: FromClause, as_of: AsOf = None) -> ColumnElement[int]:
     """When a decision starts to count, in microseconds; NULL for a deferred decision that was not activated."""
     return func.coalesce(
         first_activation(decision, as_of), case((decision.c.deferred.is_(False), decision.c.decided_at))
     )
 
 
-def all_attributions(rules: Iterable[LoopDefinition], as_of: int | None) -> CTE:
-    """Every attribution of every event, computed from the facts alone."""
-    direct = direct_attributions(rules, as_of).cte("direct")
+def reach_of(rules: Iterable[LoopDefinition]) -> str:
+    """The value of the parameter ``reach``: how far an event looks for its decision, per loop."""
+    return as_list((rule.loop, rule.reach, rule.tolerance) for rule in rules)
+
+
+def all_attributions(as_of: AsOf = None) -> CTE:
+    """Every attribution of every event in the loops of ``reach``, computed from the facts alone."""
+    direct = direct_attributions(as_of).cte("direct")
     return union_all(select(direct), reversals(direct, as_of)).cte("attributed")
 
 
-def direct_attributions(
-    rules: Iterable[LoopDefinition], as_of: int | None = None, only: FromClause | None = None
-) -> Select[tuple[str, str, str, str, str]]:
+def direct_attributions(as_of: AsOf = None, only: FromClause | None = None) -> Select[tuple[str, str, str, str, str]]:
     """Attributions of all events but reversals; with ``only`` (source, event_id), of those events."""
-    rows = ((rule.loop, rule.reach, rule.tolerance) for rule in rules)
-    reach = listed("reach", rows, loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
+    reach = listed("reach", loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
     direct = union_all(_explicit(reach, as_of, only), _last_touch(reach, as_of, only)).subquery("attributed_directly")
     return select(*(direct.c[name] for name in COLUMNS))
 
 
 def reversals(
-    direct: FromClause, as_of: int | None = None, only: FromClause | None = None
+    direct: FromClause, as_of: AsOf = None, only: FromClause | None = None
 ) -> Select[tuple[str, str, str, str, str]]:
     """Attributions of refunds, taken over from ``direct``; of two reports of one purchase the first in
     (explicit before last touch, time, source, id) leads."""
@@ -118,7 +125,7 @@ def reversals(
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _explicit(reach: CTE, as_of: int | None, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+def _explicit(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
     return (
         select(
             events.c.source,
@@ -134,7 +141,7 @@ def _explicit(reach: CTE, as_of: int | None, only: FromClause | None) -> Select[
     )
 
 
-def _last_touch(reach: CTE, as_of: int | None, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+def _last_touch(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
     start = start_of(decisions, as_of)
     rank = func.row_number().over(
         partition_by=(events.c.source, events.c.event_id, decisions.c.loop_id),

@@ -7,15 +7,16 @@ One batch, under the join lock, by the same expressions the worker uses; a reade
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, select
+from sqlalchemy import Connection, Engine, Insert, Row, and_, delete, select
 
 from infra.database import lock_join, writing
+from infra.dialect import prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
-from ingestion.attribution import COLUMNS, all_attributions, start_of
+from ingestion.attribution import COLUMNS, all_attributions, reach_of, start_of
 from ingestion.ledger import Counts, newest_batch, record_batch
 from ingestion.loops import LoopDefinition, load_loop, load_loops, put_loop
-from ingestion.outcomes import outcomes_query
+from ingestion.outcomes import joining, parameters
 from ingestion.rejoin import EventKey
 
 
@@ -69,14 +70,23 @@ def _pending(connection: Connection) -> set[EventKey]:
 
 def _attribute(connection: Connection, definition: LoopDefinition) -> None:
     connection.execute(delete(attributions).where(attributions.c.loop_id == definition.loop))
-    connection.execute(attributions.insert().from_select(COLUMNS, select(all_attributions([definition], None))))
+    _attribute_all(connection, reach=reach_of([definition]))
+
+
+@prepared
+def _attribute_all() -> Insert:
+    return attributions.insert().from_select(COLUMNS, select(all_attributions()))
 
 
 def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
     of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
     connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
-    columns = [column.name for column in outcomes.columns]
-    connection.execute(outcomes.insert().from_select(columns, outcomes_query([definition])))
+    _join_all(connection, **parameters([definition]))
+
+
+@prepared
+def _join_all() -> Insert:
+    return outcomes.insert().from_select([column.name for column in outcomes.columns], joining(False, False))
 
 
 def _totals(connection: Connection, definition: LoopDefinition) -> statistics.Totals:

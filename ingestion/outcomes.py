@@ -31,6 +31,7 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     func,
@@ -39,9 +40,9 @@ from sqlalchemy import (
     select,
 )
 
-from infra.dialect import bytewise, elements, listed, part
+from infra.dialect import as_list, bytewise, elements, listed, part
 from infra.tables import attributions, decisions, event_labels, events
-from ingestion.attribution import LAST_TOUCH, REVERSAL, all_attributions, stamped, start_of
+from ingestion.attribution import LAST_TOUCH, REVERSAL, AsOf, all_attributions, reach_of, stamped, start_of
 from ingestion.events import PURCHASE, REFUND
 from ingestion.loops import LoopDefinition
 
@@ -63,11 +64,7 @@ def judged(rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, a
     ``value`` is what is left of it after refunds, in millionths. ``only``: decision ids. ``as_of``: a batch number;
     None reads the attributions as the last batch left them.
     """
-    definitions = list(rules)
-    attributed = attributions if as_of is None else all_attributions(definitions, as_of)
-    chosen_ones = None if only is None else listed("wanted", ((id_,) for id_ in only), decision_id=Text())
-    checked = _checked(_metrics(definitions), _scope(attributed, chosen_ones), as_of)
-    return _decided(checked, chosen_ones)
+    return judging(only is not None, as_of is not None).params(parameters(rules, only, as_of))
 
 
 def outcomes_query(
@@ -75,7 +72,33 @@ def outcomes_query(
 ) -> Select[Any]:
     """Outcomes as in the table ``outcomes``: ``decision_id, content_id, metric, metric_version, value, count,
     first_at, last_at``. Decisions without used events, and values of 0, have no row. Arguments as in ``judged``."""
-    used = judged(rules, only, as_of).subquery("judged")
+    return joining(only is not None, as_of is not None).params(parameters(rules, only, as_of))
+
+
+def parameters(
+    rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, as_of: int | None = None
+) -> dict[str, Any]:
+    """Values of the parameters of ``judging`` and ``joining``."""
+    definitions = list(rules)
+    values: dict[str, Any] = {"metrics": _metric_rows(definitions)}
+    if only is not None:
+        values["wanted"] = as_list((decision_id,) for decision_id in only)
+    if as_of is not None:
+        values |= {"as_of": as_of, "reach": reach_of(definitions)}
+    return values
+
+
+def judging(restricted: bool, at_a_batch: bool) -> Select[Any]:
+    """:func:`judged` with parameters left open: ``metrics``; ``wanted`` if restricted; ``as_of, reach`` at a batch."""
+    as_of: AsOf = bindparam("as_of", type_=BigInteger) if at_a_batch else None
+    attributed = all_attributions(as_of) if at_a_batch else attributions
+    wanted = listed("wanted", decision_id=Text()) if restricted else None
+    return _decided(_checked(_scope(attributed, wanted), as_of), wanted)
+
+
+def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
+    """:func:`outcomes_query` with the parameters of :func:`judging` left open."""
+    used = judging(restricted, at_a_batch).subquery("judged")
     key = (used.c.decision_id, used.c.content_id, used.c.metric, used.c.metric_version)
     place = func.row_number().over(
         partition_by=key, order_by=(used.c.occurred_at, bytewise(used.c.source), bytewise(used.c.event_id))
@@ -117,8 +140,8 @@ def _aggregated(used: FromClause) -> ColumnElement[Any]:
     )
 
 
-def _metrics(rules: list[LoopDefinition]) -> CTE:
-    rows = (
+def _metric_rows(rules: list[LoopDefinition]) -> str:
+    return as_list(
         (
             *(rule.loop, rule.refund_horizon, metric.name, metric.version, metric.event, metric.aggregate),
             *(metric.window, metric.backward_window, metric.cap_micros, metric.currency),
@@ -126,9 +149,11 @@ def _metrics(rules: list[LoopDefinition]) -> CTE:
         for rule in rules
         for metric in rule.metrics
     )
+
+
+def _metrics() -> CTE:
     return listed(
         "metrics",
-        rows,
         loop_id=Text(),
         refund_horizon=BigInteger(),
         metric=Text(),
@@ -175,8 +200,9 @@ def _scope(attributed: FromClause, wanted: CTE | None) -> FromClause:
     )
 
 
-def _checked(metrics: CTE, attributed: FromClause, as_of: int | None) -> FromClause:
+def _checked(attributed: FromClause, as_of: AsOf) -> FromClause:
     """Reasons 1 to 5, each of which concerns an event by itself."""
+    metrics = _metrics()
     start = start_of(decisions, as_of)
     reason = case(
         (_is_labelled(events, as_of), "labelled"),
@@ -192,7 +218,10 @@ def _checked(metrics: CTE, attributed: FromClause, as_of: int | None) -> FromCla
             and_(metrics.c.currency.is_not(None), func.coalesce(events.c.currency, "") != metrics.c.currency),
             "other_currency",
         ),
-        (and_(metrics.c.aggregate.in_(("sum", "first", "max")), events.c.value_micros.is_(None)), "no_value"),
+        (
+            and_(metrics.c.aggregate.not_in((literal("any"), literal("count"))), events.c.value_micros.is_(None)),
+            "no_value",
+        ),
     )
     return (
         select(
@@ -226,7 +255,7 @@ def _decided(checked: FromClause, wanted: CTE | None) -> Select[Any]:
     rank = func.row_number().over(
         partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
         order_by=(
-            checked.c.method.in_((LAST_TOUCH, REVERSAL)),
+            checked.c.method.in_((literal(LAST_TOUCH), literal(REVERSAL))),
             checked.c.occurred_at,
             bytewise(checked.c.source),
             bytewise(checked.c.event_id),
@@ -265,7 +294,7 @@ def _content_of(decision: Any, event: Any) -> ColumnElement[str]:
     return nearest.correlate(decision, event).scalar_subquery()
 
 
-def _is_labelled(event: Any, as_of: int | None) -> ColumnElement[bool]:
+def _is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:
     """Whether the latest word about one of the excluding labels puts it on the event."""
     word, later = event_labels.alias("word"), event_labels.alias("later")
     taken_back = select(later.c.label).where(
@@ -280,7 +309,7 @@ def _is_labelled(event: Any, as_of: int | None) -> ColumnElement[bool]:
         .where(
             word.c.source == event.c.source,
             word.c.event_id == event.c.event_id,
-            word.c.label.in_(EXCLUDING_LABELS),
+            word.c.label.in_([literal(label) for label in EXCLUDING_LABELS]),
             word.c.applies.is_(True),
             stamped(word, as_of),
             ~taken_back.correlate(word).exists(),
@@ -290,7 +319,7 @@ def _is_labelled(event: Any, as_of: int | None) -> ColumnElement[bool]:
     )
 
 
-def _taken_back(event: Any, metrics: CTE, as_of: int | None) -> ColumnElement[int]:
+def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
     """What refunds took back from a purchase, in micros; NULL without any."""
     refund = events.alias("refund_of")
     nameless = or_(refund.c.fact_key.is_(None), refund.c.fact_key == refund.c.reverses)

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, Engine, Text, and_, select, update
+from sqlalchemy import Connection, Engine, Select, Text, and_, select, update
 
 from infra.clock import DAY
 from infra.database import lock_join, reading, writing
-from infra.dialect import listed
+from infra.dialect import as_list, listed, prepared
 from infra.errors import BadInput, NotFound
 from infra.secrets import Secrets
 from infra.tables import quarantine
@@ -164,14 +164,19 @@ def _identity(key: bytes, record: Rejected) -> _Identity:
 def _held_already(connection: Connection, key: bytes, rejected: Sequence[Rejected]) -> set[_Identity]:
     if not rejected:
         return set()
-    wanted = listed("record", (_identity(key, record)[:2] for record in rejected), source=Text(), position=Text())
-    same = and_(quarantine.c.source == wanted.c.source, quarantine.c.position == wanted.c.position)
-    query = (
+    found = _held_at(connection, records=as_list(_identity(key, record)[:2] for record in rejected))
+    return {(row.source, row.position, row.digest) for row in found}
+
+
+@prepared
+def _held_at() -> Select[Any]:
+    at = listed("records", source=Text(), position=Text())
+    same = and_(quarantine.c.source == at.c.source, quarantine.c.position == at.c.position)
+    return (
         select(quarantine.c.source, quarantine.c.position, quarantine.c.digest)
-        .select_from(wanted.join(quarantine, same))
+        .select_from(at.join(quarantine, same))
         .where(quarantine.c.state == "held")
     )
-    return {(row.source, row.position, row.digest) for row in connection.execute(query)}
 
 
 def _row(key: bytes, record: Rejected, digest: str, batch_no: int, now: int, expires_at: int) -> dict[str, Any]:

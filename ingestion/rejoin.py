@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     ColumnElement,
     Connection,
-    FromClause,
+    Delete,
     Select,
     Text,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -32,15 +34,16 @@ from sqlalchemy import (
     tuple_,
     union,
 )
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
 from infra.database import upsert
-from infra.dialect import listed
+from infra.dialect import as_list, listed, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
-from ingestion.attribution import COLUMNS, direct_attributions, reversals, start_of
+from ingestion.attribution import COLUMNS, direct_attributions, reach_of, reversals, start_of
 from ingestion.events import ACTIVATION, Event, Label
 from ingestion.loops import LoopDefinition
-from ingestion.outcomes import outcomes_query
+from ingestion.outcomes import joining, parameters
 
 EventKey = tuple[str, str]
 """(source, event_id)"""
@@ -85,8 +88,10 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     activated = {event.decision_id for event in facts.events if event.type == ACTIVATION and event.decision_id}
     moved = activated.union(facts.decisions)
     touched = _touched_events(connection, rules, facts, moved)
-    before = _forget(connection, touched)
-    after = _attribute(connection, rules, touched)
+    keys = as_list(sorted(touched))
+    before = _Belonging.of(_forget(connection, touched=keys))
+    direct = _attribute_directly(connection, touched=keys, reach=reach_of(rules.values())).all()
+    after = _Belonging.of([*direct, *_attribute_reversals(connection, touched=keys)])
     concerned = moved.union(before.decisions, after.decisions)
     _refresh(connection, rules, facts.batch_no, concerned)
     new = {(event.source, event.event_id) for event in facts.events}
@@ -101,41 +106,46 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
 def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: set[str]) -> set[EventKey]:
     found = {_Tied(event.source, event.event_id, event.fact_key, event.reverses) for event in facts.events}
     if moved:
-        found |= _rows(connection, _events_of(moved, rules))
+        reach = max((rule.reach for rule in rules.values()), default=0)
+        tolerance = max((rule.tolerance for rule in rules.values()), default=0)
+        named = as_list((decision_id,) for decision_id in sorted(moved))
+        found.update(_Tied(*row) for row in _events_of(connection, moved=named, reach=reach, tolerance=tolerance))
     if facts.labels:
-        labelled = listed("labelled", {(label.source, label.event_id) for label in facts.labels}, **_EVENT_KEY)
-        found |= _rows(connection, select(*_TIED).select_from(_joined(labelled)))
+        labelled = as_list((label.source, label.event_id) for label in facts.labels)
+        found.update(_Tied(*row) for row in _labelled(connection, labelled=labelled))
     known: set[str] = set()
     for _ in range(2):
         keys = {key for event in found for key in (event.fact_key, event.reverses) if key} - known
         if keys:
-            found |= _rows(connection, _tied_by(keys))
+            found.update(_Tied(*row) for row in _tied_by(connection, keys=as_list((key,) for key in sorted(keys))))
         known |= keys
     return {(event.source, event.event_id) for event in found}
 
 
-def _events_of(moved: Iterable[str], rules: Rules) -> Select[Any]:
+@prepared
+def _events_of() -> Select[Any]:
     """Events that name a moved decision, and those of its unit near enough to belong to it at any of its starts."""
-    named = listed("moved", ((id_,) for id_ in sorted(moved)), decision_id=Text())
+    moved = listed("moved", decision_id=Text())
     unit_events = [
         select(*_TIED)
-        .select_from(named)
-        .join(decisions, decisions.c.decision_id == named.c.decision_id)
-        .join(events, and_(unit == decisions.c.unit, _near(rules)))
+        .select_from(moved)
+        .join(decisions, decisions.c.decision_id == moved.c.decision_id)
+        .join(events, and_(unit == decisions.c.unit, _near()))
         .where(events.c.decision_id.is_(None))
         for unit in (events.c.unit, events.c.unit_before)
     ]
-    naming = select(*_TIED).select_from(named).join(events, events.c.decision_id == named.c.decision_id)
+    naming = select(*_TIED).select_from(moved).join(events, events.c.decision_id == moved.c.decision_id)
     return select(union(naming, *unit_events).subquery("tied"))
 
 
-def _near(rules: Rules) -> ColumnElement[bool]:
-    reach = max((rule.reach for rule in rules.values()), default=0)
-    tolerance = max((rule.tolerance for rule in rules.values()), default=0)
+def _near() -> ColumnElement[bool]:
     first, last = _activated(func.min), _activated(func.max)
     earliest = case((first < decisions.c.decided_at, first), else_=decisions.c.decided_at)
     latest = case((last > decisions.c.decided_at, last), else_=decisions.c.decided_at)
-    return and_(events.c.occurred_at >= earliest - tolerance, events.c.occurred_at < latest + reach)
+    return and_(
+        events.c.occurred_at >= earliest - bindparam("tolerance", type_=BigInteger),
+        events.c.occurred_at < latest + bindparam("reach", type_=BigInteger),
+    )
 
 
 def _activated(extreme: Any) -> ColumnElement[int]:
@@ -146,17 +156,21 @@ def _activated(extreme: Any) -> ColumnElement[int]:
     return found.correlate(decisions).scalar_subquery()
 
 
-def _tied_by(keys: Iterable[str]) -> Select[Any]:
-    key = listed("fact", ((key,) for key in sorted(keys)), key=Text())
+@prepared
+def _labelled() -> Select[Any]:
+    labelled = listed("labelled", source=Text(), event_id=Text())
+    same = and_(events.c.source == labelled.c.source, events.c.event_id == labelled.c.event_id)
+    return select(*_TIED).select_from(labelled.join(events, same))
+
+
+@prepared
+def _tied_by() -> Select[Any]:
+    keys = listed("keys", key=Text())
     ties = [
-        select(*_TIED).select_from(key).join(events, column == key.c.key)
+        select(*_TIED).select_from(keys).join(events, column == keys.c.key)
         for column in (events.c.fact_key, events.c.reverses)
     ]
     return select(union(*ties).subquery("tied"))
-
-
-def _rows(connection: Connection, query: Select[Any]) -> set[_Tied]:
-    return {_Tied(*row) for row in connection.execute(query)}
 
 
 @dataclass(frozen=True)
@@ -171,28 +185,30 @@ class _Belonging:
 
 
 _RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
-_EVENT_KEY = {"source": Text(), "event_id": Text()}
 
 
-def _forget(connection: Connection, touched: Iterable[EventKey]) -> _Belonging:
+def _touched() -> CTE:
+    return listed("touched", source=Text(), event_id=Text())
+
+
+@prepared
+def _forget() -> ReturningDelete[Any]:
     """Take the attributions of these events away; what they were is the answer."""
-    keys = listed("touched", sorted(touched), **_EVENT_KEY)
-    these = tuple_(attributions.c.source, attributions.c.event_id).in_(select(keys.c.source, keys.c.event_id))
-    return _Belonging.of(connection.execute(delete(attributions).where(these).returning(*_RETURNED)))
+    touched = _touched()
+    these = tuple_(attributions.c.source, attributions.c.event_id).in_(select(touched.c.source, touched.c.event_id))
+    return delete(attributions).where(these).returning(*_RETURNED)
 
 
-def _attribute(connection: Connection, rules: Rules, touched: Iterable[EventKey]) -> _Belonging:
-    """Store the attributions of these events, reversals last: they take over what is stored."""
-    keys = listed("touched", sorted(touched), **_EVENT_KEY)
-    found: list[Any] = []
-    for query in (direct_attributions(rules.values(), only=keys), reversals(attributions, only=keys)):
-        insert = attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
-        found += connection.execute(insert)
-    return _Belonging.of(found)
+@prepared
+def _attribute_directly() -> ReturningInsert[Any]:
+    return attributions.insert().from_select(COLUMNS, direct_attributions(only=_touched())).returning(*_RETURNED)
 
 
-def _joined(keys: CTE) -> FromClause:
-    return keys.join(events, and_(events.c.source == keys.c.source, events.c.event_id == keys.c.event_id))
+@prepared
+def _attribute_reversals() -> ReturningInsert[Any]:
+    """Reversals take over what is stored for their purchases, so they come after it."""
+    query = reversals(attributions, only=_touched())
+    return attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
 
 
 _OUTCOME_KEY = ("decision_id", "content_id", "metric", "metric_version")
@@ -204,15 +220,29 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, concerned: set
     if not concerned:
         return
     ids = sorted(concerned)
-    wanted = listed("concerned", ((id_,) for id_ in ids), decision_id=Text())
-    stored = select(outcomes).select_from(wanted.join(outcomes, outcomes.c.decision_id == wanted.c.decision_id))
-    before = _by_decision(connection.execute(stored))
-    after = _by_decision(connection.execute(outcomes_query(rules.values(), only=ids)))
+    wanted = as_list((id_,) for id_ in ids)
+    before = _by_decision(_stored(connection, wanted=wanted))
+    after = _by_decision(_joined(connection, **parameters(rules.values(), ids)))
     _write_difference(connection, before, after)
     totals: statistics.Totals = {}
-    for decision in connection.execute(_counted(wanted, batch_no)):
+    for decision in _counted(connection, wanted=wanted, batch_no=batch_no):
         _count(totals, rules, decision, before.get(decision.decision_id, {}), after.get(decision.decision_id, {}))
     statistics.add_to_stats(connection, totals)
+
+
+@prepared
+def _stored() -> Select[Any]:
+    wanted = _wanted()
+    return select(outcomes).select_from(wanted.join(outcomes, outcomes.c.decision_id == wanted.c.decision_id))
+
+
+@prepared
+def _joined() -> Select[Any]:
+    return joining(restricted=True, at_a_batch=False)
+
+
+def _wanted() -> CTE:
+    return listed("wanted", decision_id=Text())
 
 
 def _by_decision(rows: Iterable[Any]) -> _ByDecision:
@@ -227,15 +257,21 @@ def _write_difference(connection: Connection, before: _ByDecision, after: _ByDec
     new = {(id_, *key): row for id_, rows in after.items() for key, row in rows.items()}
     gone = sorted(set(old) - set(new))
     if gone:
-        keys = listed("gone", gone, **dict.fromkeys(_OUTCOME_KEY, Text()))
-        these = tuple_(*(outcomes.c[name] for name in _OUTCOME_KEY)).in_(select(keys))
-        connection.execute(delete(outcomes).where(these))
+        _drop_outcomes(connection, gone=as_list(gone))
     changed = [dict(new[key]._mapping) for key in sorted(new) if old.get(key) != tuple(new[key])]
     upsert(connection, outcomes, changed)
 
 
-def _counted(wanted: CTE, batch_no: int) -> Select[Any]:
+@prepared
+def _drop_outcomes() -> Delete:
+    gone = listed("gone", **dict.fromkeys(_OUTCOME_KEY, Text()))
+    return delete(outcomes).where(tuple_(*(outcomes.c[name] for name in _OUTCOME_KEY)).in_(select(gone)))
+
+
+@prepared
+def _counted() -> Select[Any]:
     """Decisions with whether they counted before this batch, and whether they do now."""
+    wanted, batch_no = _wanted(), bindparam("batch_no", type_=BigInteger)
     activation = events.alias("earlier")
     activated_before = exists().where(
         activation.c.decision_id == decisions.c.decision_id,

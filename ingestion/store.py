@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, Text, exists, select, update
+from sqlalchemy import Connection, Engine, Select, Table, Text, exists, select, update
 
 from infra.database import insert_new, insert_once, lock_join, reading, writing
-from infra.dialect import listed
+from infra.dialect import as_list, listed, prepared
 from infra.secrets import Secrets
 from infra.tables import campaigns, contents, decisions, event_keys, event_labels, events, historical_results
 from infra.telemetry import batch_seconds, conservation_error, quarantined, records, transitions
@@ -204,12 +204,8 @@ def _insert_decisions(
 ) -> list[Literal["applied", "duplicate"] | Rejected]:
     rows = _first_of_each(_rows(batch, "decision_id"), ["decision_id"])
     new = _taken_in_turn([(decision.decision_id,) for decision in batch], insert_new(connection, decisions, rows))
-    known = listed("known", ((d.decision_id,) for d, is_new in zip(batch, new, strict=True) if not is_new), id=Text())
-    digests: dict[str, str] = {}
-    if not all(new):
-        query = select(decisions.c.decision_id, decisions.c.request_digest)
-        found = connection.execute(query.select_from(known.join(decisions, decisions.c.decision_id == known.c.id)))
-        digests = {row.decision_id: row.request_digest for row in found}
+    known = [decision.decision_id for decision, is_new in zip(batch, new, strict=True) if not is_new]
+    digests = dict(map(tuple, _stored_requests(connection, known=as_list((id_,) for id_ in known)))) if known else {}
     return [
         "applied"
         if is_new
@@ -242,7 +238,9 @@ def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[Liter
     new = _taken_in_turn(ids, accepted)
     accepted_events = [event for event, is_new in zip(batch, new, strict=True) if is_new]
     insert_once(connection, events, _rows(accepted_events, "source", "event_id"))
-    stored = _stored_digests(connection, [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new])
+    known = [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new]
+    bodies = _stored_bodies(connection, known=as_list(known)) if known else ()
+    stored = {(row.source, row.id_hash): row.digest for row in bodies}
     return [
         "applied"
         if is_new
@@ -257,14 +255,19 @@ def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[Liter
     ]
 
 
-def _stored_digests(connection: Connection, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    if not ids:
-        return {}
-    known = listed("known", ids, source=Text(), id_hash=Text())
+@prepared
+def _stored_requests() -> Select[Any]:
+    known = listed("known", decision_id=Text())
+    stored = known.join(decisions, decisions.c.decision_id == known.c.decision_id)
+    return select(decisions.c.decision_id, decisions.c.request_digest).select_from(stored)
+
+
+@prepared
+def _stored_bodies() -> Select[Any]:
+    known = listed("known", source=Text(), id_hash=Text())
     same = (event_keys.c.source == known.c.source) & (event_keys.c.id_hash == known.c.id_hash)
     query = select(event_keys.c.source, event_keys.c.id_hash, event_keys.c.digest)
-    found = connection.execute(query.select_from(known.join(event_keys, same)))
-    return {(row.source, row.id_hash): row.digest for row in found}
+    return query.select_from(known.join(event_keys, same))
 
 
 def _nothing(batch_no: int) -> Applied:
