@@ -1,11 +1,13 @@
-"""The reward model: LightGBM on the reward relative to its campaign, with the text score as an input.
+"""The reward model: a text score and LightGBM on the reward relative to its campaign.
 
-    reward = m + s · calibrated(g(context, position, content))
+    reward = m + s · calibrated(g − o),     g = text score + trees(context, position, content, text score)
 
-m and s are the campaign's level (``levels.py``), g are boosted trees fitted by least squares with weight n · s / φ
-(n exposures). Steps of ``fit``: 1 rows, 2 levels, 3 text score out of fold, 4 columns, 5 held-out booster per fold →
-calibration, 6 full booster, 7 golden rows. Folds never split a component of campaign and text; with fewer than
-``FEW`` components they never split a unit.
+m, s and o are the campaign's level (``levels.py``). The trees start from the text score and minimise
+Σ w·(d − (g − ḡ))² with d the relative deviation of the reward, ḡ the mean of g in the row's campaign and
+w = n · s / φ (n exposures): differences between campaigns teach them nothing. Steps of ``fit``: 1 rows, 2 levels,
+3 text score out of fold, 4 columns, 5 held-out trees per fold → calibration, 6 all trees, 7 centres, 8 golden
+rows. Folds never split a component of campaign and text; with fewer than ``FEW`` components they never split a
+unit.
 
     fit(training, settings) -> RewardModel
     model.grid(contexts, contents, position=1) -> (n, k)      every context with every content
@@ -41,7 +43,7 @@ from reward_models.features import (
 )
 from reward_models.folds import codes_of, components, deal
 from reward_models.golden import Example, GoldenRows, cover_leaves
-from reward_models.levels import Levels, fit_levels
+from reward_models.levels import Levels, centred, fit_levels, group
 from reward_models.text import TextFit, TextModel, fit_text
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +60,7 @@ _SHRINK = 5.0
 
 @dataclass(frozen=True)
 class Encoded:
-    """The content part of k contents, with their campaigns' levels."""
+    """The content part of k contents, shape (k, c). Expected reward = ``mean`` + ``scale`` · g, shape (k,) each."""
 
     rows: Floats
     mean: Floats
@@ -85,8 +87,13 @@ class RewardModel:
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The part of a row that depends on the content alone."""
-        mean, scale = self.levels.of([content.campaign_id for content in contents])
-        return Encoded(content_rows(self.schema, contents, self._text_scores(contents)), mean, scale)
+        campaigns = [content.campaign_id for content in contents]
+        mean, scale = self.levels.of(campaigns)
+        return Encoded(
+            content_rows(self.schema, contents, self._text_scores(contents)),
+            mean + scale * self.calibration.apply(-self.levels.centre_of(campaigns)),
+            scale * self.calibration.slope,
+        )
 
     def score(self, context: Mapping[str, Any], encoded: Encoded, position: int = 1) -> Floats:
         """Expected reward of each content in one context, shape (k,)."""
@@ -101,7 +108,7 @@ class RewardModel:
         for start in range(0, len(contexts), 2_000):
             part = rows[start : start + 2_000]
             matrix = np.hstack([np.repeat(part, len(contents), axis=0), np.tile(encoded.rows, (len(part), 1))])
-            g = self.calibration.apply(self.relative(matrix)).reshape(len(part), len(contents))
+            g = self.relative(matrix).reshape(len(part), len(contents))
             scores[start : start + len(part)] = encoded.mean + encoded.scale * g
         return scores
 
@@ -123,13 +130,11 @@ class RewardModel:
         return self.calibration.spread * self.levels.of([content.campaign_id for content in contents])[1]
 
     def relative(self, matrix: Floats) -> Floats:
-        """The booster alone: g of assembled rows, shape (n,)."""
-        return np.asarray(self.booster.predict(matrix, num_threads=1), dtype=np.float64)
+        """g of assembled rows, shape (n,)."""
+        return _g(self.booster, matrix)
 
     def _expected(self, matrix: Floats, encoded: Encoded) -> Floats:
-        if not len(matrix):
-            return np.zeros(0)
-        return encoded.mean + encoded.scale * self.calibration.apply(self.relative(matrix))
+        return encoded.mean + encoded.scale * self.relative(matrix) if len(matrix) else np.zeros(0)
 
     def _text_scores(self, contents: Sequence[Content]) -> Floats:
         if self.text is None:
@@ -156,6 +161,7 @@ class _Target:
     """What is fitted: relative deviation and precision of each row, with the levels that made them."""
 
     levels: Levels
+    campaign: Ints
     mean: Floats
     scale: Floats
     deviation: Floats
@@ -173,35 +179,25 @@ def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
     linked = components(rows.campaign, [text or index for text, index in zip(rows.text, rows.content, strict=True)])
     words = _fit_text(rows, target, linked, settings.seed) if settings.text else None
     schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
+    unseen, seen = _text_scores(training.contents, words)
     matrix = np.hstack(
         [
             context_rows(schema, rows.contexts, rows.position),
-            content_rows(schema, training.contents, _out_of_fold(training.contents, words))[rows.content],
+            content_rows(schema, training.contents, unseen)[rows.content],
         ]
     )
     trees = _Trees(schema, matrix, target, settings)
-    folds = _folds(linked, rows.unit, settings.seed)
-    calibration = fit_calibration(
-        HeldOut(
-            trees.held_out(folds),
-            target.deviation,
-            target.precision,
-            _sampling(training, rows, target),
-            rows.exposures,
-            target.mean,
-            target.scale,
-            folds,
-            rows.content,
-        )
-    )
+    calibration = fit_calibration(_held_out(training, rows, target, trees, _folds(linked, rows.unit, settings.seed)))
     booster_text = trees.train(np.arange(len(matrix)))
+    booster = lgb.Booster(model_str=booster_text)
+    matrix[:, -1] = seen[rows.content]
     model = RewardModel(
         schema=schema,
-        levels=target.levels,
+        levels=target.levels.centred_at(rows.campaign, _g(booster, matrix), target.precision),
         text=words and words[0].model,
         calibration=calibration,
         booster_text=booster_text,
-        booster=lgb.Booster(model_str=booster_text),
+        booster=booster,
         golden=GoldenRows(),
         settings=settings,
         loop_id=training.loop_id,
@@ -250,7 +246,14 @@ def _check(training: TrainingSet, rows: _Rows) -> None:
 def _target(rows: _Rows) -> _Target:
     levels = fit_levels(rows.campaign, rows.reward, rows.exposures)
     mean, scale = levels.of(rows.campaign)
-    return _Target(levels, mean, scale, (rows.reward - mean) / scale, rows.exposures * scale / levels.dispersion)
+    return _Target(
+        levels,
+        group(rows.campaign)[0],
+        mean,
+        scale,
+        (rows.reward - mean) / scale,
+        rows.exposures * scale / levels.dispersion,
+    )
 
 
 def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
@@ -288,18 +291,36 @@ def _fit_text(rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | 
     return None if fitted is None else (fitted, place)
 
 
-def _out_of_fold(contents: Sequence[Content], words: Words | None) -> Floats:
-    """Held-out text score of each content; of one that was never shown, the score of the full model."""
+def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floats, Floats]:
+    """Text score of each content, held out (for fitting) and by the full model (for serving).
+
+    A content that was never shown has the full model's in both.
+    """
     if words is None:
-        return np.full(len(contents), np.nan)
+        return np.full(len(contents), np.nan), np.full(len(contents), np.nan)
     fitted, place = words
     texts = [text_of(content) for content in contents]
     known = [place.get((content.campaign_id, plain(text))) for content, text in zip(contents, texts, strict=True)]
     new = np.array([index is None for index in known], dtype=np.bool_)
-    scores = np.empty(len(contents))
-    scores[new] = fitted.model.score([text for text, unknown in zip(texts, new, strict=True) if unknown])
-    scores[~new] = fitted.out_of_fold[[index for index in known if index is not None]]
-    return scores
+    at = [index for index in known if index is not None]
+    unseen, seen = np.empty(len(contents)), np.empty(len(contents))
+    unseen[new] = seen[new] = fitted.model.score([text for text, is_new in zip(texts, new, strict=True) if is_new])
+    unseen[~new], seen[~new] = fitted.out_of_fold[at], fitted.fitted[at]
+    return unseen, seen
+
+
+def _held_out(training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", folds: Ints) -> HeldOut:
+    return HeldOut(
+        g=centred(trees.held_out(folds), target.campaign, target.precision),
+        d=target.deviation,
+        precision=target.precision,
+        sampling=_sampling(training, rows, target),
+        exposures=rows.exposures,
+        mean=target.mean,
+        scale=target.scale,
+        fold=folds,
+        content=rows.content,
+    )
 
 
 def _folds(linked: Ints, unit: Sequence[str], seed: int) -> Ints:
@@ -308,12 +329,12 @@ def _folds(linked: Ints, unit: Sequence[str], seed: int) -> Ints:
 
 
 class _Trees:
-    """LightGBM over one binned matrix."""
+    """LightGBM over one binned matrix. The last column is the text score."""
 
     def __init__(self, schema: FeatureSchema, matrix: Floats, target: _Target, settings: ModelSettings) -> None:
-        self.matrix, self.settings = matrix, settings
+        self.matrix, self.settings, self.campaign = matrix, settings, target.campaign
+        self.deviation, self.weights = target.deviation, target.precision / target.precision.mean()
         self.parameters = {
-            "objective": "regression",
             "num_leaves": settings.leaves,
             "learning_rate": settings.learning_rate,
             "min_data_in_leaf": settings.min_leaf,
@@ -328,7 +349,7 @@ class _Trees:
         self.data = lgb.Dataset(
             matrix,
             label=target.deviation,
-            weight=target.precision / target.precision.mean(),
+            init_score=_start(matrix),
             feature_name=[f"f{index}" for index in range(matrix.shape[1])],
             categorical_feature=schema.categorical,
             params=self.parameters,
@@ -338,18 +359,32 @@ class _Trees:
     def train(self, rows: Ints) -> str:
         """A booster of these rows, as LightGBM's text."""
         part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
-        booster = lgb.train(self.parameters, part, num_boost_round=self.settings.rounds)
+        campaign, weights = self.campaign[rows], self.weights[rows]
+        deviation = centred(self.deviation[rows], campaign, weights)
+
+        def contrasts(g: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
+            return weights * (centred(g, campaign, weights) - deviation), weights
+
+        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=self.settings.rounds)
         return str(booster.model_to_string(num_iteration=-1))
 
     def held_out(self, folds: Ints) -> Floats:
-        """Prediction of each row by a booster that saw nothing of its fold."""
-        predicted = np.zeros(len(folds))
+        """g of each row by trees that saw nothing of its fold."""
+        g = np.zeros(len(folds))
         for fold in np.unique(folds):
             inside = folds == fold
             if not inside.all():
-                booster = lgb.Booster(model_str=self.train(np.flatnonzero(~inside)))
-                predicted[inside] = booster.predict(self.matrix[inside], num_threads=_THREADS)
-        return predicted
+                g[inside] = _g(lgb.Booster(model_str=self.train(np.flatnonzero(~inside))), self.matrix[inside])
+        return g
+
+
+def _g(booster: lgb.Booster, matrix: Floats) -> Floats:
+    return _start(matrix) + np.asarray(booster.predict(matrix, num_threads=1), dtype=np.float64)
+
+
+def _start(matrix: Floats) -> Floats:
+    """The text score, 0 where there is none."""
+    return np.nan_to_num(matrix[:, -1])
 
 
 def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:

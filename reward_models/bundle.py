@@ -54,6 +54,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     base: float
     dispersion: float
     campaigns: dict[str, float]
+    centre: float
+    centres: dict[str, float]
     calibration: Calibration
     settings: dict[str, Any]
     as_of: int
@@ -76,6 +78,8 @@ def pack(model: RewardModel, *, cutoff: int, posterior: Mapping[str, Any] | None
         base=levels.base,
         dispersion=levels.dispersion,
         campaigns=dict(levels.campaigns),
+        centre=levels.centre,
+        centres=dict(levels.centres),
         calibration=model.calibration,
         settings=model.settings.model_dump(mode="json"),
         as_of=model.as_of,
@@ -110,7 +114,14 @@ def unpack(bundle: Bundle) -> RewardModel:
     _check(manifest)
     return RewardModel(
         schema=manifest.feature_schema,
-        levels=Levels(manifest.mean, manifest.base, manifest.dispersion, manifest.campaigns),
+        levels=Levels(
+            manifest.mean,
+            manifest.base,
+            manifest.dispersion,
+            manifest.campaigns,
+            manifest.centre,
+            manifest.centres,
+        ),
         text=text,
         calibration=manifest.calibration,
         booster_text=booster_text,

@@ -25,6 +25,8 @@ from scipy.sparse import csr_array, csr_matrix, hstack
 from scipy.sparse.linalg import LinearOperator, cg
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from reward_models.levels import centred
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -82,10 +84,12 @@ class TextModel:
 
 @dataclass(frozen=True)
 class TextFit:
-    """``out_of_fold``: scores of the fitted texts by models that saw nothing of their component, shape (k,)."""
+    """``out_of_fold``: scores of the fitted texts by models that saw nothing of their component; ``fitted``: by
+    ``model``. Shape (k,) each."""
 
     model: TextModel
     out_of_fold: Floats
+    fitted: Floats
     alpha: float
     slope: float
 
@@ -123,7 +127,7 @@ def fit_text(texts: Sequence[str], campaigns: Ints, deviation: Floats, weights: 
         _short(np.concatenate([words.idf_, pieces.idf_])),
         _short(full),
     )
-    return TextFit(model, held_out * slope, alpha, slope)
+    return TextFit(model, held_out * slope, np.asarray(X @ model.weights), alpha, slope)
 
 
 class _Contrasts:
@@ -150,27 +154,21 @@ class _Contrasts:
         """Coefficients of the centred ridge with these row weights, by conjugate gradients from ``start``."""
 
         def normal(w: Floats) -> Floats:
-            return np.asarray(self.transposed @ (weights * self.centred(self.X @ w, weights)) + alpha * w)
+            return np.asarray(self.transposed @ (weights * centred(self.X @ w, self.campaigns, weights)) + alpha * w)
 
         size = self.X.shape[1]
-        target = self.transposed @ (weights * self.centred(self.deviation, weights))
+        target = self.transposed @ (weights * centred(self.deviation, self.campaigns, weights))
         solution, _ = cg(LinearOperator((size, size), matvec=normal), target, x0=start, rtol=1e-3, maxiter=200)
         return np.asarray(solution)
 
     def slope(self, scores: Floats) -> float:
         """Slope of the deviation on the scores within campaigns; never below 0."""
-        score, target = self.centred(scores, self.weights), self.centred(self.deviation, self.weights)
+        score, target = (centred(values, self.campaigns, self.weights) for values in (scores, self.deviation))
         power = float(self.weights @ score**2)
         return max(0.0, float(self.weights @ (score * target)) / power) if power > 0 else 0.0
 
-    def centred(self, values: Floats, weights: Floats) -> Floats:
-        """Values less their campaign's weighted mean (a campaign without weight keeps its values)."""
-        total = np.bincount(self.campaigns, weights)
-        mean = np.bincount(self.campaigns, weights * values) / np.where(total > 0, total, 1.0)
-        return values - mean[self.campaigns]
-
     def _error(self, scores: Floats) -> float:
-        rest = self.centred(self.deviation - scores, self.weights)
+        rest = centred(self.deviation - scores, self.campaigns, self.weights)
         return float(self.weights @ rest**2)
 
 
