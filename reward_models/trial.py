@@ -1,0 +1,174 @@
+"""A trial: what a challenger would have earned on decisions it has never seen (invariants 15 and 16).
+
+1. keep the decisions that chance decided: treatment, online, propensity known; of a slate the first position
+2. pmf of the frozen policy: the model's predictions, no counts yet (they start at zero with a new version)
+3. pmfs to compare with: the stored one of the policy that ran, the baseline, the best single content
+4. nuisance predictions q of the reward of every candidate, from models that saw other units, earlier decisions
+5. for each policy IPS, SNIPS, DM and DR; for the gate the paired difference by DR, clustered by unit
+
+Candidates differ between decisions, so arrays are padded to the widest: entries past ``width`` are 0.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.database import canonical_json
+from ingestion.events import Content
+from ingestion.loops import LoopDefinition, PolicySettings
+from reward_models.boosted import RewardModel, fit
+from reward_models.dataset import TrainingSet
+from reward_models.policies import baseline_pmf, pmf
+from reward_models.posterior import ArmCounts, content_effects
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+Policy = Literal["challenger", "running", "baseline", "best_single"]
+POLICIES: tuple[Policy, ...] = ("challenger", "running", "baseline", "best_single")
+
+NUISANCE_FOLDS = 2
+GATE_FOLDS = 3
+"""With a split by unit, one fold of this many is kept out of training for the gate."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """n decisions with up to k candidates. ``pmfs``: (n, k) each; ``q``: predicted reward of each candidate, (n, k)."""
+
+    chosen: Ints
+    """Index of the content that was shown, shape (n,)."""
+    propensity: Floats
+    reward: Floats
+    clusters: tuple[str, ...]
+    pmfs: Mapping[Policy, Floats]
+    q: Floats
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+def decided_by_chance(training: TrainingSet) -> TrainingSet:
+    """The rows off-policy estimates may use: treatment, online, known propensity, first position."""
+    kept = [
+        group == "treatment" and mode == "online" and position == 1 and np.isfinite(propensity)
+        for group, mode, position, propensity in zip(
+            training.group, training.learning_mode, training.position, training.propensity, strict=True
+        )
+    ]
+    return training.subset(np.array(kept, dtype=np.bool_))
+
+
+def unit_folds(training: TrainingSet, folds: int) -> Ints:
+    """Fold of each row by a hash of its unit (of its decision where no unit is known), shape (n,)."""
+    return np.array([_fold(name, folds) for name in clusters_of(training)], dtype=np.int64)
+
+
+def clusters_of(training: TrainingSet) -> tuple[str, ...]:
+    """What each row's outcome may be correlated through: its unit, else the decision itself."""
+    return tuple(unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True))
+
+
+def learnable(training: TrainingSet) -> bool:
+    """Whether there are outcomes, and they differ."""
+    rewards = np.concatenate([training.reward, training.history.reward])
+    return len(rewards) > 0 and float(np.ptp(rewards)) > 0.0
+
+
+def nuisance(earlier: TrainingSet, later: TrainingSet, definition: LoopDefinition) -> list[tuple[Mask, RewardModel]]:
+    """Models for q: each with the rows of ``later`` whose units it has not seen. ``earlier`` ends before ``later``.
+
+    Where the others' outcomes have nothing to teach there is no model, and q is 0: DR is then IPS, unbiased too.
+    """
+    of_earlier, of_later = unit_folds(earlier, NUISANCE_FOLDS), unit_folds(later, NUISANCE_FOLDS)
+    models = []
+    for fold in range(NUISANCE_FOLDS):
+        others = earlier.subset(of_earlier != fold)
+        if learnable(others):
+            models.append((of_later == fold, fit(others, definition.model)))
+    return models
+
+
+def frozen_pmf(
+    model: RewardModel, settings: PolicySettings, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content]
+) -> Floats:
+    """Probabilities of the policy that would be promoted, shape (n, k): what a server does right after it loads it.
+
+    ``contents``: of one campaign, sorted by id.
+    """
+    distinct, of_row = distinct_contexts(contexts)
+    level = float(model.levels.of([contents[0].campaign_id])[0][0])
+    none = np.zeros(len(contents))
+    effects = content_effects(ArmCounts(none, none, none, none), abs(level))
+    means = model.grid(distinct, contents) + effects.shift + effects.effect
+    return np.array([pmf(settings, mean, effects.sd) for mean in means])[of_row]
+
+
+def hold(
+    judged: TrainingSet,
+    baselines: Mapping[str, Mapping[str, Any]],
+    model: RewardModel,
+    settings: PolicySettings,
+    q_models: Sequence[tuple[Mask, RewardModel]],
+) -> Trial:
+    """The trial of ``model`` under these policy settings on ``judged``."""
+    widest = max((len(candidates) for candidates in judged.candidates), default=0)
+    pmfs: dict[Policy, Floats] = {policy: np.zeros((len(judged), widest)) for policy in POLICIES}
+    q = np.zeros((len(judged), widest))
+    chosen = np.zeros(len(judged), dtype=np.int64)
+    for rows, contents in _groups(judged):
+        contexts = [judged.contexts[row] for row in rows]
+        part = np.ix_(rows, np.arange(len(contents)))
+        ids = [content.content_id for content in contents]
+        pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
+        pmfs["running"][part] = _stored(judged, rows)
+        pmfs["baseline"][part] = baseline_pmf(baselines[contents[0].campaign_id], ids)
+        pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
+        chosen[rows] = [ids.index(judged.contents[judged.content[row]].content_id) for row in rows]
+        _predict(q, rows, judged, contents, q_models)
+    return Trial(chosen, judged.propensity, judged.reward, clusters_of(judged), pmfs, q)
+
+
+def _fold(name: str, folds: int) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % folds
+
+
+def _groups(judged: TrainingSet) -> Iterator[tuple[Ints, list[Content]]]:
+    """Rows that share their candidates, with these."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    campaigns = judged.campaign_id
+    for row, candidates in enumerate(judged.candidates):
+        found.setdefault((campaigns[row], *(candidate.content_id for candidate in candidates)), []).append(row)
+    for rows in found.values():
+        yield np.array(rows, dtype=np.int64), judged.candidate_contents(rows[0])
+
+
+def _stored(judged: TrainingSet, rows: Ints) -> Floats:
+    """The probabilities the running policy would have drawn with, as stored."""
+    return np.array([[candidate.policy_p or 0.0 for candidate in judged.candidates[row]] for row in rows])
+
+
+def _predict(
+    q: Floats,
+    rows: Ints,
+    judged: TrainingSet,
+    contents: Sequence[Content],
+    q_models: Sequence[tuple[Mask, RewardModel]],
+) -> None:
+    for mask, model in q_models:
+        mine = rows[mask[rows]]
+        if len(mine):
+            q[np.ix_(mine, np.arange(len(contents)))] = model.grid([judged.contexts[row] for row in mine], contents)
+
+
+def distinct_contexts(contexts: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], Ints]:
+    """The different contexts, and the index of each row's among them: customers share few contexts."""
+    seen: dict[bytes, int] = {}
+    of_row = [seen.setdefault(canonical_json(context), len(seen)) for context in contexts]
+    first = {index: row for row, index in reversed(list(enumerate(of_row)))}
+    return [contexts[first[index]] for index in range(len(seen))], np.array(of_row, dtype=np.int64)
