@@ -16,18 +16,19 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import BigInteger, Engine, Select, bindparam, select
 
 from infra import tables
 from infra.database import insert_once, open_database, reading, writing
+from infra.dialect import prepared
 from infra.migrations import migrate
 from infra.secrets import Secrets
 from ingestion import store
-from ingestion.attribution import all_attributions, reach_of
+from ingestion.attribution import all_attributions
 from ingestion.events import Batch, Decision, Event, Label
 from ingestion.ledger import conservation
 from ingestion.loops import put_loop
-from ingestion.outcomes import outcomes_query
+from ingestion.outcomes import joining, parameters
 from tests.ingestion.histories import LOOPS, SIZE, ByApi, Fact, Reader, facts_of
 from tests.ingestion.oracle import Truth, World
 from tests.ingestion.tables import empty, rows
@@ -170,11 +171,21 @@ def stored(engine: Engine) -> Truth:
 
 def from_scratch(engine: Engine, as_of: int) -> tuple[list[Any], list[Any]]:
     """What the join query says of all facts up to a batch, reading nothing that was computed before."""
+    values = parameters(LOOPS.values(), as_of=as_of)
     with reading(engine) as connection:
-        reach = {"reach": reach_of(LOOPS.values())}
-        attributed = connection.execute(select(all_attributions(as_of)), reach)
-        joined = connection.execute(outcomes_query(LOOPS.values(), as_of=as_of))
-        return sorted(tuple(row) for row in attributed), sorted(tuple(row) for row in joined)
+        attributed = attributed_anew(connection, as_of=as_of, reach=values["reach"]).all()
+        joined = joined_anew(connection, **values).all()
+    return sorted(tuple(row) for row in attributed), sorted(tuple(row) for row in joined)
+
+
+@prepared
+def attributed_anew() -> Select[Any]:
+    return select(all_attributions(bindparam("as_of", type_=BigInteger)))
+
+
+@prepared
+def joined_anew() -> Select[Any]:
+    return joining(restricted=False, at_a_batch=True)
 
 
 def pending_by_the_ledger(engine: Engine) -> int:
