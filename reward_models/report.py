@@ -9,6 +9,7 @@ import html
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -156,5 +157,7 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box; the description has the copy in full
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return file.getvalue()
