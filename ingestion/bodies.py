@@ -128,6 +128,31 @@ class Campaigns(Body):
     next: str | None = Field(description="Give it as `after` for the next page; null: this is the last.")
 
 
+class MetricResult(Body):
+    """One metric of a content."""
+
+    successes: int = Field(description="Decisions with a value above 0.")
+    total: float = Field(description="Sum of the values, in units.")
+    mean: float = Field(description="Value per decision.")
+
+
+class ContentResult(Body):
+    """A content so far."""
+
+    content_id: str = Field(description="The content.")
+    exposures: int = Field(description="Decisions that showed it.")
+    share: float = Field(description="Of all decisions of the campaign.")
+    metrics: dict[str, MetricResult] = Field(description="By metric.")
+
+
+class Results(Body):
+    """A campaign so far. Contents that were never shown are left out; for causes look at the lift, not here."""
+
+    campaign: str = Field(description="The campaign.")
+    exposures: int = Field(description="Contents shown.")
+    contents: list[ContentResult] = Field(description="By content id.")
+
+
 class ApprovalBody(Body):
     """A person's word on a content."""
 

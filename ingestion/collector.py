@@ -30,6 +30,7 @@ from ingestion.bodies import (
     CampaignBody,
     Campaigns,
     ContentAnswer,
+    ContentResult,
     ContentsAnswer,
     ContentsBody,
     EventsAnswer,
@@ -38,19 +39,30 @@ from ingestion.bodies import (
     FeedbackBody,
     LoopAnswer,
     Loops,
+    MetricResult,
     RejectedEvent,
+    Results,
     StoredContent,
     StoredContents,
     SwitchAnswer,
     SwitchBody,
 )
-from ingestion.contents import Registered, add_contents, end_campaign, put_campaign, set_approval, start_campaign
+from ingestion.contents import (
+    Registered,
+    add_contents,
+    end_campaign,
+    put_campaign,
+    read_campaign,
+    set_approval,
+    start_campaign,
+)
 from ingestion.decode import Edge, decode_event
 from ingestion.events import ACTIVATION, Batch, Campaign, Event, Rejected
 from ingestion.feedback import add_feedback
 from ingestion.fields import Id
 from ingestion.loops import LoopDefinition, LoopId, load_loop, load_loops, parse_definition
 from ingestion.problems import responses
+from ingestion.results import Result, campaign_results
 from ingestion.switches import killed_loops, set_switch
 
 router = APIRouter(prefix="/v1")
@@ -219,9 +231,7 @@ def register_campaign(body: CampaignBody, wired: Wired) -> CampaignAnswer:
             end_campaign(connection, body.campaign, API, now)
         elif body.state == "running" or (body.state is None and _may_start(connection, body.campaign)):
             start_campaign(connection, body.campaign, body.control, API, now)
-        stored = connection.execute(
-            select(tables.campaigns).where(tables.campaigns.c.campaign_id == body.campaign)
-        ).one()
+        stored = read_campaign(connection, body.campaign)
     wired.changed()
     return _campaign_answer(stored, added)
 
@@ -238,6 +248,14 @@ def list_campaigns(wired: Wired, loop: LoopId | None = None, limit: Limit = 100,
         rows = connection.execute(query).all()
     following = rows[limit - 1].campaign_id if len(rows) > limit else None
     return Campaigns(campaigns=[_campaign_answer(row, []) for row in rows[:limit]], next=following)
+
+
+@router.get("/campaigns/{campaign_id}/results", tags=["copy"], summary="Results so far", responses=responses(404))
+def read_results(campaign_id: Id, wired: Wired) -> Results:
+    """How often each content was shown, and what came of it so far, whoever chose it."""
+    with reading(wired.engine) as connection:
+        read_campaign(connection, campaign_id)
+        return _results(campaign_id, campaign_results(connection, campaign_id))
 
 
 @router.post("/contents", tags=["copy"], summary="Register contents", responses=responses(400, 404, 409, 413, 415))
@@ -334,6 +352,30 @@ def _campaign_answer(row: Row[Any], added: list[Registered]) -> CampaignAnswer:
         baseline=row.baseline,
         created_at=format_time(row.created_at),
         contents=_content_answers(added),
+    )
+
+
+def _results(campaign_id: str, results: list[Result]) -> Results:
+    by_content: dict[str, list[Result]] = {}
+    for result in results:
+        by_content.setdefault(result.content_id, []).append(result)
+    shown = {content_id: max(row.exposures for row in rows) for content_id, rows in by_content.items()}
+    total = sum(shown.values())
+    return Results(
+        campaign=campaign_id,
+        exposures=total,
+        contents=[
+            ContentResult(
+                content_id=content_id,
+                exposures=shown[content_id],
+                share=shown[content_id] / total,
+                metrics={
+                    row.metric: MetricResult(successes=row.successes, total=row.total, mean=row.total / row.exposures)
+                    for row in rows
+                },
+            )
+            for content_id, rows in by_content.items()
+        ],
     )
 
 

@@ -48,7 +48,7 @@ def put_campaign(connection: Connection, campaign: Campaign) -> bool:
     row = msgspec.structs.asdict(campaign) | {"state": "draft", "baseline": {}}
     if insert_new(connection, tables.campaigns, [row]):
         return True
-    stored = _campaign(connection, campaign.campaign_id)
+    stored = read_campaign(connection, campaign.campaign_id)
     for name in ("loop_id", "brief", "channel"):
         if getattr(stored, name) != row[name]:
             raise Conflict(
@@ -64,7 +64,7 @@ def start_campaign(connection: Connection, campaign_id: str, control: str | None
     Raises :class:`BadInput` when no content is approved, or when the control is not, :class:`Conflict` when the
     campaign has ended or started with another control.
     """
-    stored = _campaign(connection, campaign_id, lock=True)
+    stored = read_campaign(connection, campaign_id, lock=True)
     if stored.state == "ended":
         raise Conflict(f"Campaign {campaign_id!r} has ended; register a new one")
     if stored.state == "running":
@@ -80,9 +80,18 @@ def start_campaign(connection: Connection, campaign_id: str, control: str | None
 
 def end_campaign(connection: Connection, campaign_id: str, actor: str, now: int) -> None:
     """Stop a campaign: it is ranked no more; its events are still counted."""
-    stored = _campaign(connection, campaign_id, lock=True)
+    stored = read_campaign(connection, campaign_id, lock=True)
     if stored.state != "ended":
         _change(connection, stored, "end", actor, now, state="ended")
+
+
+def read_campaign(connection: Connection, campaign_id: str, lock: bool = False) -> Row[Any]:
+    """The stored campaign; ``lock``: nobody else changes it until the transaction ends. Raises :class:`NotFound`."""
+    query = select(tables.campaigns).where(tables.campaigns.c.campaign_id == campaign_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
+    if row is None:
+        raise NotFound(f"No campaign {campaign_id!r}; register it with POST /v1/campaigns")
+    return row
 
 
 def add_contents(
@@ -94,7 +103,7 @@ def add_contents(
     the known content. Raises :class:`Conflict` for a known id with another body, :class:`NotFound` for an
     unknown campaign, :class:`BadInput` for a text that is too long.
     """
-    campaign = _campaign(connection, campaign_id, lock=True)
+    campaign = read_campaign(connection, campaign_id, lock=True)
     if campaign.state == "ended":
         raise Conflict(f"Campaign {campaign_id!r} has ended and takes no more contents; register a new one")
     definition, _ = load_loop(connection, campaign.loop_id)
@@ -176,14 +185,6 @@ def content_row(content: Content) -> dict[str, Any]:
 def content_of(row: Row[Any]) -> Content:
     """A row of ``contents`` as a content."""
     return Content(**{name: getattr(row, name) for name in Content.__struct_fields__})
-
-
-def _campaign(connection: Connection, campaign_id: str, lock: bool = False) -> Row[Any]:
-    query = select(tables.campaigns).where(tables.campaigns.c.campaign_id == campaign_id)
-    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
-    if row is None:
-        raise NotFound(f"No campaign {campaign_id!r}; register it with POST /v1/campaigns")
-    return row
 
 
 def _approved(connection: Connection, campaign_id: str) -> list[str]:

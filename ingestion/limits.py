@@ -25,7 +25,7 @@ class BodyLimits:
         body = await self._read(scope, receive)
         if body is None:
             detail = f"The body is larger than {self.limit} bytes; send it in smaller parts"
-            response = problem(413, "Too large", detail, scope["path"], Connection="close")
+            response = problem(413, "Too large", detail, scope["path"], headers={"Connection": "close"})
             await response(scope, receive, send)
         elif refusal := _refusal(scope, body):
             await problem(*refusal, scope["path"])(scope, receive, send)

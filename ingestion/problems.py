@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents: every ``detail`` is a sentence that says what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,7 +36,12 @@ class Problem(BaseModel):
 
 
 def problem(
-    status: int, title: str, detail: str, instance: str, errors: Sequence[FieldError] = (), **headers: str
+    status: int,
+    title: str,
+    detail: str,
+    instance: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A response that holds a problem document."""
     document = Problem(
@@ -80,7 +85,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RewardloopError)
     errors = [FieldError(pointer=error.pointer, message=str(error))] if isinstance(error, BadInput) else []
     headers = {"Retry-After": "1"} if error.retriable else {}
-    return problem(error.status, error.title, str(error), request.url.path, errors, **headers)
+    return problem(error.status, error.title, str(error), request.url.path, errors, headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -94,13 +99,13 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     called = f"{request.method} {request.url.path}"
-    allowed = (error.headers or {}).get("allow", "")
+    allowed = (error.headers or {}).get("Allow", "")
     title, detail = {
         404: ("Not found", f"There is no {called}; the calls are listed at /docs"),
         405: ("Method not allowed", f"{called} is not possible; use {allowed or 'another method'}"),
         400: ("Not readable JSON", "The body is not readable JSON; send one JSON document"),
     }.get(error.status_code, ("Request refused", str(error.detail)))
-    return problem(error.status_code, title, detail, request.url.path, **dict(error.headers or {}))
+    return problem(error.status_code, title, detail, request.url.path, headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -28,7 +28,7 @@ from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, start_campaign
 from ingestion.events import Content, Decision
 from ingestion.fields import Id
-from ingestion.loops import LoopId
+from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from ingestion.tokens import make_token
 from reward_models import registry
@@ -136,7 +136,25 @@ def read_trace(decision_id: Id, wired: Wired) -> Trace:
 )
 def promote(loop_id: LoopId, body: PromoteBody, wired: Wired) -> PromoteAnswer:
     """Serve a version that passed its gate. Compare-and-swap: of two calls one wins, the other gets 409."""
-    raise NotImplementedError
+    with writing(wired.engine) as connection:
+        definition, _ = load_loop(connection, loop_id)
+        current = registry.champion(connection, loop_id)
+        if body.replaces is not None and (current is None or current.version != body.replaces):
+            there = f"serves {current.version!r}" if current else "has no champion yet"
+            raise Conflict(
+                f"Loop {loop_id!r} {there}, not {body.replaces!r}; look at it again, then decide", "/replaces"
+            )
+        promoted = registry.promote(
+            connection,
+            loop_id,
+            body.version,
+            current.revision if current else registry.NO_CHAMPION,
+            wired.clock(),
+            body.actor,
+            needs_approval=definition.gate.approval,
+        )
+    wired.snapshots.refresh()
+    return PromoteAnswer(loop=loop_id, version=promoted.version, revision=promoted.revision)
 
 
 def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:

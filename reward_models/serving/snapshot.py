@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import BigInteger, Connection, Engine, Integer, cast, func, select
+from sqlalchemy import Connection, Engine, Integer, cast, func, select
 
 from infra import tables, telemetry
 from infra.database import reading
@@ -32,12 +32,11 @@ from ingestion.switches import killed_loops
 from reward_models import registry
 from reward_models.boosted import Encoded, RewardModel
 from reward_models.posterior import Effects, content_effects
-from reward_models.statistics import StatRow, arm_counts
+from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
-
-Statistics = Mapping[str, Mapping[str, Sequence[StatRow]]]
-"""Sums over all days, by campaign and model version (empty: no model)."""
+EARLIER = 4
+"""Most earlier models kept for replays."""
 
 OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
 """The baseline of a campaign that has none of its own: uniform over the candidates."""
@@ -172,6 +171,7 @@ class Snapshots:
         """Why the last refresh failed; null when it did not."""
         self._lock = threading.Lock()
         self._refused: dict[str, Refusal] = {}
+        self._earlier: dict[str, RewardModel] = {}
 
     def refresh(self) -> Snapshot:
         """Look for changes, and swap in what is new. Raises ``Unavailable`` when the database is away."""
@@ -192,8 +192,12 @@ class Snapshots:
         loop = self.current.loops.get(loop_id)
         if loop is not None and loop.served is not None and loop.served.version == version:
             return loop.served.model
-        stored = registry.version_of(connection, loop_id, version)
-        return registry.load_verified(registry.path_of(self.bundles, loop_id, version), stored.digest)
+        digest = registry.version_of(connection, loop_id, version).digest
+        if digest not in self._earlier:
+            if len(self._earlier) >= EARLIER:
+                self._earlier.clear()
+            self._earlier[digest] = registry.load_verified(registry.path_of(self.bundles, loop_id, version), digest)
+        return self._earlier[digest]
 
     def _next(self, old: Snapshot) -> Snapshot:
         with reading(self.engine) as connection:
@@ -204,7 +208,7 @@ class Snapshots:
             killed = killed_loops(connection)
             champions = registry.champions(connection)
             campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
-            statistics = _load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
+            statistics = load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
         loops = {
             name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
             for name, (definition, version) in definitions.items()
@@ -288,25 +292,6 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
         )
         for row in connection.execute(select(tables.campaigns))
     }
-
-
-def _load_statistics(connection: Connection) -> dict[str, dict[str, list[StatRow]]]:
-    """Of the running campaigns only: no others are ranked."""
-    stats, campaigns = tables.content_stats.c, tables.campaigns.c
-    key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric)
-    sums = [
-        cast(func.sum(each), BigInteger) for each in (stats.exposures, stats.sum, stats.sum_squares, stats.expected)
-    ]
-    query = (
-        select(*key, *sums)
-        .join(tables.campaigns, campaigns.campaign_id == stats.campaign_id)
-        .where(campaigns.state == "running")
-        .group_by(*key)
-    )
-    found: dict[str, dict[str, list[StatRow]]] = {}
-    for campaign_id, version, *columns in connection.execute(query):
-        found.setdefault(campaign_id, {}).setdefault(version, []).append(StatRow(*columns))
-    return found
 
 
 def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standing:
