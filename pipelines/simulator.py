@@ -59,12 +59,12 @@ class World:
     """Scale of the taste table."""
     quirk: float = 0.2
     """Standard deviation, in log odds, of what makes a content good or bad beyond its factors."""
-    base: float = -2.6
+    base: float = -2.0
     recency: float = -0.3
-    buys: Mapping[str, float] = field(default_factory=lambda: {"new": 0.30, "regular": 0.36, "gold": 0.42})
+    buys: Mapping[str, float] = field(default_factory=lambda: {"new": 0.40, "regular": 0.45, "gold": 0.50})
     spends: Mapping[str, float] = field(default_factory=lambda: {"new": 32.0, "regular": 45.0, "gold": 60.0})
     """Mean value of a purchase."""
-    spread: float = 0.4
+    spread: float = 0.3
     """Standard deviation of the logarithm of a value."""
     rebate: float = 0.12
     """Share of the value that a discount costs."""

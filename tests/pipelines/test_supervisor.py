@@ -1,10 +1,8 @@
 """Server processes held together: readiness, death, signals, and nothing left behind."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +13,7 @@ import pytest
 
 from infra.errors import Misconfigured, Unavailable
 from pipelines.supervisor import LOOPBACK, Service, Supervisor, free_port
+from tests.pipelines.processes import processes_of, running, wait_for_words
 
 PAGES = "import http.server,sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
 PARENT = "import subprocess,sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print(child.pid, flush=True); child.wait()"
@@ -40,7 +39,9 @@ def test_services_are_ready_once_they_answer_and_gone_once_left(tmp_path: Path) 
     ready: list[str] = []
 
     with Supervisor(services) as supervisor:
-        supervisor.wait_until_ready(threading.Event(), lambda service, _seconds: ready.append(service.name))
+        supervisor.wait_until_ready(
+            supervisor.services, threading.Event(), lambda service, _seconds: ready.append(service.name)
+        )
         assert httpx2.get(services[0].url, trust_env=False).status_code == 200
 
     assert sorted(ready) == ["one", "two"]
@@ -56,7 +57,7 @@ def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
         Supervisor([broken]) as supervisor,
         pytest.raises(Unavailable, match=r"broken stopped with exit code 3: no disk left \(log: .*broken\.log\)"),
     ):
-        supervisor.wait_until_ready(threading.Event(), lambda *_: None)
+        supervisor.wait_until_ready(supervisor.services, threading.Event(), lambda *_: None)
 
 
 def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
@@ -77,53 +78,28 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, service.port))
         taken.listen()
-        with pytest.raises(Misconfigured, match=rf"Port {service.port} is taken, pages .* set PORT"), Supervisor([service]):
+        with (
+            pytest.raises(Misconfigured, match=rf"Port {service.port} is taken, pages .* set PORT"),
+            Supervisor([service]),
+        ):
             pass
 
     assert not service.log.exists()
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    """`rewardloop up` on free ports serves all three real servers; a signal ends it and everything it started."""
-    ports = {f"REWARDLOOP_{name}": str(free_port()) for name in ("PORT", "MLFLOW_PORT", "PREFECT_PORT")}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "REWARDLOOP_"))}
-    with (tmp_path / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            (sys.executable, "-m", "pipelines.cli", "up"),
-            env={**kept, **ports, "REWARDLOOP_HOME": str(tmp_path / "home")},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        printed = _printed(process, tmp_path / "up.log", "All ready")
-        answers = [httpx2.get(url, trust_env=False).status_code for url in re.findall(r"ready +(http\S+)", printed)]
-        children = _marked(str(tmp_path / "home"))
-    finally:
-        process.send_signal(number)
+def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path) -> None:
+    """`rewardloop up` serves all three real servers over one folder; SIGTERM ends it and everything it started."""
+    home = tmp_path / "home"
+    ports = {f"REWARDLOOP_{name}": "0" for name in ("PORT", "MLFLOW_PORT", "PREFECT_PORT")}
+    with running(home, "up", **ports) as (process, log):
+        said = wait_for_words(process, log, "All ready")
+        urls = re.findall(r"ready +(http\S+)", said)
+        answers = [httpx2.get(url, trust_env=False).status_code for url in urls]
+        children = processes_of(home)
+        process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=30)
 
     assert answers == [200, 200, 200]
-    assert len(children) >= 3
-    assert (code, _marked(str(tmp_path / "home"))) == (0, [])
-
-
-def _printed(process: "subprocess.Popen[bytes]", log: Path, sentence: str) -> str:
-    """The log once it holds ``sentence``; fails with the log when the process ends first."""
-    while sentence not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.2)
-    return log.read_text()
-
-
-def _marked(home: str) -> list[int]:
-    """Processes that run with this data folder in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"REWARDLOOP_HOME={home}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    return found
+    assert len(children) >= 4
+    assert (code, processes_of(home)) == (0, [])

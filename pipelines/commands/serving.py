@@ -1,0 +1,71 @@
+"""Commands that serve: `up` holds API, MLflow UI and Prefect UI together, `demo` shows the whole loop."""
+
+from typing import Annotated
+
+import typer
+
+from infra.logs import configure_logs
+from infra.settings import Settings, load_settings
+from pipelines.commands.workspace import open_workspace, out
+from pipelines.demo import FULL, SHORT, demo_settings, print_report, run_demo
+from pipelines.supervisor import (
+    Service,
+    Supervisor,
+    api_service,
+    mlflow_service,
+    prefect_service,
+    stopping_on_signals,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(up)
+    app.command()(demo)
+
+
+def up() -> None:
+    """Serve the API, the MLflow UI and the Prefect UI over the data folder, until Ctrl-C. Loopback only.
+
+    Example: rewardloop up
+    """
+    settings = open_workspace().settings
+    console = out()
+    services = services_of(settings)
+    console.print(f"Data folder {settings.home.resolve()}", soft_wrap=True, highlight=False)
+    with stopping_on_signals() as stopped, Supervisor(services) as supervisor:
+        for service in services:
+            console.print(f"  {service.name:<8} starting  {service.url}", soft_wrap=True, highlight=False)
+        supervisor.wait_until_ready(
+            services,
+            stopped,
+            lambda service, seconds: console.print(
+                f"  {service.name:<8} ready     {service.url}  ({seconds:.0f} s)", soft_wrap=True, highlight=False
+            ),
+        )
+        if not stopped.is_set():
+            console.print("All ready. Ctrl-C stops them.")
+        supervisor.watch(stopped)
+        console.print("Stopping …")
+    console.print("Stopped.")
+
+
+def services_of(settings: Settings) -> list[Service]:
+    """What `up` serves; an MLflow server of the installation's own replaces ours."""
+    own = settings.mlflow_tracking_uri.startswith(("http://", "https://"))
+    return [api_service(settings), *([] if own else [mlflow_service(settings)]), prefect_service(settings)]
+
+
+def demo(
+    short: Annotated[
+        bool, typer.Option("--short", hidden=True, help="Few customers: shows the path, proves nothing.")
+    ] = False,
+) -> None:
+    """Run the whole loop on simulated customers: choose, learn, retrain, promote, measure. About three minutes.
+
+    Example: rewardloop demo
+    """
+    console = out()
+    configure_logs("error")
+    report = run_demo(demo_settings(), SHORT if short else FULL, console)
+    print_report(report, load_settings(), console)
