@@ -1,0 +1,66 @@
+"""Two writers at once on PostgreSQL: right with the join lock, wrong without it (invariant 4)."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from infra import tables
+from infra.database import lock_join, writing
+from infra.secrets import Secrets
+from ingestion import store
+from ingestion.events import Batch
+from ingestion.ledger import conservation
+from ingestion.loops import put_loop
+from tests.ingestion.tables import rows
+from tests.ingestion.test_join_histories import LOOP, decision, purchase
+
+ROUNDS = 12
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(120)]
+
+
+def wrong_rounds(engine: Engine, secrets: Secrets, lock: Callable[[Connection], None]) -> int:
+    """In each round two writers report two orders of one decision at the same moment: rounds with a wrong sum.
+
+    Both have inserted their facts, and committed nothing, when they come to ``lock``.
+    """
+    both_inserted = Barrier(2)
+
+    def meet_and_lock(connection: Connection) -> None:
+        both_inserted.wait(timeout=30)
+        lock(connection)
+
+    with writing(engine) as connection:
+        put_loop(connection, LOOP, 0)
+    for round_ in range(ROUNDS):
+        store.apply(engine, Batch(decisions=(decision(f"d{round_}", 0),)), secrets, 0)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as writers:
+        patch.setattr(store, "lock_join", meet_and_lock)
+        for round_ in range(ROUNDS):
+            orders = [purchase(f"p{round_} {name}", 10, 3, decision_id=f"d{round_}") for name in ("left", "right")]
+            list(writers.map(lambda order: store.apply(engine, Batch(events=(order,)), secrets, 0), orders))
+    revenue = {row[0]: row[4] for row in rows(engine, tables.outcomes) if row[2] == "revenue"}
+    return sum(revenue.get(f"d{round_}") != 6_000_000 for round_ in range(ROUNDS))
+
+
+def test_two_writers_with_the_join_lock_are_always_right(postgres: Engine, secrets: Secrets) -> None:
+    """Two batches about one decision at the same moment add up, every time."""
+    assert wrong_rounds(postgres, secrets, lock_join) == 0
+    assert conservation(postgres) == 0
+
+
+def test_without_the_join_lock_an_order_is_lost(
+    postgres: Engine, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the lock each writer misses the other's order: what the lock is for.
+
+    Batch numbers are dealt out apart here, else their primary key would refuse the second writer.
+    """
+    numbers = itertools.count(1_000)
+    monkeypatch.setattr(store, "newest_batch", lambda _: next(numbers))
+
+    assert wrong_rounds(postgres, secrets, lambda _: None) >= 1
