@@ -44,7 +44,7 @@ class Jobs:
             path = folder / f"retrain-{loop_id}.log"
             with path.open("ab") as output:
                 self._running[loop_id] = subprocess.Popen(  # noqa: S603 (our own program; the loop exists)
-                    [sys.executable, "-m", "pipelines.cli", "retrain", loop_id],
+                    [sys.executable, "-c", "from pipelines.cli import main; main()", "retrain", loop_id],
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=_environment(self.settings),

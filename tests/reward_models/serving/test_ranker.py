@@ -34,7 +34,7 @@ def test_treatment_is_drawn_from_the_policy() -> None:
     means = [candidate.mean for candidate in decision.candidates]
     deviations = [candidate.sd for candidate in decision.candidates]
 
-    assert ("treatment", "online") == (decision.group, decision.learning_mode)
+    assert (decision.group, decision.learning_mode) == ("treatment", "online")
     assert policy_of(decision) == behaviour_of(decision)
     assert pmf(definition().policy, np.array(means), np.array(deviations)).tolist() == policy_of(decision)
 
@@ -52,7 +52,7 @@ def test_nothing_known_is_uniform() -> None:
     """Without a model and without clicks all contents are equal: online learning starts from there."""
     decision = decide(snapshot(4))
 
-    assert [0.25] * 4 == policy_of(decision)
+    assert policy_of(decision) == [0.25] * 4
     assert decision.model_version is None
 
 
@@ -94,8 +94,8 @@ def test_holdout_always_gets_the_baseline() -> None:
     assert 70 <= len(held) <= 130
     for unit in held[:20]:
         decision = decide(world, f"{unit}-9", unit=unit)
-        assert ("c00", 1.0) == (decision.chosen[0].content_id, decision.chosen[0].propensity)
-        assert [1.0, 0.0, 0.0] == behaviour_of(decision)
+        assert (decision.chosen[0].content_id, decision.chosen[0].propensity) == ("c00", 1.0)
+        assert behaviour_of(decision) == [1.0, 0.0, 0.0]
         assert policy_of(decision) != behaviour_of(decision)
 
 
@@ -120,8 +120,8 @@ def test_an_apprentice_answers_the_baseline_and_logs_the_policy(mode: str) -> No
     decision = decide(snapshot(counts=COUNTS, baseline=control_baseline("c02"), learning_mode=mode))
 
     assert mode == decision.learning_mode
-    assert [0.0, 0.0, 1.0] == behaviour_of(decision)
-    assert ("c02", 1.0) == (decision.chosen[0].content_id, decision.chosen[0].propensity)
+    assert behaviour_of(decision) == [0.0, 0.0, 1.0]
+    assert (decision.chosen[0].content_id, decision.chosen[0].propensity) == ("c02", 1.0)
     assert policy_of(decision) == policy_of(decide(snapshot(counts=COUNTS)))
 
 
@@ -130,16 +130,16 @@ def test_fallback_is_the_baseline(loop: dict[str, Any]) -> None:
     """A killed loop, and one whose model is not usable, answer the baseline, and say so."""
     decision = decide(snapshot(counts=COUNTS, baseline=control_baseline("c01"), loop=loop))
 
-    assert ("fallback", "baseline@1", None) == (decision.learning_mode, decision.policy_version, decision.model_version)
-    assert [0.0, 1.0, 0.0] == behaviour_of(decision)
-    assert [None] * 3 == policy_of(decision)
+    assert (decision.learning_mode, decision.policy_version, decision.model_version) == ("fallback", "baseline@1", None)
+    assert behaviour_of(decision) == [0.0, 1.0, 0.0]
+    assert policy_of(decision) == [None] * 3
 
 
 def test_away_is_the_baseline() -> None:
     """A decision that cannot be stored is the baseline's."""
     decision = decide(snapshot(counts=COUNTS, baseline=control_baseline("c01")), away=True)
 
-    assert ("fallback", "c01") == (decision.learning_mode, decision.chosen[0].content_id)
+    assert (decision.learning_mode, decision.chosen[0].content_id) == ("fallback", "c01")
 
 
 def test_slate_propensities_are_conditional() -> None:
@@ -149,7 +149,7 @@ def test_slate_propensities_are_conditional() -> None:
         p = {candidate.content_id: candidate.behaviour_p or 0.0 for candidate in decision.candidates}
         first, second = decision.chosen
 
-        assert (1, 2) == (first.position, second.position)
+        assert (first.position, second.position) == (1, 2)
         assert p[first.content_id] == first.propensity
         assert p[second.content_id] / (1 - p[first.content_id]) == pytest.approx(second.propensity or 0.0)
 
@@ -158,8 +158,8 @@ def test_more_slots_than_contents() -> None:
     """A slate has no more positions than there are candidates; the last one is certain."""
     decision = decide(snapshot(counts=COUNTS), slots=10)
 
-    assert ["c00", "c01", "c02"] == sorted(placement.content_id for placement in decision.chosen)
-    assert 1.0 == decision.chosen[-1].propensity
+    assert sorted(placement.content_id for placement in decision.chosen) == ["c00", "c01", "c02"]
+    assert decision.chosen[-1].propensity == 1.0
 
 
 def test_exclusions_have_reasons() -> None:
@@ -171,14 +171,14 @@ def test_exclusions_have_reasons() -> None:
     world = snapshot(copy=copy)
     decision = decide(world, candidates=("old", "c00", "c01", "stranger", "draft", "no_send"), excluded=("c01",))
 
-    assert [
+    assert [(one.content_id, one.reason) for one in decision.excluded] == [
         ("c01", "excluded by the request"),
         ("draft", "not approved: draft"),
         ("no_send", "the loop does not allow sending nothing"),
         ("old", "not approved: retired"),
         ("stranger", "no content of campaign june"),
-    ] == [(one.content_id, one.reason) for one in decision.excluded]
-    assert ["c00"] == [candidate.content_id for candidate in decision.candidates]
+    ]
+    assert [candidate.content_id for candidate in decision.candidates] == ["c00"]
 
 
 def test_sending_nothing_is_a_candidate_where_the_loop_lists_it() -> None:
@@ -186,20 +186,20 @@ def test_sending_nothing_is_a_candidate_where_the_loop_lists_it() -> None:
     allowed = decide(snapshot(2, no_send=True))
     forbidden = decide(snapshot(2))
 
-    assert ["c00", "c01", "no_send"] == [candidate.content_id for candidate in allowed.candidates]
-    assert ["c00", "c01"] == [candidate.content_id for candidate in forbidden.candidates]
+    assert [candidate.content_id for candidate in allowed.candidates] == ["c00", "c01", "no_send"]
+    assert [candidate.content_id for candidate in forbidden.candidates] == ["c00", "c01"]
 
 
 def test_one_candidate_is_certain() -> None:
     """A single candidate is chosen with probability 1."""
     decision = decide(snapshot(counts=COUNTS), candidates=("c02",))
 
-    assert ("c02", 1.0) == (decision.chosen[0].content_id, decision.chosen[0].propensity)
+    assert (decision.chosen[0].content_id, decision.chosen[0].propensity) == ("c02", 1.0)
 
 
 def test_five_hundred_candidates_and_no_more() -> None:
     """The limit itself is ranked; one more is refused with what to do."""
-    assert 60 == len(decide(snapshot(60), limit=60).candidates)
+    assert len(decide(snapshot(60), limit=60).candidates) == 60
     with pytest.raises(BadInput, match="61 eligible contents; at most 60 are ranked at once: name the candidates"):
         decide(snapshot(61), limit=60)
 

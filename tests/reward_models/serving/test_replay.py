@@ -69,7 +69,7 @@ def test_a_changed_probability_is_found() -> None:
     first = msgspec.structs.replace(decision.candidates[0], mean=(decision.candidates[0].mean or 0.0) + 1e-6)
     changed = msgspec.structs.replace(decision, candidates=(first, *decision.candidates[1:]))
 
-    assert "differs" == replay_choice(changed, definition().policy, BASELINE).result
+    assert replay_choice(changed, definition().policy, BASELINE).result == "differs"
 
 
 def test_choices_made_elsewhere_are_not_replayed() -> None:
@@ -78,18 +78,18 @@ def test_choices_made_elsewhere_are_not_replayed() -> None:
     unknown = tuple(msgspec.structs.replace(one, behaviour_p=None) for one in decision.candidates)
 
     assert (
-        "not possible"
-        == replay_choice(msgspec.structs.replace(decision, candidates=unknown), definition().policy, {}).result
+        replay_choice(msgspec.structs.replace(decision, candidates=unknown), definition().policy, {}).result
+        == "not possible"
     )
 
 
 def test_scores_without_a_model() -> None:
     """A decision made without a model replays if its predictions are all 0."""
-    assert "exact" == replay_scores(stored(), None, []).result
+    assert replay_scores(stored(), None, []).result == "exact"
 
 
 def test_scores_of_a_lost_model() -> None:
     """A decision whose model's files are gone says so."""
     lost = msgspec.structs.replace(stored(), model_version="mail-3")
 
-    assert "not possible" == replay_scores(lost, None, []).result
+    assert replay_scores(lost, None, []).result == "not possible"
