@@ -235,6 +235,32 @@ def test_an_order_reported_twice_counts_once(database: Engine, secrets: Secrets)
     assert reasons(database)["p", "revenue"] == "same_fact"
 
 
+def test_a_change_reaches_the_other_report_of_a_refund(any_engine: Engine, secrets: Secrets) -> None:
+    """A late decision takes a purchase, with it goes its refund, out of its window: then the refund's other report,
+    of another purchase and another decision, counts."""
+    returns = parse_definition(
+        {
+            "loop": "returns",
+            "metrics": [
+                {"name": "returned", "event": "refund", "window": "60s", "backward_window": "0s"},
+                {"name": "orders", "event": "purchase", "window": "60s", "backward_window": "20s"},
+            ],
+            "reward": {"orders": 1},
+        }
+    )
+    with writing(any_engine) as connection:
+        put_loop(connection, returns, 0)
+    one = msgspec.structs.replace(refund("one report", 58, 1, "p"), fact_key="r")
+    two = msgspec.structs.replace(refund("two reports", 59, 1, "q"), fact_key="r")
+    early, other = decision("d", 0, loop_id="returns"), decision("e", 0, loop_id="returns", unit=None)
+    bought = [purchase("p", 50, 3), purchase("q", 50, 3, decision_id="e")]
+    live(any_engine, secrets, [early, other, *bought, one, two])
+    assert {key[0] for key in outcomes(any_engine) if key[2] == "returned"} == {"d"}
+
+    live(any_engine, secrets, [decision("late", 65, loop_id="returns")])
+    assert {key[0] for key in outcomes(any_engine) if key[2] == "returned"} == {"e"}
+
+
 def test_another_currency_is_kept_and_not_used(database: Engine, secrets: Secrets) -> None:
     """A value in another currency than the metric's never enters a sum, but an order is an order."""
     dollars = msgspec.structs.replace(purchase("p", 10, 30), currency="USD")
