@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from infra.errors import RewardloopError
-from pipelines.commands import importing, learning, operating
+from pipelines.commands import flows, importing, learning, operating
 from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 importing.register(app)
+flows.register(app)
 learning.register(app)
 operating.register(app)
 

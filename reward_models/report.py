@@ -82,11 +82,12 @@ def content_chart(bars: Sequence[Bar], words: str) -> bytes:
 
 
 def describe(story: Story, metrics: Mapping[str, float], words: str) -> str:
-    """The Markdown at the top of a run: what changed, what it would earn, what serves, what to decide, what to doubt."""
+    """The Markdown at the top of a run: what changed, would earn, the verdict, what serves, what to decide, what to doubt."""
     parts = [
         f"# {plain(story.loop_id)}: {plain(story.version)} ({story.kind}, {story.state})",
         f"**What changed.** {_sentences(story.changed)}",
-        f"**What it would earn.** {_earnings(metrics, words)} {plain(story.verdict)}",
+        f"**What it would earn.** {_earnings(metrics, words)}",
+        f"**What the gate said.** {plain(story.verdict)}",
         f"**What is serving now.** {plain(story.serving)}",
         f"**What needs a decision.** {_decision(story)}",
         f"**What not to trust yet.** {_sentences(story.cautions) or 'Nothing known.'}",
@@ -97,8 +98,11 @@ def describe(story: Story, metrics: Mapping[str, float], words: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text as it is: neither Markdown nor HTML in it means anything, and it stays on its line."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Text as it is: neither Markdown, HTML nor an address in it means anything, and it stays on its line."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    escaped = re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", escaped)
+    escaped = re.sub(r"^([-+])", r"\\\1", escaped)
+    return re.sub(r"(^\d+(?=[.)])|[a-zA-Z](?=://)|www(?=\.))", r"\1\\", escaped)
 
 
 def _earnings(metrics: Mapping[str, float], words: str) -> str:
@@ -106,7 +110,7 @@ def _earnings(metrics: Mapping[str, float], words: str) -> str:
         return "There is no honest number yet."
     gain, low, high = (metrics[f"expected_gain_per_1000{end}"] for end in ("", "_low", "_high"))
     return (
-        f"Against what serves now, {_number(gain)} {plain(words)} per 1,000 decisions "
+        f"Against what served when it was judged, {_number(gain)} {plain(words)} per 1,000 decisions "
         f"(95 % interval {_number(low)} to {_number(high)})."
     )
 

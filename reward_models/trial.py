@@ -2,7 +2,8 @@
 
 1. keep the decisions that chance decided: treatment, online, propensity known; of a slate the first position
 2. pmf of the frozen policy: the model's predictions, no counts yet (they start at zero with a new version)
-3. pmfs to compare with: the stored one of the policy that ran, the baseline, the best single content
+3. pmfs to compare with: what runs (as stored; before the champion served, the frozen champion), the baseline, the
+   best single content
 4. nuisance predictions q of the reward of every candidate, from models that saw other units, earlier decisions
 5. for each policy IPS, SNIPS, DM and DR; for the gate the paired difference by DR, clustered by unit
 
@@ -11,6 +12,7 @@ Candidates differ between decisions, so arrays are padded to the widest: entries
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.database import canonical_json
+from infra.errors import EstimateRefused
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, PolicySettings
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet
+from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.policies import baseline_pmf, pmf
 from reward_models.posterior import ArmCounts, content_effects
 
@@ -39,7 +43,7 @@ GATE_FOLDS = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """n decisions with up to k candidates. ``pmfs``: (n, k) each; ``q``: predicted reward of each candidate, (n, k)."""
+    """n decisions in time order with up to k candidates. ``pmfs``: (n, k) each; ``q``: predicted rewards, (n, k)."""
 
     chosen: Ints
     """Index of the content that was shown, shape (n,)."""
@@ -47,10 +51,30 @@ class Trial:
     reward: Floats
     clusters: tuple[str, ...]
     pmfs: Mapping[Policy, Floats]
+    behaviour: Floats
+    """What was drawn from, (n, k)."""
     q: Floats
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def logged(self, target: Policy, reference: Policy | None = None) -> Logged:
+        """The decisions with one policy to value, and one to compare it with."""
+        return Logged(
+            propensity=self.propensity,
+            reward=self.reward,
+            chosen=self.chosen,
+            target=self.pmfs[target],
+            q=self.q,
+            clusters=self.clusters,
+            reference=None if reference is None else self.pmfs[reference],
+            behaviour=self.behaviour,
+        )
+
+    def values(self) -> dict[Policy, list[Estimate]]:
+        """Every policy by every estimator; what is refused is left out, and so is a policy without any."""
+        found = {policy: _estimates(self.logged(policy)) for policy in POLICIES}
+        return {policy: estimates for policy, estimates in found.items() if estimates}
 
 
 def decided_by_chance(training: TrainingSet) -> TrainingSet:
@@ -115,23 +139,29 @@ def hold(
     model: RewardModel,
     settings: PolicySettings,
     q_models: Sequence[tuple[Mask, RewardModel]],
+    champion: tuple[RewardModel, Mask] | None = None,
 ) -> Trial:
-    """The trial of ``model`` under these policy settings on ``judged``."""
+    """The trial of ``model`` under these policy settings on ``judged``.
+
+    ``champion``: the model that serves, and the decisions it made. For others, made before it served, what ran was
+    something else; there the champion is frozen too: it was trained on still earlier ones.
+    """
     widest = max((len(candidates) for candidates in judged.candidates), default=0)
     pmfs: dict[Policy, Floats] = {policy: np.zeros((len(judged), widest)) for policy in POLICIES}
-    q = np.zeros((len(judged), widest))
+    behaviour, q = np.zeros((len(judged), widest)), np.zeros((len(judged), widest))
     chosen = np.zeros(len(judged), dtype=np.int64)
     for rows, contents in _groups(judged):
         contexts = [judged.contexts[row] for row in rows]
         part = np.ix_(rows, np.arange(len(contents)))
         ids = [content.content_id for content in contents]
         pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
-        pmfs["running"][part] = _stored(judged, rows)
+        pmfs["running"][part] = _running(judged, rows, contents, settings, champion)
+        behaviour[part] = _stored(judged, rows, "behaviour_p")
         pmfs["baseline"][part] = baseline_pmf(baselines[contents[0].campaign_id], ids)
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
         chosen[rows] = [ids.index(judged.contents[judged.content[row]].content_id) for row in rows]
         _predict(q, rows, judged, contents, q_models)
-    return Trial(chosen, judged.propensity, judged.reward, clusters_of(judged), pmfs, q)
+    return Trial(chosen, judged.propensity, judged.reward, clusters_of(judged), pmfs, behaviour, q)
 
 
 def _fold(name: str, folds: int) -> int:
@@ -148,9 +178,32 @@ def _groups(judged: TrainingSet) -> Iterator[tuple[Ints, list[Content]]]:
         yield np.array(rows, dtype=np.int64), judged.candidate_contents(rows[0])
 
 
-def _stored(judged: TrainingSet, rows: Ints) -> Floats:
-    """The probabilities the running policy would have drawn with, as stored."""
-    return np.array([[candidate.policy_p or 0.0 for candidate in judged.candidates[row]] for row in rows])
+def _running(
+    judged: TrainingSet,
+    rows: Ints,
+    contents: Sequence[Content],
+    settings: PolicySettings,
+    champion: tuple[RewardModel, Mask] | None,
+) -> Floats:
+    stored = _stored(judged, rows, "policy_p")
+    if champion is None:
+        return stored
+    model, its_own = champion
+    frozen = frozen_pmf(model, settings, [judged.contexts[row] for row in rows], contents)
+    return np.where(its_own[rows][:, None], stored, frozen)
+
+
+def _stored(judged: TrainingSet, rows: Ints, name: Literal["policy_p", "behaviour_p"]) -> Floats:
+    """Stored probabilities of the candidates: what the running policy would have drawn with, or what was drawn with."""
+    return np.array([[getattr(candidate, name) or 0.0 for candidate in judged.candidates[row]] for row in rows])
+
+
+def _estimates(logged: Logged) -> list[Estimate]:
+    found = []
+    for estimator in (ips, snips, dm, dr):
+        with suppress(EstimateRefused):
+            found.append(estimator(logged))
+    return found
 
 
 def _predict(

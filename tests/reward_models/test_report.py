@@ -62,14 +62,15 @@ def test_the_same_figures_give_the_same_picture() -> None:
     assert value_chart(bars, "clicks") == value_chart(bars, "clicks")
 
 
-def test_the_description_answers_the_five_questions_with_the_logged_numbers() -> None:
-    """What changed, would earn, serves, needs a decision, not to trust; the gain is the metric that was logged."""
+def test_the_description_answers_the_questions_with_the_logged_numbers() -> None:
+    """What changed, would earn, was the verdict, serves, needs a decision, not to trust; the gain is the metric that was logged."""
     text = describe(story(), METRICS, "clicks")
 
     questions = re.findall(r"\*\*(.+?)\*\*", text)
     assert questions == [
         "What changed.",
         "What it would earn.",
+        "What the gate said.",
         "What is serving now.",
         "What needs a decision.",
         "What not to trust yet.",
@@ -88,7 +89,16 @@ def test_a_version_that_waits_for_approval_names_the_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "copy", ["<img src=x onerror=alert(1)>", "[click](javascript:x)", "# Head\n**bold**", "`code`"]
+    "copy",
+    [
+        "<img src=x onerror=alert(1)>",
+        "[click](javascript:x)",
+        "# Head\n**bold**",
+        "`code`",
+        "- 1 < 2",
+        "3. x",
+        "https://x.example",
+    ],
 )
 def test_generated_copy_is_never_markup(copy: str) -> None:
     """Copy in a description stays on its line, and reads back as it was."""
@@ -97,7 +107,7 @@ def test_generated_copy_is_never_markup(copy: str) -> None:
     assert "<" not in escaped
     assert "\n" not in escaped
     assert html.unescape(re.sub(r"\\(.)", r"\1", escaped)) == " ".join(copy.split())
-    assert re.findall(r"(?<!\\)[\[\]*`#(]", escaped) == []
+    assert re.findall(r"(?<!\\)(?:[\[\]*`#]|^[-+]|^\d+[.)]|://)", escaped) == []
 
 
 def test_the_reward_is_called_by_its_only_metric() -> None:
