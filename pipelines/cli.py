@@ -29,6 +29,7 @@ importing.register(app)
 flows.register(app)
 learning.register(app)
 operating.register(app)
+serving.register(app)
 
 
 def main() -> None:
