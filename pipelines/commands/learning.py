@@ -1,7 +1,68 @@
-"""``train``, ``evaluate``, ``score``: a reward model from what is known, its proof, and its use."""
+"""``train``, ``evaluate``, ``score``: a reward model from what is known, its proof, and its use.
+
+Each command imports ``pipelines/modelling.py`` when it runs: LightGBM takes seconds to import, `--help` should not.
+"""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from pipelines.commands.workspace import JsonOption, LoopArgument, open_workspace
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command()(train)
+    app.command()(evaluate)
+    app.command()(score)
+
+
+def train(loop: LoopArgument, as_json: JsonOption = False) -> None:
+    """Train a loop's reward model on everything known, and register it as a version.
+
+    What serves customers is changed by `retrain` only, through the gate.
+
+    Example: rewardloop train upworthy
+    """
+    from pipelines import modelling
+
+    modelling.train(open_workspace(), loop, as_json)
+
+
+def evaluate(
+    loop: LoopArgument,
+    metric: Annotated[list[str] | None, typer.Option(help="Only this metric; may be repeated.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the data of a loop can prove, on rows that the model has not seen.
+
+    Decisions with known probabilities: every single arm, the value of a learned policy, the gate's verdict. Past
+    results: how well held-out campaigns are ranked.
+
+    Example: rewardloop evaluate hillstrom
+    """
+    from pipelines import modelling
+
+    modelling.evaluate_loop(open_workspace(), loop, metric or [], as_json)
+
+
+def score(
+    loop: LoopArgument,
+    file: Annotated[
+        Path, typer.Argument(help="CSV or Parquet with `campaign` and one column per slot.", show_default=False)
+    ],
+    destination: Annotated[Path, typer.Option("--out", help="CSV to write.", show_default=False)],
+    version: Annotated[
+        str | None,
+        typer.Option(help="Model version; without it the one in force, else the newest.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score candidate texts: expected reward, its 95 % interval, and the rank within the campaign.
+
+    Example: rewardloop score upworthy candidates.csv --out scored.csv
+    """
+    from pipelines import modelling
+
+    modelling.score(open_workspace(), loop, file, destination, version, as_json)

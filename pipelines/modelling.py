@@ -1,0 +1,265 @@
+"""A reward model from what is known, its proof, and its use: what `train`, `evaluate` and `score` do and print.
+
+Apart from ``pipelines/commands/learning.py``, because LightGBM and what it brings take seconds to import.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, Text, exists, select, type_coerce
+
+from infra import tables
+from infra.database import reading, writing
+from infra.errors import BadInput, EstimateRefused, NotFound
+from ingestion.files import open_table
+from ingestion.ledger import newest_batch
+from ingestion.loops import LoopDefinition, load_loop
+from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
+from pipelines.learning import config_digest, kind_of
+from reward_models import bundle as bundles
+from reward_models import registry
+from reward_models.boosted import RewardModel, fit
+from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.evaluation import Evaluation, MetricReport, evaluate
+from reward_models.ranking import Measured, Ranking, rank_held_out
+from reward_models.scoring import ADDED, harmless, read_candidates, scored_rows
+from reward_models.trial import decided_by_chance
+
+INVENTED = "Event times were invented by the import (the file has none); all splits are by unit, none by time."
+
+
+def train(workspace: Workspace, loop: str, as_json: bool) -> None:
+    """Train on everything known and register the version."""
+    begun = time.perf_counter()
+    with progress() as bar:
+        bar.add_task(f"training {loop}", total=None)
+        definition, training = _training_set(workspace, loop)
+        model = fit(training, definition.model)
+        version = _register(workspace, definition, training, model)
+    report = _train_report(loop, version, training, model, time.perf_counter() - begun)
+    if as_json:
+        print_json(report)
+    else:
+        print_table(f"Trained {version}", ["", ""], [(name, _figure(value)) for name, value in report.items()])
+
+
+def evaluate_loop(workspace: Workspace, loop: str, only: Sequence[str], as_json: bool) -> None:
+    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither."""
+    definition, training = _training_set(workspace, loop)
+    metrics = [definition.metric(name).name for name in only or [each.name for each in definition.metrics]]
+    decisions, ranking = _evaluate(loop, definition, training, metrics)
+    with reading(workspace.engine) as connection:
+        invented = _times_invented(connection, loop)
+    if as_json:
+        print_json(_evaluation_document(loop, decisions, ranking, invented))
+        return
+    if decisions is not None:
+        _print_decisions(definition, decisions, invented)
+    if ranking is not None:
+        _print_ranking(ranking)
+
+
+def score(workspace: Workspace, loop: str, file: Path, destination: Path, version: str | None, as_json: bool) -> None:
+    """Score a file of candidate texts into another."""
+    chosen = _version(workspace, loop, version)
+    with open_table(file) as table:
+        columns, rows = table.columns, list(table.rows)
+    with progress() as bar:
+        bar.add_task(f"scoring {len(rows):,} rows", total=None)
+        folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
+        model = registry.load_verified(folder, chosen.digest)
+        contents = read_candidates(model, columns, rows, workspace.settings.text_limit_bytes)
+        scored = scored_rows(model, contents, rows)
+    _write(destination, [[*map(harmless, columns), *ADDED], *scored])
+    campaigns = len({content.campaign_id for content in contents})
+    if as_json:
+        print_json({"version": chosen.version, "rows": len(scored), "campaigns": campaigns, "out": str(destination)})
+    else:
+        sentence = f"{len(scored):,} texts of {campaigns:,} campaigns scored by {chosen.version}: {destination}"
+        out().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _evaluate(
+    loop: str, definition: LoopDefinition, training: TrainingSet, metrics: list[str]
+) -> tuple[Evaluation | None, Ranking | None]:
+    by_chance, past = len(decided_by_chance(training)), len(training.history)
+    if not by_chance and not past:
+        raise EstimateRefused(
+            f"Loop {loop!r} has neither mature decisions with known propensities nor past results; import some, or wait"
+        )
+    with progress() as bar:
+        task = bar.add_task(f"evaluating {loop}", total=None)
+
+        def step(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return (
+            evaluate(training, definition, metrics, step) if by_chance else None,
+            rank_held_out(training, definition, step) if past else None,
+        )
+
+
+def _training_set(workspace: Workspace, loop: str) -> tuple[LoopDefinition, TrainingSet]:
+    with reading(workspace.engine) as connection:
+        definition, loop_version = load_loop(connection, loop)
+        as_of = newest_batch(connection)
+        return definition, load_training_set(connection, definition, loop_version, as_of=as_of, now=workspace.clock())
+
+
+def _register(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
+    """Row first, files second, as `retrain` does; the same bundle again is the same version."""
+    cutoff = int(training.decided_at.max()) + 1 if len(training) else 0
+    bundle = bundles.pack(model, cutoff=cutoff)
+    digest = bundles.digest(bundle)
+    with writing(workspace.engine) as connection:
+        versions = registry.versions(connection, definition.loop)
+        config = config_digest(definition)
+        known = {version.digest: version.version for version in versions}
+        version = known.get(digest) or registry.next_version(connection, definition.loop)
+        registry.register(
+            connection,
+            definition.loop,
+            version,
+            digest=digest,
+            config_digest=config,
+            as_of=training.as_of,
+            cutoff=cutoff,
+            kind=kind_of(config, registry.champion(connection, definition.loop), versions),
+            now=workspace.clock(),
+        )
+    bundles.write(bundle, registry.path_of(workspace.settings.bundles, definition.loop, version))
+    return version
+
+
+def _train_report(loop: str, version: str, training: TrainingSet, model: RewardModel, seconds: float) -> dict[str, Any]:
+    return {
+        "loop": loop,
+        "version": version,
+        "decisions": len(training),
+        "decisions not mature yet": training.immature,
+        "past results": len(training.history),
+        "exposures": int(model.report["exposures"]),
+        "campaigns": int(model.report["campaigns"]),
+        "contents": int(model.report["contents"]),
+        "mean reward": model.levels.mean,
+        "calibration error": model.calibration.error_after,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _version(workspace: Workspace, loop: str, named: str | None) -> registry.Version:
+    with reading(workspace.engine) as connection:
+        load_loop(connection, loop)
+        if named is not None:
+            return registry.version_of(connection, loop, named)
+        if (champion := registry.champion(connection, loop)) is not None:
+            return registry.version_of(connection, loop, champion.version)
+        versions = registry.versions(connection, loop)
+    if not versions:
+        raise NotFound(f"Loop {loop!r} has no model yet; train one with: rewardloop train {loop}")
+    return versions[0]
+
+
+def _write(path: Path, rows: list[list[str]]) -> None:
+    """All or nothing: a draft beside the file, then a rename."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        os.replace(draft, path)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _times_invented(connection: Connection, loop: str) -> bool:
+    c = tables.decisions.c
+    said = type_coerce(c.constraints, Text).like('%"times":"invented"%')
+    return bool(connection.scalar(select(exists().where(c.loop_id == loop, said))))
+
+
+def _print_decisions(definition: LoopDefinition, found: Evaluation, invented: bool) -> None:
+    names = [metric.name for metric in definition.metrics]
+    rows = [
+        [arm.content_id, f"{arm.n:,}", *(_mean(definition, name, arm.means[name]) for name in names)]
+        for arm in found.arms
+    ]
+    print_table("Every single arm, plain means", ["content", "n", *names], rows, numbers=range(1, 2 + len(names)))
+    for report in found.metrics:
+        _print_metric(definition, report)
+    out().print("The gate:")
+    for report in found.metrics:
+        out().print(f"  {report.sentence}", markup=False, highlight=False, soft_wrap=True)
+    left = f", {found.left_out:,} left out (no known propensity, or other candidates)" if found.left_out else ""
+    out().print(f"{found.rows:,} decisions of {found.units:,} units{left}.", highlight=False, soft_wrap=True)
+    if invented:
+        out().print(INVENTED, highlight=False, soft_wrap=True)
+
+
+def _print_metric(definition: LoopDefinition, report: MetricReport) -> None:
+    name = report.metric
+    rows = [
+        [
+            value.name,
+            _mean(definition, name, value.value),
+            f"{_mean(definition, name, value.low)} to {_mean(definition, name, value.high)}",
+            f"{value.ess:,.0f}",
+            value.note,
+        ]
+        for value in report.values
+    ]
+    rows += [[estimator, "refused", "", "", reason] for estimator, reason in report.refused.items()]
+    title = f"Learned policy for {name}, cross-fitted"
+    print_table(title, ["estimate", name, "95 % interval", "effective sample", "note"], rows, numbers=(1, 2, 3))
+
+
+def _print_ranking(found: Ranking) -> None:
+    rows = [
+        ["best content picked", f"{found.pick_best.value:.1%}", _percent(found.pick_best), f"{found.chance:.1%}"],
+        ["pairs ordered rightly", f"{found.pairs.value:.1%}", _percent(found.pairs), "50.0%"],
+        ["reward of the picks, against picking at random", f"{found.gain.value:+.1%}", _percent(found.gain), "0.0%"],
+    ]
+    print_table(
+        "Held-out campaigns, ranked by text", ["", "measured", "95 % interval", "chance"], rows, numbers=(1, 2, 3)
+    )
+    out().print(found.sentence, highlight=False, soft_wrap=True)
+    out().print(
+        f"{found.rows:,} rows, {found.untrusted:,} of them not trusted and left out; {found.contents:,} contents after "
+        f"pooling equal texts, in {found.components:,} components that share no campaign and no text.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _evaluation_document(
+    loop: str, decisions: Evaluation | None, ranking: Ranking | None, invented: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"loop": loop, "times": "invented" if invented else "given"}
+    if decisions is not None:
+        document["decisions"] = msgspec.to_builtins(decisions)
+    if ranking is not None:
+        document["ranking"] = msgspec.to_builtins(ranking) | {
+            "better_than_chance": ranking.better_than_chance,
+            "sentence": ranking.sentence,
+        }
+    return document
+
+
+def _mean(definition: LoopDefinition, metric: str, value: float) -> str:
+    """A share in percent with three digits, an amount with four."""
+    return f"{100 * value:.3f} %" if definition.metric(metric).aggregate == "any" else f"{value:.4f}"
+
+
+def _percent(measured: Measured) -> str:
+    return f"{measured.low:.1%} to {measured.high:.1%}"
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

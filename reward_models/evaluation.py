@@ -1,0 +1,227 @@
+"""What past decisions with known probabilities say: every single arm, and one learned policy per metric.
+
+1. keep the decisions that chance decided, with the candidates most of them share
+2. means of every arm, plain: n and mean of the rows that got it
+3. folds by unit; per metric and fold: a reward model of that metric from the other folds
+4. learned policy on the fold: the arm with the largest prediction; reference: the arm with the largest mean on the
+   other folds. Both are fixed before the fold is looked at
+5. value of the learned policy by IPS, SNIPS, DM and DR, with intervals and effective sample sizes
+6. the gate on the paired difference to the reference, as for any change
+
+The predictions of step 4 are the nuisance of DM and DR too: they come from other units (invariant 15).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import EstimateRefused
+from ingestion.loops import LoopDefinition
+from reward_models.boosted import fit
+from reward_models.dataset import TrainingSet
+from reward_models.folds import codes_of, deal
+from reward_models.gate import Verdict, judge
+from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
+from reward_models.trial import clusters_of, decided_by_chance
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FOLDS = 5
+
+OnStep = Callable[[int, int], None]
+"""Told after every model: done, of how many."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One content sent to everybody who got it. ``means``: plain mean of each metric."""
+
+    content_id: str
+    n: int
+    means: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Learned policy and reference on rows neither has seen, n rows with k arms. Both are one-hot pmfs (n, k)."""
+
+    target: Floats
+    reference: Floats
+    q: Floats
+    """Predicted reward of every arm, (n, k), from other units."""
+
+
+@dataclass(frozen=True)
+class MetricReport:
+    """One metric. ``reference``: the best single arm, chosen out of fold. ``refused``: why a value is missing."""
+
+    metric: str
+    reference: str
+    values: tuple[Estimate, ...]
+    refused: dict[str, str]
+    verdict: Verdict
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Past decisions, evaluated. ``left_out``: without a known propensity, or with other candidates."""
+
+    rows: int
+    left_out: int
+    units: int
+    arms: tuple[Arm, ...]
+    metrics: tuple[MetricReport, ...]
+
+
+def evaluate(
+    training: TrainingSet, definition: LoopDefinition, metrics: list[str], on_step: OnStep = lambda *_: None
+) -> Evaluation:
+    """All steps of the module docstring, for these metrics of the loop.
+
+    Raises :class:`EstimateRefused` when no decision was made by chance.
+    """
+    rows = by_chance(training)
+    reports = []
+    for place, metric in enumerate(metrics):
+        step = _after(on_step, place * FOLDS, len(metrics) * FOLDS)
+        fitted = cross_fit(rows, metric, definition, step)
+        reports.append(report(rows, metric, fitted, definition))
+    return Evaluation(
+        rows=len(rows),
+        left_out=len(training) - len(rows),
+        units=len(set(clusters_of(rows))),
+        arms=tuple(arms(rows)),
+        metrics=tuple(reports),
+    )
+
+
+def by_chance(training: TrainingSet) -> TrainingSet:
+    """Step 1. Raises :class:`EstimateRefused` when there are none."""
+    kept = decided_by_chance(training)
+    sets = Counter(_arms(kept, row) for row in range(len(kept)))
+    if not sets:
+        raise EstimateRefused(
+            f"Loop {training.loop_id!r} has no mature decision with a known propensity: nothing can be valued. "
+            "Import decisions with their propensities, or evaluate past results"
+        )
+    common = sets.most_common(1)[0][0]
+    if len(common) < 2:
+        raise EstimateRefused(f"The decisions of loop {training.loop_id!r} had one candidate each: nothing was chosen")
+    return kept.subset(np.array([_arms(kept, row) == common for row in range(len(kept))], dtype=np.bool_))
+
+
+def arms(rows: TrainingSet) -> list[Arm]:
+    """Step 2, in the order of the candidates."""
+    found = []
+    chosen = np.array(rows.chosen)
+    for candidate in rows.candidates[0]:
+        got = chosen == candidate.content_id
+        means = {name: float(values[got].mean()) if got.any() else 0.0 for name, values in rows.metrics.items()}
+        found.append(Arm(candidate.content_id, int(got.sum()), means))
+    return found
+
+
+def chosen_arm(rows: TrainingSet) -> Ints:
+    """Index of the arm each row got, shape (n,)."""
+    place = {candidate.content_id: index for index, candidate in enumerate(rows.candidates[0])}
+    return np.array([place[content_id] for content_id in rows.chosen], dtype=np.int64)
+
+
+def cross_fit(
+    rows: TrainingSet, metric: str, definition: LoopDefinition, on_step: OnStep = lambda *_: None
+) -> CrossFitted:
+    """Steps 3 and 4 for one metric.
+
+    Raises :class:`BadInput` when a fold has nothing to learn from.
+    """
+    reward = rows.metrics[metric]
+    contents = rows.candidate_contents(0)
+    chosen = chosen_arm(rows)
+    folds = deal(codes_of(clusters_of(rows)), FOLDS, definition.model.seed)
+    q = np.empty((len(rows), len(contents)))
+    target, reference = np.zeros_like(q), np.zeros_like(q)
+    measured = replace(rows, reward=reward)
+    for fold in range(FOLDS):
+        inside = np.flatnonzero(folds == fold)
+        model = fit(measured.subset(rows=folds != fold, history=_none(rows)), definition.model)
+        q[inside] = model.grid([rows.contexts[row] for row in inside], contents)
+        target[inside, np.argmax(q[inside], axis=1)] = 1.0
+        reference[inside, _best(chosen[folds != fold], reward[folds != fold], len(contents))] = 1.0
+        on_step(fold + 1, FOLDS)
+    return CrossFitted(target, reference, q)
+
+
+def report(rows: TrainingSet, metric: str, fitted: CrossFitted, definition: LoopDefinition) -> MetricReport:
+    """Steps 5 and 6 for one metric."""
+    logged = Logged(
+        propensity=rows.propensity,
+        reward=rows.metrics[metric],
+        chosen=chosen_arm(rows),
+        target=fitted.target,
+        q=fitted.q,
+        clusters=clusters_of(rows),
+        reference=fitted.reference,
+        behaviour=_behaviour(rows),
+    )
+    values, refused = [], {}
+    for name, estimator in (("IPS", ips), ("SNIPS", snips), ("DM", dm), ("DR", dr)):
+        try:
+            values.append(estimator(logged))
+        except EstimateRefused as error:
+            refused[name] = str(error)
+    verdict = judge(logged, definition.gate, "change")
+    reference = _reference_name(rows, fitted)
+    return MetricReport(metric, reference, tuple(values), refused, verdict, _sentence(metric, reference, verdict))
+
+
+def _after(on_step: OnStep, before: int, total: int) -> OnStep:
+    return lambda done, _: on_step(before + done, total)
+
+
+def _sentence(metric: str, reference: str, verdict: Verdict) -> str:
+    """The gate's verdict, for people."""
+    if verdict.estimate is None:
+        return f"{metric}: {verdict.sentence}"
+    low, high = 1000 * verdict.estimate.low, 1000 * verdict.estimate.high
+    between = (
+        f"the learned policy makes between {low:+,.3g} and {high:+,.3g} {metric} per 1,000 decisions "
+        f"({verdict.estimate.level:.1%} interval)"
+    ).replace("-", "\N{MINUS SIGN}")
+    if verdict.state == "passed":
+        return f"Passed: against {reference} for everybody, {between}."
+    worse = "is clearly worse than" if high < 0 else "does not beat"
+    return f"Not promoted: choosing by customer {worse} {reference} for everybody: {between}."
+
+
+def _reference_name(rows: TrainingSet, fitted: CrossFitted) -> str:
+    shares = fitted.reference.mean(axis=0)
+    return " or ".join(
+        candidate.content_id for candidate, share in zip(rows.candidates[0], shares, strict=True) if share > 0
+    )
+
+
+def _behaviour(rows: TrainingSet) -> Floats | None:
+    """The stored probabilities of all candidates, shape (n, k); None where only the shown one's is known."""
+    stored = [[candidate.behaviour_p for candidate in candidates] for candidates in rows.candidates]
+    table = np.array(stored, dtype=np.float64)
+    return None if np.isnan(table).any() else table
+
+
+def _best(chosen: Ints, reward: Floats, arms: int) -> int:
+    shown = np.bincount(chosen, minlength=arms)
+    sums = np.bincount(chosen, reward, minlength=arms)
+    return int(np.argmax(np.where(shown > 0, sums / np.maximum(shown, 1), -np.inf)))
+
+
+def _arms(training: TrainingSet, row: int) -> tuple[str, ...]:
+    campaign = training.contents[training.content[row]].campaign_id
+    return (campaign, *(candidate.content_id for candidate in training.candidates[row]))
+
+
+def _none(training: TrainingSet) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(training.history), dtype=np.bool_)
