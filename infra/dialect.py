@@ -81,7 +81,7 @@ def part(value: ColumnElement[Any], key: str | int, kind: TypeEngine[Any] | None
     return found if kind is None else cast(found, kind)
 
 
-def listed(name: str, **columns: TypeEngine[Any]) -> CTE:
+def listed(name: str, /, **columns: TypeEngine[Any]) -> CTE:
     """A table of these ``columns`` out of the parameter ``name``, which :func:`as_list` makes."""
     each = elements(bindparam(name, type_=Text()), f"{name}_json")
     parts = [part(each.c.value, place, kind).label(label) for place, (label, kind) in enumerate(columns.items())]

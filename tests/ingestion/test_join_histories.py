@@ -261,6 +261,18 @@ def test_a_change_reaches_the_other_report_of_a_refund(any_engine: Engine, secre
     assert {key[0] for key in outcomes(any_engine) if key[2] == "returned"} == {"e"}
 
 
+def test_a_refund_reaches_the_report_that_counts(database: Engine, secrets: Secrets) -> None:
+    """The report that names its decision leads, but lies outside its window: the refund goes with it, and still takes
+    back from the other report, whose decision has the order."""
+    named = msgspec.structs.replace(purchase("named", 210, 30, decision_id="old"), fact_key="p")
+    live(database, secrets, [decision("old", 0, unit=None), decision("d", 200), purchase("p", 210, 30), named])
+    assert outcomes(database)["d", "a", "revenue"] == 30
+
+    live(database, secrets, [refund("r", 220, 10, "p")])
+    assert outcomes(database)["d", "a", "revenue"] == 20
+    assert methods(database)["r"] == ("reversal", "old")
+
+
 def test_another_currency_is_kept_and_not_used(database: Engine, secrets: Secrets) -> None:
     """A value in another currency than the metric's never enters a sum, but an order is an order."""
     dollars = msgspec.structs.replace(purchase("p", 10, 30), currency="USD")

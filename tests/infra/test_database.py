@@ -1,0 +1,125 @@
+"""The database: the same rules on SQLite and PostgreSQL."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select
+
+from infra.database import add_up, canonical_json, insert_new, insert_once, open_database, reading, upsert, writing
+from infra.errors import Misconfigured, Unavailable
+from infra.tables import content_stats, loop_switches
+
+
+def switch(loop_id: str, reason: str) -> dict[str, object]:
+    return {"loop_id": loop_id, "killed": True, "reason": reason, "changed_at": 0}
+
+
+def switches(engine: Engine) -> dict[str, str]:
+    with reading(engine) as connection:
+        return {row.loop_id: row.reason for row in connection.execute(select(loop_switches))}
+
+
+def test_the_first_row_under_a_key_stays(any_engine: Engine) -> None:
+    """``insert_once`` leaves what is stored."""
+    with writing(any_engine) as connection:
+        insert_once(connection, loop_switches, [switch("a", "first")])
+        insert_once(connection, loop_switches, [switch("a", "second"), switch("b", "first")])
+        insert_once(connection, loop_switches, [])
+
+    assert switches(any_engine) == {"a": "first", "b": "first"}
+
+
+def test_insert_new_tells_which_keys_were_new(any_engine: Engine) -> None:
+    """Whatever the number of rows, and none is told twice."""
+    with writing(any_engine) as connection:
+        assert insert_new(connection, loop_switches, [switch("7", "first")]) == {("7",)}
+        told = insert_new(connection, loop_switches, [switch(str(number), "second") for number in range(3_000)])
+        assert insert_new(connection, loop_switches, []) == set()
+
+    assert told == {(str(number),) for number in range(3_000) if number != 7}
+    assert switches(any_engine)["7"] == "first"
+
+
+@pytest.mark.postgres
+def test_of_two_writers_at_once_one_is_told_new(postgres: Engine) -> None:
+    """Writers of the same keys at the same moment share them out; every key is new to exactly one."""
+
+    def write(_: int) -> set[tuple[object, ...]]:
+        with writing(postgres) as connection:
+            return insert_new(connection, loop_switches, [switch(f"{key:03}", "") for key in range(200)])
+
+    with ThreadPoolExecutor(4) as writers:
+        told = [key for keys in writers.map(write, range(4)) for key in keys]
+
+    assert sorted(told) == [(f"{key:03}",) for key in range(200)]
+
+
+def test_upsert_replaces_what_is_not_key(any_engine: Engine) -> None:
+    """The newest row holds."""
+    with writing(any_engine) as connection:
+        upsert(connection, loop_switches, [switch("a", "first")])
+        upsert(connection, loop_switches, [switch("a", "second"), switch("b", "first")])
+        upsert(connection, loop_switches, [])
+
+    assert switches(any_engine) == {"a": "second", "b": "first"}
+
+
+def test_add_up_adds_to_what_is_stored(any_engine: Engine) -> None:
+    """Every column that is not key is added, negative amounts too."""
+    key = {"campaign_id": "c", "content_id": "a", "metric": "m", "model_version": "", "bucket": 1}
+    with writing(any_engine) as connection:
+        for exposures, total in ((2, 5_000_000_000), (1, -7)):
+            sums = {"exposures": exposures, "successes": 1, "sum": total, "sum_squares": 0, "expected": 3}
+            add_up(connection, content_stats, [key | sums])
+        add_up(connection, content_stats, [])
+        stored = connection.execute(select(content_stats)).one()
+
+    assert tuple(stored) == ("c", "a", "m", "", 1, 3, 2, 4_999_999_993, 0, 6)
+
+
+def test_a_failed_transaction_leaves_nothing(any_engine: Engine) -> None:
+    """What was written before an error is gone."""
+    with pytest.raises(ZeroDivisionError):
+        insert_and_fail(any_engine)
+
+    assert switches(any_engine) == {}
+
+
+def insert_and_fail(engine: Engine) -> None:
+    with writing(engine) as connection:
+        insert_once(connection, loop_switches, [switch("a", "first")])
+        raise ZeroDivisionError
+
+
+def test_sqlite_is_durable_and_checks_references(engine: Engine) -> None:
+    """WAL, synchronous=FULL and foreign keys are on in every connection."""
+    with reading(engine) as connection:
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]
+
+
+def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
+    """The error is retriable and shows no password."""
+    engine = open_database("postgresql://ann:pass@127.0.0.1:1/nowhere")
+
+    with pytest.raises(Unavailable) as raised, reading(engine):
+        pass
+    assert raised.value.retriable
+    assert "pass@" not in str(raised.value)
+
+
+def test_another_kind_of_database_is_refused() -> None:
+    """The message names the setting."""
+    with pytest.raises(Misconfigured, match="REWARDLOOP_DATABASE_URL: 'mysql'"):
+        open_database("mysql://localhost/x")
+
+
+def test_json_is_canonical() -> None:
+    """Keys are sorted, also inside, and nothing is added: equal values have equal bytes."""
+    assert (
+        canonical_json({"b": [1, {"d": None, "c": "é"}], "a": 0.5}) == '{"a":0.5,"b":[1,{"c":"é","d":null}]}'.encode()
+    )

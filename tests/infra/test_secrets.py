@@ -1,0 +1,85 @@
+"""Secrets: one private file, key rings that rotate."""
+
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from infra.errors import Misconfigured
+from infra.secrets import Secrets, load_secrets
+from infra.settings import Settings
+
+
+def test_the_embedded_mode_makes_secrets_once_for_its_owner_only(settings: Settings) -> None:
+    """The file is readable by its owner alone, and the next start reads the same secrets."""
+    first, second = load_secrets(settings), load_secrets(settings)
+
+    assert stat.S_IMODE(settings.secrets_path.stat().st_mode) == 0o600
+    assert first == second
+    assert len(first.master) == 32
+
+
+def test_of_processes_that_start_together_all_get_the_same_secrets(settings: Settings) -> None:
+    """Whoever links its file first wins; nobody is left with secrets that were not kept."""
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load_secrets(settings), range(16)))
+
+    assert all(secrets == found[0] for secrets in found)
+    assert [path.name for path in settings.home.iterdir()] == ["secrets.json"]
+
+
+def test_a_server_must_be_given_its_secrets(tmp_path: Path) -> None:
+    """Secrets made up by a server would be others on the next one."""
+    with pytest.raises(Misconfigured, match="REWARDLOOP_SECRETS_FILE"):
+        load_secrets(Settings(home=tmp_path, mode="server"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"master": "zz", "units": {}, "tokens": {}}', '{"master": "00", "units": {"1": "00"}}']
+)
+def test_a_damaged_file_is_refused(settings: Settings, text: str) -> None:
+    """Anything but a whole secrets file stops the start, without showing what is in it."""
+    settings.secrets_path.write_text(text)
+
+    with pytest.raises(Misconfigured, match="is not a secrets file"):
+        load_secrets(settings)
+
+
+def test_secrets_are_never_shown(secrets: Secrets) -> None:
+    """No key appears in the text of the object."""
+    assert repr(secrets) == "Secrets()"
+
+
+def test_units_are_hashed_with_the_newest_secret_and_known_by_the_one_before(settings: Settings) -> None:
+    """After a rotation a unit has a new hash, and the one before for events of the overlap."""
+    before = load_secrets(settings)
+    stored = json.loads(settings.secrets_path.read_text())
+    stored["units"]["2"] = "22" * 32
+    settings.secrets_path.write_text(json.dumps(stored))
+    after = load_secrets(settings)
+
+    assert before.unit_before("ann") is None
+    assert after.unit_before("ann") == before.unit("ann")
+    assert after.unit("ann").startswith("u2:")
+    assert after.unit("ann")[3:] != before.unit("ann")[3:]
+    assert after.holdout("emails") == before.holdout("emails")
+
+
+def test_hashes_of_units_are_frozen(secrets: Secrets) -> None:
+    """The hash of a customer is part of the record: it never changes for the same secret."""
+    assert secrets.unit("ann@example.org") == "u1:bce7256d3c22c3f11b6204e7dd33d1f1"
+
+
+def test_derived_secrets_differ_by_purpose_and_loop(secrets: Secrets) -> None:
+    """Loops, holdouts and quarantine share no key."""
+    keys = [
+        secrets.loop("emails"),
+        secrets.loop("banners"),
+        secrets.holdout("emails"),
+        secrets.holdout("banners"),
+        secrets.quarantine(),
+        secrets.master,
+    ]
+    assert len(set(keys)) == 6
