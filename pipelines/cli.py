@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from infra.errors import RewardloopError
-from pipelines.commands import flows, importing, learning, operating
+from pipelines.commands import flows, importing, learning, operating, serving
 from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
 
 app = typer.Typer(
