@@ -1,0 +1,216 @@
+"""The training set: mature decisions with what came of them, the same at every rebuild."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from infra.clock import DAY, HOUR
+from infra.database import reading, writing
+from infra.secrets import Secrets
+from ingestion.events import (
+    Batch,
+    Campaign,
+    Candidate,
+    Content,
+    Decision,
+    Event,
+    HistoricalResult,
+    Placement,
+)
+from ingestion.loops import put_loop
+from ingestion.store import apply
+from reward_models.dataset import TrainingSet, load_training_set
+from tests.reward_models.training import definition
+
+LOOP = definition(reward={"click": 1.0, "revenue": 0.1})
+LATE = 100 * DAY
+COPY = Batch(
+    campaigns=(Campaign(campaign_id="spring", loop_id="emails"),),
+    contents=tuple(
+        Content(content_id=name, campaign_id="spring", slots={"subject": name.upper()}) for name in ("a", "b")
+    ),
+)
+
+
+def decision(
+    name: str, at: int = DAY, chosen: str = "a", placements: tuple[Placement, ...] = (), **changes: Any
+) -> Decision:
+    """A treatment decision between a and b; ``placements`` instead of ``chosen`` for a slate."""
+    fields: dict[str, Any] = {
+        "decision_id": name,
+        "request_digest": name,
+        "loop_id": "emails",
+        "loop_version": 1,
+        "campaign_id": "spring",
+        "unit": f"unit-{name}",
+        "context": {"age": 30},
+        "group": "treatment",
+        "learning_mode": "online",
+        "candidates": tuple(Candidate(content_id=c, policy_p=0.6, behaviour_p=0.5) for c in ("a", "b")),
+        "chosen": placements or (Placement(position=1, content_id=chosen, propensity=0.5),),
+        "policy_version": "uniform",
+        "sampler": "s",
+        "floor": 0.0,
+        "constraints": {"slots": 1},
+        "seed": "0",
+        "decided_at": at,
+    }
+    return Decision(**{**fields, **changes})
+
+
+def event(name: str, decided: str, at: int, type_: str = "click", **changes: Any) -> Event:
+    """An event that names its decision."""
+    return Event(
+        source="http",
+        event_id=name,
+        type=type_,
+        occurred_at=at,
+        received_at=at,
+        decision_id=decided,
+        link="decision_id",
+        **changes,
+    )
+
+
+def load(engine: Engine, secrets: Secrets, *batches: Batch, **changes: Any) -> TrainingSet:
+    """Apply the copy and then the batches; the training set of the last."""
+    with writing(engine) as connection:
+        put_loop(connection, LOOP, 1)
+    for batch in (COPY, *batches):
+        as_of = apply(engine, batch, secrets, DAY).batch_no
+    with reading(engine) as connection:
+        return load_training_set(connection, LOOP, 1, **{"as_of": as_of, "now": LATE, **changes})
+
+
+def test_decisions_come_with_their_outcomes(any_engine: Engine, secrets: Secrets) -> None:
+    """A click and a purchase of 20 on one decision, nothing on the other: values, reward, and a zero."""
+    found = load(
+        any_engine,
+        secrets,
+        Batch(
+            decisions=(decision("d1"), decision("d2", chosen="b")),
+            events=(
+                event("e1", "d1", DAY + HOUR),
+                event("e2", "d1", DAY + HOUR, "purchase", value_micros=20_000_000, currency="EUR"),
+            ),
+        ),
+    )
+
+    assert (found.decision_id, found.chosen, found.campaign_id) == (("d1", "d2"), ["a", "b"], ["spring"] * 2)
+    assert {name: values.tolist() for name, values in found.metrics.items()} == {
+        "click": [1.0, 0.0],
+        "revenue": [20.0, 0.0],
+    }
+    assert found.reward.tolist() == [3.0, 0.0]
+    assert (found.contexts[0], found.unit[0], found.propensity.tolist()) == ({"age": 30}, "unit-d1", [0.5, 0.5])
+    assert [content.slots["subject"] for content in found.candidate_contents(0)] == ["A", "B"]
+
+
+def test_immature_decisions_are_left_out(engine: Engine, secrets: Secrets) -> None:
+    """One microsecond before maturity a decision is counted as immature, with its click; at maturity it is a row."""
+    batch = Batch(decisions=(decision("d1"),), events=(event("e1", "d1", DAY + HOUR),))
+
+    before = load(engine, secrets, batch, now=DAY + LOOP.maturity - 1)
+    at = load(engine, secrets, batch, now=DAY + LOOP.maturity)
+
+    assert (len(before), before.immature, len(at), at.immature) == (0, 1, 1, 0)
+
+
+def test_a_deferred_decision_counts_from_its_activation(engine: Engine, secrets: Secrets) -> None:
+    """Without activation it never matures; with one it matures that much later."""
+    batch = Batch(
+        decisions=(decision("never", deferred=True), decision("later", deferred=True)),
+        events=(event("e1", "later", 3 * DAY, "activation"),),
+    )
+
+    early = load(engine, secrets, batch, now=3 * DAY + LOOP.maturity - 1)
+    late = load(engine, secrets, batch, now=3 * DAY + LOOP.maturity)
+
+    assert (early.decision_id, early.immature) == ((), 2)
+    assert (late.decision_id, late.immature) == (("later",), 1)
+
+
+def test_a_set_is_rebuilt_to_the_digit(any_engine: Engine, secrets: Secrets) -> None:
+    """Later batches (a click on an old decision, a new decision) change the set of now, not that of the batch before."""
+    first = load(any_engine, secrets, Batch(decisions=(decision("d1"),)))
+    second = load(any_engine, secrets, Batch(decisions=(decision("d2"),), events=(event("e1", "d1", DAY + HOUR),)))
+    with reading(any_engine) as connection:
+        again = load_training_set(connection, LOOP, 1, as_of=first.as_of, now=LATE)
+
+    assert again.digest == first.digest
+    assert second.digest != first.digest
+    assert (first.reward.tolist(), second.reward.tolist()) == ([0.0], [1.0, 0.0])
+
+
+def test_bounds_are_on_the_time_of_decision(engine: Engine, secrets: Secrets) -> None:
+    """since ≤ decided_at < before."""
+    batch = Batch(decisions=tuple(decision(f"d{day}", day * DAY) for day in range(1, 5)))
+
+    found = load(engine, secrets, batch, since=2 * DAY, before=4 * DAY)
+
+    assert found.decision_id == ("d2", "d3")
+
+
+def test_a_slate_is_a_row_per_shown_content(engine: Engine, secrets: Secrets) -> None:
+    """Two slots of three placements: two rows, the click on the content it names; unknown propensities are nan."""
+    chosen = (
+        Placement(position=1, content_id="a"),
+        Placement(position=2, content_id="b"),
+        Placement(position=3, content_id="a"),
+    )
+    found = load(
+        engine,
+        secrets,
+        Batch(
+            decisions=(decision("d1", placements=chosen, constraints={"slots": 2}),),
+            events=(event("e1", "d1", DAY + HOUR, content_id="b"),),
+        ),
+    )
+
+    assert (found.chosen, found.position.tolist(), found.reward.tolist()) == (["a", "b"], [1, 2], [0.0, 1.0])
+    assert np.isnan(found.propensity).all()
+
+
+def test_no_send_is_a_content_of_the_campaign(engine: Engine, secrets: Secrets) -> None:
+    """The reserved content has no row of its own; the set gives it one, without text."""
+    candidates = (Candidate(content_id="a"), Candidate(content_id="no_send"))
+
+    found = load(engine, secrets, Batch(decisions=(decision("d1", chosen="no_send", candidates=candidates),)))
+
+    content = found.contents[found.content[0]]
+    assert (content.content_id, content.campaign_id, content.slots) == ("no_send", "spring", {})
+
+
+def test_past_results_come_along(engine: Engine, secrets: Secrets) -> None:
+    """Sums become means per exposure; counts tell their variance, money does not; rows never shown are left out."""
+    results = tuple(
+        HistoricalResult(
+            import_id="i",
+            row=row,
+            loop_id="emails",
+            campaign_id="spring",
+            content_id=content,
+            exposures=exposures,
+            metrics={"click": 10_000_000, "revenue": 50_000_000},
+            trusted=content == "a",
+        )
+        for row, (content, exposures) in enumerate([("a", 100), ("b", 200), ("a", 0)])
+    )
+
+    past = load(engine, secrets, Batch(results=results)).history
+
+    assert past.reward.tolist() == pytest.approx([0.15, 0.075])
+    assert (past.exposures.tolist(), past.trusted.tolist()) == ([100.0, 200.0], [True, False])
+    assert np.isnan(past.noise).all()
+
+
+def test_a_subset_is_those_rows(engine: Engine, secrets: Secrets) -> None:
+    """Every list and array of the part is that of the whole at the rows kept."""
+    whole = load(engine, secrets, Batch(decisions=tuple(decision(f"d{n}", n * DAY) for n in range(1, 6))))
+
+    part = whole.subset(np.array([False, True, False, True, False]))
+
+    assert (part.decision_id, part.decided_at.tolist(), len(part.reward)) == (("d2", "d4"), [2 * DAY, 4 * DAY], 2)
+    assert part.digest == whole.subset(np.array([1, 3])).digest != whole.digest
