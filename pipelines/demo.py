@@ -170,9 +170,9 @@ class Stage:
             bar = progress.add_task("messages chosen", total=self._plan.customers * self._plan.waves)
             for wave in range(1, self._plan.waves + 1):
                 self._wave(shop, wave, began, lambda sent: progress.advance(bar, sent))
-                if wave == self._plan.retrain_after[0]:
-                    self._await(supervisor, self._prefect)
                 if wave in self._plan.retrain_after:
+                    if not self._retrained:
+                        self._await(supervisor, self._prefect)
                     self._retrain(shop)
         ended = self._clock()
         self._mature(shop)

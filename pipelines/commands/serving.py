@@ -7,7 +7,6 @@ import typer
 from infra.logs import configure_logs
 from infra.settings import Settings, load_settings
 from pipelines.commands.workspace import open_workspace, out
-from pipelines.demo import FULL, SHORT, demo_settings, print_report, run_demo
 from pipelines.supervisor import (
     Service,
     Supervisor,
@@ -57,15 +56,15 @@ def services_of(settings: Settings) -> list[Service]:
 
 
 def demo(
-    short: Annotated[
-        bool, typer.Option("--short", hidden=True, help="Few customers: shows the path, proves nothing.")
-    ] = False,
+    short: Annotated[bool, typer.Option("--short", hidden=True, help="Few customers: shows the path only.")] = False,
 ) -> None:
     """Run the whole loop on simulated customers: choose, learn, retrain, promote, measure. About three minutes.
 
     Example: rewardloop demo
     """
-    console = out()
+    from pipelines.demo import FULL, SHORT, demo_settings, print_report, run_demo  # a second that other commands save
+
     configure_logs("error")
+    console = out()
     report = run_demo(demo_settings(), SHORT if short else FULL, console)
     print_report(report, load_settings(), console)
