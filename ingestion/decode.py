@@ -7,10 +7,10 @@ bad data is data, and goes to quarantine.
 import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import Field, ValidationError, WithJsonSchema
 
 from infra.clock import DAY, HOUR, MICROS, format_time, parse_time
 from infra.errors import BadInput
@@ -41,7 +41,7 @@ class NativeEvent(Body):
     unit: Person | None = Field(None, description="The customer, in clear; stored as a keyed hash.")
     content_id: str | None = Field(None, pattern=_LONG_ID, description="The content of a slate it is about.")
     position: int | None = Field(None, ge=1, le=500, description="The position of a slate it is about; 1 is first.")
-    value: StrictFloat | StrictInt | StrictStr | None = Field(
+    value: Annotated[Any, WithJsonSchema({"type": ["number", "string", "null"]})] = Field(
         None, description="Amount or number, in whole units: 49.90."
     )
     currency: Currency | None = Field(None, description="ISO 4217, for money.")
@@ -83,7 +83,7 @@ def decode_event(raw: bytes | dict[str, Any], edge: Edge, position: str = "") ->
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         reason = "The event is not readable JSON; send one JSON object per event"
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         reason = (
             f"Field {sentence(first)}"
             if first["loc"]
@@ -164,13 +164,13 @@ def _occurred_at(native: NativeEvent, edge: Edge) -> int:
     return moment
 
 
-def value_micros(value: float | int | str | None) -> int | None:
+def value_micros(value: Any) -> int | None:
     """A number in whole units to integer millionths, without a detour over binary fractions."""
     if value is None:
         return None
     text = str(value)
     try:
-        if not re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", text):
+        if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", text):
             raise InvalidOperation
         amount = Decimal(text)
     except InvalidOperation:

@@ -45,6 +45,8 @@ def sentence(error: Any) -> str:
         return f"{name!r} is missing; add it"
     if error["type"] == "extra_forbidden":
         return f"{name!r} is not a field here; leave it out or correct its name"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name!r} does not have the form {error['ctx']['pattern']}; correct it"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{name!r}: {message[:1].lower()}{message[1:]}"
 
