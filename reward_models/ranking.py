@@ -191,9 +191,10 @@ def _bootstrap(numerator: Floats, denominator: Floats) -> Measured:
     """Σ numerator / Σ denominator over components, with a percentile interval."""
     random = np.random.default_rng(2013)
     size = len(numerator)
-    ratios = np.empty(DRAWS)
+    sums = np.empty((DRAWS, 2))
     for draw in range(DRAWS):
         weights = np.bincount(random.integers(0, size, size), minlength=size)
-        ratios[draw] = (weights @ numerator) / (weights @ denominator)
-    low, high = np.quantile(ratios, (0.025, 0.975))
+        sums[draw] = weights @ numerator, weights @ denominator
+    drawn = sums[sums[:, 1] > 0]
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
     return Measured(float(numerator.sum() / denominator.sum()), float(low), float(high))
