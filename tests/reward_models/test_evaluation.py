@@ -1,0 +1,106 @@
+"""Past decisions are evaluated honestly: plain means, cross-fitted policies, and a gate that finds what is there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from infra.errors import EstimateRefused
+from ingestion.events import Candidate
+from ingestion.loops import LoopDefinition, parse_definition
+from reward_models.dataset import TrainingSet
+from reward_models.evaluation import arms, by_chance, cross_fit, evaluate
+from tests.reward_models.training import targeted
+
+HALF = (
+    Candidate(content_id="a", policy_p=0.5, behaviour_p=0.5),
+    Candidate(content_id="b", policy_p=0.5, behaviour_p=0.5),
+)
+
+
+def definition() -> LoopDefinition:
+    return parse_definition(
+        {
+            "loop": "emails",
+            "metrics": [{"name": "click", "event": "click"}],
+            "reward": {"click": 1},
+            "model": {"rounds": 30, "min_leaf": 20},
+            "gate": {"split": "unit"},
+        }
+    )
+
+
+def randomised(count: int = 4_000, seed: int = 1) -> TrainingSet:
+    """The world of ``targeted``: each of two texts is better for half of the customers. Choosing is worth 10 points."""
+    world = targeted(count, seed)
+    return replace(world, candidates=(HALF,) * count)
+
+
+def one_better(count: int = 4_000, seed: int = 1) -> TrainingSet:
+    """A world in which the first text is better for everybody, 30 % against 20 %."""
+    world = randomised(count, seed)
+    clicked = (np.random.default_rng(seed).random(count) < np.where(world.content == 0, 0.3, 0.2)).astype(float)
+    return replace(world, metrics={"click": clicked}, reward=clicked)
+
+
+def test_arms_are_plain_means() -> None:
+    """An arm's mean is that of the rows that got it, nothing else."""
+    rows = randomised(1_000)
+    found = arms(rows)
+
+    for index, arm in enumerate(found):
+        got = rows.content == index
+        assert (arm.n, arm.means["click"]) == (int(got.sum()), float(rows.reward[got].mean()))
+
+
+def test_targeting_that_works_passes() -> None:
+    """Where choosing by customer is worth it, all four estimates find its value and the gate passes."""
+    found = evaluate(randomised(), definition(), ["click"])
+    (report,) = found.metrics
+
+    assert [value.name for value in report.values] == ["IPS", "SNIPS", "DM", "DR"]
+    assert all(value.low < 0.3 < value.high for value in report.values if value.name != "DM")
+    assert report.verdict.state == "passed"
+    assert report.sentence.startswith("Passed: against ")
+
+
+def test_one_arm_for_everybody_is_not_beaten() -> None:
+    """Where one text is best for everybody, the verdict is that choosing by customer does not beat it."""
+    found = evaluate(one_better(), definition(), ["click"])
+    (report,) = found.metrics
+
+    assert report.reference == "a"
+    assert report.verdict.state == "failed"
+    assert "Not promoted" in report.sentence
+
+
+def test_nothing_is_valued_by_what_it_was_fitted_on() -> None:
+    """The policy of a unit is the same whatever that unit did: its own outcome never reached it."""
+    rows = randomised(1_500)
+    flipped = np.array(rows.reward)
+    flipped[0] = 1.0 - flipped[0]
+    before = cross_fit(rows, "click", definition())
+    after = cross_fit(replace(rows, metrics={"click": flipped}), "click", definition())
+
+    assert before.q[0].tolist() == after.q[0].tolist()
+    assert before.q.tolist() != after.q.tolist()
+
+
+def test_unknown_propensities_are_left_out() -> None:
+    """Rows without a propensity, of other groups or with other candidates are left out and counted."""
+    rows = randomised(1_000)
+    propensity = rows.propensity.copy()
+    propensity[:100] = np.nan
+    group = ("holdout",) * 200 + rows.group[200:]
+    candidates = (*rows.candidates[:-50], *((HALF[0],),) * 50)
+    found = by_chance(replace(rows, propensity=propensity, group=group, candidates=candidates))
+
+    assert len(found) == 750
+
+
+def test_nothing_by_chance_is_refused() -> None:
+    """Without any known propensity nothing can be valued."""
+    rows = randomised(100)
+
+    with pytest.raises(EstimateRefused, match="known propensity"):
+        evaluate(replace(rows, propensity=np.full(100, np.nan)), definition(), ["click"])
