@@ -1,6 +1,7 @@
 """Serving a model: promotion, verified loading, the last good one, fallback, scores, replay of both stages."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from reward_models import registry
 from reward_models.boosted import RewardModel
 from reward_models.serving import snapshot
+from reward_models.verification import Verifier
 from tests.pipelines.api import click, define, ok, rank, refused, running, send, trace
 from tests.reward_models.serving.models import registered, trained
 
@@ -19,6 +21,18 @@ from tests.reward_models.serving.models import registered, trained
 def model() -> RewardModel:
     """One small model for the whole file."""
     return trained()
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    """One sacrificial process for the file: starting one takes seconds."""
+    with Verifier() as running_one:
+        yield running_one
+
+
+@pytest.fixture(autouse=True)
+def _verified_by(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load_verified", partial(registry.load_verified, verifier=verifier))
 
 
 @pytest.fixture
