@@ -25,7 +25,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from infra.errors import BadInput, EstimateRefused
 
@@ -85,7 +85,7 @@ class Logged:
         """Number of each row's unit, 0 to units − 1."""
         return np.unique(np.asarray(self.clusters), return_inverse=True)[1].reshape(-1)
 
-    @property
+    @cached_property
     def units(self) -> int:
         return int(self.codes.max()) + 1 if len(self) else 0
 
@@ -191,7 +191,7 @@ def _doubly_robust(
 def _estimate(
     name: str, logged: Logged, value: float, variance: float, ess: float, level: float, note: str
 ) -> Estimate:
-    reach = float(stats.t.ppf(0.5 + level / 2.0, logged.units - 1)) * float(np.sqrt(variance))
+    reach = float(stdtrit(logged.units - 1, 0.5 + level / 2.0)) * float(np.sqrt(variance))
     return Estimate(name, value, value - reach, value + reach, ess, len(logged), logged.units, note, level)
 
 
@@ -215,7 +215,7 @@ def _weights(logged: Logged, clip: float | None) -> tuple[FloatArray, FloatArray
 def _weight_of(logged: Logged, policy: FloatArray, clip: float | None) -> tuple[FloatArray, FloatArray]:
     """Weights of what was shown, (n,), and of every candidate, (n, k); the latter zeros without behaviour."""
     ceiling = np.inf if clip is None else clip
-    table = np.zeros_like(policy)
+    table = np.zeros(policy.shape)
     if logged.behaviour is not None:
         np.divide(policy, logged.behaviour, out=table, where=logged.behaviour > 0.0)
     return np.minimum(logged.shown(policy) / logged.propensity, ceiling), np.minimum(table, ceiling)
