@@ -91,8 +91,9 @@ def _join_all() -> Insert:
 
 def _totals(connection: Connection, definition: LoopDefinition) -> statistics.Totals:
     totals: statistics.Totals = {}
+    metrics = statistics.measured(definition)
     for decision, values in _started(connection, definition):
-        statistics.move(totals, statistics.contribution(decision, definition, values), 1)
+        statistics.move(totals, statistics.contribution(decision, metrics, values), 1)
     return totals
 
 

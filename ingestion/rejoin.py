@@ -180,8 +180,8 @@ class _Belonging:
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> "_Belonging":
-        found = list(rows)
-        return cls(frozenset((row.source, row.event_id) for row in found), frozenset(row.decision_id for row in found))
+        found = list(map(tuple, rows))
+        return cls(frozenset(row[:2] for row in found), frozenset(row[2] for row in found))
 
 
 _RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
@@ -212,7 +212,11 @@ def _attribute_reversals() -> ReturningInsert[Any]:
 
 
 _OUTCOME_KEY = ("decision_id", "content_id", "metric", "metric_version")
-_ByDecision = dict[str, dict[tuple[str, str, str], Any]]
+_Row = tuple[Any, ...]
+"""A row of ``outcomes``; the value is its fifth."""
+_ContentMetric = tuple[Any, ...]
+"""(content, metric, metric version)"""
+_ByDecision = dict[str, dict[_ContentMetric, _Row]]
 
 
 def _refresh(connection: Connection, rules: Rules, batch_no: int, concerned: set[str]) -> None:
@@ -225,8 +229,11 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, concerned: set
     after = _by_decision(_joined(connection, **parameters(rules.values(), ids)))
     _write_difference(connection, before, after)
     totals: statistics.Totals = {}
+    metrics = {loop_id: statistics.measured(definition) for loop_id, definition in rules.items()}
     for decision in _counted(connection, wanted=wanted, batch_no=batch_no):
-        _count(totals, rules, decision, before.get(decision.decision_id, {}), after.get(decision.decision_id, {}))
+        if decision.loop_id in metrics:
+            id_, measured = decision.decision_id, metrics[decision.loop_id]
+            _count(totals, measured, decision, before.get(id_, {}), after.get(id_, {}))
     statistics.add_to_stats(connection, totals)
 
 
@@ -247,18 +254,19 @@ def _wanted() -> CTE:
 
 def _by_decision(rows: Iterable[Any]) -> _ByDecision:
     found: _ByDecision = {}
-    for row in rows:
-        found.setdefault(row.decision_id, {})[row.content_id, row.metric, row.metric_version] = row
+    for row in map(tuple, rows):
+        found.setdefault(row[0], {})[row[1:4]] = row
     return found
 
 
 def _write_difference(connection: Connection, before: _ByDecision, after: _ByDecision) -> None:
-    old = {(id_, *key): tuple(row) for id_, rows in before.items() for key, row in rows.items()}
-    new = {(id_, *key): row for id_, rows in after.items() for key, row in rows.items()}
+    old = {row[:4]: row for rows in before.values() for row in rows.values()}
+    new = {row[:4]: row for rows in after.values() for row in rows.values()}
     gone = sorted(set(old) - set(new))
     if gone:
         _drop_outcomes(connection, gone=as_list(gone))
-    changed = [dict(new[key]._mapping) for key in sorted(new) if old.get(key) != tuple(new[key])]
+    names = [column.name for column in outcomes.columns]
+    changed = [dict(zip(names, new[key], strict=True)) for key in sorted(new) if old.get(key) != new[key]]
     upsert(connection, outcomes, changed)
 
 
@@ -287,15 +295,16 @@ def _counted() -> Select[Any]:
     )
 
 
-def _count(totals: statistics.Totals, rules: Rules, decision: Any, before: Any, after: Any) -> None:
-    definition = rules.get(decision.loop_id)
-    if definition is None or (decision.before and decision.after and before == after):
+def _count(
+    totals: statistics.Totals, metrics: Sequence[tuple[str, str]], decision: Any, before: Any, after: Any
+) -> None:
+    if decision.before and decision.after and before == after:
         return
     if decision.before:
-        statistics.move(totals, statistics.contribution(decision, definition, _values(before)), -1)
+        statistics.move(totals, statistics.contribution(decision, metrics, _values(before)), -1)
     if decision.after:
-        statistics.move(totals, statistics.contribution(decision, definition, _values(after)), 1)
+        statistics.move(totals, statistics.contribution(decision, metrics, _values(after)), 1)
 
 
-def _values(rows: Mapping[tuple[str, str, str], Any]) -> statistics.Values:
-    return {key: row.value for key, row in rows.items()}
+def _values(rows: Mapping[_ContentMetric, _Row]) -> statistics.Values:
+    return {key: row[4] for key, row in rows.items()}

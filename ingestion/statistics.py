@@ -4,7 +4,7 @@ A decision that has started adds, for every content it showed and every metric o
 outcome: so the sums are always those of the outcomes as they stand, never a tally of changes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,21 +26,11 @@ class StatsKey(NamedTuple):
     bucket: int
 
 
-class Sums(NamedTuple):
-    """The columns of ``content_stats``; ``sum_squares`` in units of 1e-8, values cut to 1e-4."""
+COLUMNS = ("exposures", "successes", "sum", "sum_squares", "expected")
+"""What is summed; ``sum_squares`` in units of 1e-8, values cut to 1e-4."""
 
-    exposures: int
-    successes: int
-    sum: int
-    sum_squares: int
-    expected: int
-
-    def moved(self, other: "Sums", sign: int) -> "Sums":
-        """These sums with ``other`` added (1) or taken away (-1)."""
-        return Sums(*(mine + sign * its for mine, its in zip(self, other, strict=True)))
-
-
-NOTHING = Sums(0, 0, 0, 0, 0)
+Sums = list[int]
+"""In the order of ``COLUMNS``."""
 
 Totals = dict[StatsKey, Sums]
 
@@ -84,39 +74,41 @@ def shown(*more: Any) -> Select[Any]:
     return select(*SHOWN, *more)
 
 
-def contribution(decision: Any, definition: LoopDefinition, values: Values) -> Iterator[tuple[StatsKey, Sums]]:
+def measured(definition: LoopDefinition) -> list[tuple[str, str]]:
+    """Names and versions of a loop's metrics."""
+    return [(metric.name, metric.version) for metric in definition.metrics]
+
+
+def contribution(decision: Any, metrics: Sequence[tuple[str, str]], values: Values) -> Iterator[tuple[StatsKey, Sums]]:
     """What one started decision adds. Contents beyond the slots were not shown and add nothing."""
     placed = _placed.decode(decision.chosen)
     slots = _constraints.decode(decision.constraints).slots or len(placed)
     expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
+    campaign_id, model_version, bucket = decision.campaign_id, decision.model_version or "", decision.decided_at // DAY
     for placement in placed:
         if placement.position > slots:
             continue
-        micros = round((expected.get(placement.content_id) or 0.0) * 1e6)
-        for metric in definition.metrics:
-            value = values.get((placement.content_id, metric.name, metric.version), 0)
-            yield (
-                StatsKey(
-                    decision.campaign_id,
-                    placement.content_id,
-                    metric.name,
-                    decision.model_version or "",
-                    decision.decided_at // DAY,
-                ),
-                Sums(1, int(value > 0), value, (value // 100) ** 2, micros),
-            )
+        content_id = placement.content_id
+        micros = round((expected.get(content_id) or 0.0) * 1e6)
+        for name, version in metrics:
+            value = values.get((content_id, name, version), 0)
+            key = StatsKey(campaign_id, content_id, name, model_version, bucket)
+            yield key, [1, int(value > 0), value, (value // 100) ** 2, micros]
 
 
 def move(totals: Totals, parts: Iterable[tuple[StatsKey, Sums]], sign: int) -> None:
     """Add ``parts`` to ``totals`` (1) or take them away (-1)."""
     for key, sums in parts:
-        totals[key] = totals.get(key, NOTHING).moved(sums, sign)
+        total = totals.setdefault(key, [0] * len(COLUMNS))
+        for place, amount in enumerate(sums):
+            total[place] += sign * amount
 
 
 def add_to_stats(connection: Connection, totals: Totals) -> None:
     """Move the stored sums by ``totals``."""
-    moved = sorted((key, sums) for key, sums in totals.items() if sums != NOTHING)
-    add_up(connection, content_stats, [{**key._asdict(), **sums._asdict()} for key, sums in moved])
+    moved = sorted((key, sums) for key, sums in totals.items() if any(sums))
+    rows = [{**key._asdict(), **dict(zip(COLUMNS, sums, strict=True))} for key, sums in moved]
+    add_up(connection, content_stats, rows)
 
 
 def replace_stats(connection: Connection, loop_id: str, totals: Totals) -> None:

@@ -273,6 +273,14 @@ def test_a_refund_reaches_the_report_that_counts(database: Engine, secrets: Secr
     assert methods(database)["r"] == ("reversal", "old")
 
 
+def test_ties_break_by_source_then_id(database: Engine, secrets: Secrets) -> None:
+    """Of two reports of one order at the same moment the one of the first source by name counts."""
+    bank = msgspec.structs.replace(purchase("z", 10, 31, source="bank"), fact_key="a")
+    live(database, secrets, [decision("d", 0), purchase("a", 10, 30), bank])
+
+    assert outcomes(database)["d", "a", "revenue"] == 31
+
+
 def test_another_currency_is_kept_and_not_used(database: Engine, secrets: Secrets) -> None:
     """A value in another currency than the metric's never enters a sum, but an order is an order."""
     dollars = msgspec.structs.replace(purchase("p", 10, 30), currency="USD")
