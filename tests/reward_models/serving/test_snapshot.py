@@ -1,0 +1,119 @@
+"""The snapshot: what is read again when, and what a reader sees."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, event
+
+from infra import tables
+from infra.database import writing
+from infra.errors import Unavailable
+from infra.secrets import Secrets
+from ingestion import store
+from ingestion.contents import add_contents, put_campaign, set_approval, start_campaign
+from ingestion.events import Batch, Campaign, Content
+from ingestion.loops import parse_definition, put_loop
+from ingestion.switches import set_switch
+from reward_models.serving.decision_log import insert_decisions
+from reward_models.serving.ranker import rank
+from reward_models.serving.snapshot import Snapshots
+from tests.pipelines.api import away
+from tests.reward_models.serving.worlds import SECRETS, request
+
+LOOP = {
+    "loop": "mail",
+    "metrics": [{"name": "click", "event": "click"}],
+    "reward": {"click": 1},
+    "approval": "automatic",
+    "holdout": 0,
+}
+
+
+@pytest.fixture
+def snapshots(any_engine: Engine, tmp_path: Path) -> Iterator[Snapshots]:
+    """A refreshed holder over one loop with a running campaign of two contents."""
+    with writing(any_engine) as connection:
+        put_loop(connection, parse_definition(LOOP), 1)
+        put_campaign(connection, Campaign(campaign_id="june", loop_id="mail"))
+        copy = [Content(content_id=name, campaign_id="june", slots={"subject": name}) for name in ("a", "b")]
+        add_contents(connection, "june", copy, 20_000, 1)
+        start_campaign(connection, "june", None, "ann", 1)
+    holder = Snapshots(any_engine, tmp_path)
+    holder.refresh()
+    return holder
+
+
+def test_nothing_changed_nothing_done(snapshots: Snapshots) -> None:
+    """A refresh without a change keeps the very same snapshot."""
+    assert snapshots.refresh() is snapshots.refresh()
+
+
+def test_only_the_changed_part_is_read(snapshots: Snapshots) -> None:
+    """New statistics leave the copy as it is: contents are not read again with every batch."""
+    before = snapshots.current
+    with writing(snapshots.engine) as connection:
+        insert_decisions(connection, [rank(before, request("d1"), SECRETS, 500)])
+    store.apply(snapshots.engine, Batch(), SECRETS, 2)
+    after = snapshots.refresh()
+
+    assert after.campaigns is before.campaigns
+    assert after.statistics["june"][""]
+    assert (before.stats_version, after.stats_version) == (0, 1)
+
+
+def test_every_change_is_seen(snapshots: Snapshots, secrets: Secrets) -> None:
+    """A new definition, a switch, an approval, a campaign and a content each make a new snapshot."""
+    changes = [
+        lambda c: put_loop(c, parse_definition({**LOOP, "holdout": 0.5}), 2),
+        lambda c: set_switch(c, "mail", True, "", "ann", 2),
+        lambda c: set_switch(c, "mail", False, "", "ann", 2),
+        lambda c: set_approval(c, "a", "retired", "ann", "", 2),
+        lambda c: put_campaign(c, Campaign(campaign_id="july", loop_id="mail")),
+        lambda c: add_contents(c, "june", [Content(content_id="c", campaign_id="june", slots={"s": "c"})], 20_000, 2),
+    ]
+    for change in changes:
+        before = snapshots.current
+        with writing(snapshots.engine) as connection:
+            change(connection)
+
+        assert snapshots.refresh() is not before
+
+    june = snapshots.current.campaigns["june"]
+    assert {name: content.approval for name, content in june.contents.items()} == {
+        "a": "retired",
+        "b": "approved",
+        "c": "approved",
+    }
+    assert snapshots.current.loops["mail"].definition.holdout == 0.5
+
+
+def test_a_reader_keeps_what_it_took(snapshots: Snapshots) -> None:
+    """A snapshot that was taken does not change while the next one is swapped in."""
+    taken = snapshots.current
+    with writing(snapshots.engine) as connection:
+        set_switch(connection, "mail", True, "", "ann", 2)
+    snapshots.refresh()
+
+    assert (taken.loops["mail"].killed, snapshots.current.loops["mail"].killed) == (False, True)
+
+
+def test_without_the_database_the_last_snapshot_stays(snapshots: Snapshots) -> None:
+    """A failed refresh raises, says why, and leaves the snapshot; the next one that works clears the reason."""
+    before = snapshots.current
+    with away(snapshots.engine), pytest.raises(Unavailable):
+        snapshots.refresh()
+
+    assert snapshots.current is before
+    assert "does not answer" in (snapshots.fault or "")
+    snapshots.refresh()
+    assert snapshots.fault is None
+
+
+def test_the_look_is_one_read(snapshots: Snapshots) -> None:
+    """Looking for changes reads no contents, however many there are."""
+    statements: list[str] = []
+    event.listen(snapshots.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    snapshots.refresh()
+
+    assert [text for text in statements if tables.contents.c.slots.name in text] == []
