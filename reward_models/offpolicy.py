@@ -11,9 +11,10 @@ every candidate by a model that has not seen these units:
 
 Intervals are t intervals on sums per unit. Where the target likes what the log rarely shows, the few rows that carry
 all the weight may be missing, and the spread of the scores says nothing about that. The probabilities do: the
-variance is at least σ²·mean Σ_a b(a)·w(a)², σ² being the residual variance over all rows, whatever they showed. Under
-logs of adaptive policies the scores remain martingale differences, and this floor holds the error rates of the gate
-(``tests/reward_models/test_gate.py``), where the spread alone gave ten times as many false promotions.
+variance is at least σ²·mean Σ_a b(a)·w(a)² / n, σ² being the residual variance over all rows, whatever they showed.
+Under logs of adaptive policies the scores remain martingale differences. With this floor eight tries of worthless
+changes on such logs ended in a promotion in 2 of 100 simulated worlds, with the spread alone in 22, and in 57 where
+the challengers followed the policy's own luck (``tests/reward_models/test_gate.py``).
 
 The effective sample size is (Σ w)²/Σ w² over units. Below a floor, or where the target plays what the log cannot
 show, an estimate is refused.
