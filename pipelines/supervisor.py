@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import httpx2
 
@@ -81,13 +81,15 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def wait_until_ready(self, stopped: threading.Event, ready: Callable[[Service, float], None]) -> None:
-        """Wait for every service; ``ready`` is told each one with the seconds it took. Ends early once ``stopped``.
+    def wait_until_ready(
+        self, services: Sequence[Service], stopped: threading.Event, ready: Callable[[Service, float], None]
+    ) -> None:
+        """Wait for these services; ``ready`` is told each one with the seconds it took. Ends early once ``stopped``.
 
         Raises :class:`Unavailable` when a child dies or does not answer in time.
         """
         began = time.monotonic()
-        waiting = list(self.services)
+        waiting = list(services)
         while waiting and not stopped.is_set():
             self.check()
             for service in [service for service in waiting if _answers(service)]:
@@ -113,16 +115,17 @@ class Supervisor:
     def stop(self) -> None:
         """End every child and whatever it has started. Repeating it does nothing."""
         children, self._children = list(self._children.values()), {}
-        for child in children:
-            _signal_group(child, signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE
-        for child in children:
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
+        with _undisturbed():
+            for child in children:
+                _signal_group(child, signal.SIGTERM)
+            deadline = time.monotonic() + _GRACE
+            for child in children:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, deadline - time.monotonic()))
+                _signal_group(child, signal.SIGKILL)
+                child.wait()
+            for child in children:
+                _await_end_of_group(child)
 
     def _start(self) -> None:
         for service in self.services:
@@ -130,7 +133,7 @@ class Supervisor:
         for service in self.services:
             service.log.parent.mkdir(parents=True, exist_ok=True)
             with service.log.open("wb") as log:
-                self._children[service.name] = subprocess.Popen(
+                self._children[service.name] = subprocess.Popen(  # noqa: S603 (commands of this module)
                     service.command,
                     env={**os.environ, **service.environment},
                     stdin=subprocess.DEVNULL,
@@ -144,16 +147,19 @@ class Supervisor:
 def stopping_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set, instead of ending this process. Main thread only."""
     stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handling(lambda _number, _frame: stopped.set()):
         yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM alike raise ``KeyboardInterrupt``, so that everything open is closed. Main thread only."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling(interrupt):
+        yield
 
 
 def free_port() -> int:
@@ -236,6 +242,26 @@ def _require_free(service: Service) -> None:
             ) from None
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """An impatient second Ctrl-C must not leave children behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handling(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
 def _answers(service: Service) -> bool:
     try:
         return httpx2.get(service.origin + service.probe, timeout=2.0, trust_env=False).status_code == httpx2.codes.OK
@@ -243,11 +269,20 @@ def _answers(service: Service) -> bool:
         return False
 
 
-def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals | Literal[0]) -> bool:
+    """Whether there still was somebody to signal; 0 only asks."""
     try:
         os.killpg(child.pid, number)
     except ProcessLookupError:
-        pass
+        return False
+    return True
+
+
+def _await_end_of_group(child: subprocess.Popen[bytes]) -> None:
+    """What was killed dies a moment later; wait for that, but not for what nobody reaps."""
+    deadline = time.monotonic() + 2.0
+    while _signal_group(child, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _ended(code: int) -> str:
