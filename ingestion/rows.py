@@ -242,14 +242,17 @@ class _ResultReader:
     def __call__(self, row: int, cells: Sequence[str]) -> PastResult:
         campaign_id = _id(self.campaign[0], cells[self.campaign[1]])
         content, fingerprint = self._content(campaign_id, cells)
+        exposures = _whole(self.exposures[0], cells[self.exposures[1]])
         result = HistoricalResult(
             import_id=self.mapping.name,
             row=row,
             loop_id=self.mapping.loop.loop,
             campaign_id=campaign_id,
             content_id=content.content_id,
-            exposures=_whole(self.exposures[0], cells[self.exposures[1]]),
-            metrics={metric: self._sum(metric, column, index, cells) for metric, column, index in self.metrics},
+            exposures=exposures,
+            metrics={
+                metric: self._sum(metric, column, cells[index], exposures) for metric, column, index in self.metrics
+            },
             trusted=not (self.untrusted and cells[self.untrusted[0]] == self.untrusted[1]),
         )
         return PastResult(content, fingerprint, result, self.content is not None)
@@ -281,11 +284,10 @@ class _ResultReader:
             return content_id
         return f"{campaign_id[:200]}/{fingerprint[:16]}"
 
-    def _sum(self, metric: str, column: str, index: int, cells: Sequence[str]) -> int:
-        micros = _micros(column, cells[index])
-        shown = _whole(self.exposures[0], cells[self.exposures[1]])
-        if metric in self.any and micros > shown * MICROS:
-            raise Unreadable(f"{column} is {cells[index]!r}, more than the {shown} exposures; check the columns")
+    def _sum(self, metric: str, column: str, cell: str, exposures: int) -> int:
+        micros = _micros(column, cell)
+        if metric in self.any and micros > exposures * MICROS:
+            raise Unreadable(f"{column} is {cell!r}, more than the {exposures} exposures; check the columns")
         return micros
 
 
