@@ -57,7 +57,7 @@ from ingestion.contents import (
     start_campaign,
 )
 from ingestion.decode import Edge, decode_event
-from ingestion.events import ACTIVATION, Batch, Campaign, Event, Rejected
+from ingestion.events import ACTIVATION, Batch, Campaign, Event, Rejected, hash_id
 from ingestion.feedback import add_feedback
 from ingestion.fields import Id
 from ingestion.loops import LoopDefinition, LoopId, load_loop, load_loops, parse_definition
@@ -140,7 +140,7 @@ def activate(decision_id: Id, wired: Wired, body: ActivateBody | None = None) ->
         at = _moment(body.occurred_at, now) if body and body.occurred_at else now
         event = Event(
             source=wired.settings.sources[0],
-            event_id=f"{ACTIVATION}:{decision_id}"[:256],
+            event_id=f"{ACTIVATION}:{hash_id(decision_id)[:32]}",
             type=ACTIVATION,
             occurred_at=at,
             received_at=now,

@@ -7,6 +7,7 @@ The stop goes the other way round; the decision log writes what it has taken.
     create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
 """
 
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -177,4 +178,7 @@ def _describe(app: FastAPI) -> None:
 
 
 if __name__ == "__main__":
-    serve(load_settings())
+    try:
+        serve(load_settings())
+    except RewardloopError as error:
+        sys.exit(str(error))

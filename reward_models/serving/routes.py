@@ -84,7 +84,8 @@ def choose(body: RankBody, wired: Wired) -> RankAnswer:
     began = time.perf_counter()
     decision, durable = _decide(body, wired)
     answered = _answer(decision, durable, body.explain, wired.secrets)
-    telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
+    if not body.dry_run:
+        telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
     telemetry.rank_seconds.labels(decision.learning_mode).observe(time.perf_counter() - began)
     return answered
 
@@ -166,6 +167,8 @@ def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:
             return _same(stored, asked), True
         _prepare(body, wired)
     except Unavailable:
+        if body.campaign not in wired.snapshots.current.campaigns:
+            raise
         away = True
     snapshot, names = _view(body, wired)
     now, limit = wired.clock(), wired.settings.candidate_limit

@@ -207,6 +207,15 @@ class TestDecisions:
 
         assert (answer["durable"], answer["token"], answer["learning_mode"]) == (False, None, "fallback")
 
+    def test_an_unknown_campaign_without_the_database(self, client: TestClient) -> None:
+        """What only the database could know is not denied while it is away: try again."""
+        define(client)
+        serving = client.app.state.serving  # type: ignore[attr-defined]
+        with away(serving.engine, serving.decisions.engine):
+            answer = client.post("/v1/rank", json={"loop": "mail", "campaign": "july"})
+
+        assert "does not answer" in refused(answer, 503)
+
     def test_dry_runs_store_nothing(self, client: TestClient) -> None:
         """A dry run answers what would be chosen, with its drafts, and leaves no trace."""
         define(client)
