@@ -1,6 +1,6 @@
 """Off-policy evaluation: what another policy would have earned, from decisions whose probabilities are known.
 
-n decisions in time order; p the probability of what was shown, w = π(shown)/p the weight, q the predicted reward of
+n decisions; p the probability of what was shown, w = π(shown)/p the weight, q the predicted reward of
 every candidate by a model that has not seen these units:
 
     IPS    mean of w·r                                       (Horvitz & Thompson 1952)

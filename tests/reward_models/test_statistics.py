@@ -51,11 +51,11 @@ def test_rows_of_one_content_are_added_up() -> None:
     assert arm_counts(rows, ["a"], {"click": 1.0}).exposures.tolist() == [15.0]
 
 
-def test_loaded_statistics_are_summed_over_days(engine: Engine) -> None:
+def test_loaded_statistics_are_summed_over_days(any_engine: Engine) -> None:
     """Days are summed, models kept apart, and campaigns that do not run are left out."""
     key = {"content_id": "a", "metric": "click"}
     zeros = {"successes": 0, "sum": 0, "sum_squares": 0, "expected": 0}
-    with engine.begin() as connection:
+    with any_engine.begin() as connection:
         for campaign_id, state in (("runs", "running"), ("done", "ended")):
             connection.execute(insert(tables.campaigns).values(campaign_row(campaign_id, state)))
         for campaign_id, model, bucket, exposures in (
