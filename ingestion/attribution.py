@@ -26,6 +26,8 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    true,
+    tuple_,
     union_all,
 )
 
@@ -54,6 +56,12 @@ def stamped(facts: FromClause, as_of: AsOf) -> ColumnElement[bool]:
 def is_reversal(event: FromClause) -> ColumnElement[bool]:
     """A refund that names what it takes back."""
     return and_(event.c.type == REFUND, event.c.reverses.is_not(None))
+
+
+def names_no_decision(event: FromClause) -> ColumnElement[bool]:
+    """Events to be attributed by their unit. Not ``IS NULL``: SQLite would look for them by the index of
+    ``decision_id``, which lists them all, instead of by the few keys at hand."""
+    return func.coalesce(event.c.decision_id, "") == ""
 
 
 def first_activation(decision: FromClause, as_of: AsOf) -> ColumnElement[int]:
@@ -116,10 +124,10 @@ def reversals(
             direct.c.decision_id,
             rank.label("rank"),
         )
-        .select_from(_restricted(refund, only))
+        .select_from(refund)
         .join(purchase, and_(purchase.c.fact_key == refund.c.reverses, purchase.c.type == PURCHASE))
         .join(direct, and_(direct.c.source == purchase.c.source, direct.c.event_id == purchase.c.event_id))
-        .where(is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
+        .where(_among(refund, only), is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
         .subquery()
     )
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
@@ -134,10 +142,10 @@ def _explicit(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tuple[
             func.coalesce(events.c.link, literal("decision_id", String)).label("method"),
             decisions.c.decision_id,
         )
-        .select_from(_restricted(events, only))
+        .select_from(events)
         .join(decisions, decisions.c.decision_id == events.c.decision_id)
         .join(reach, reach.c.loop_id == decisions.c.loop_id)
-        .where(~is_reversal(events), stamped(events, as_of), stamped(decisions, as_of))
+        .where(_among(events, only), ~is_reversal(events), stamped(events, as_of), stamped(decisions, as_of))
     )
 
 
@@ -156,11 +164,12 @@ def _last_touch(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tupl
             decisions.c.decision_id,
             rank.label("rank"),
         )
-        .select_from(_restricted(events, only))
+        .select_from(events)
         .join(decisions, decisions.c.unit.in_((events.c.unit, events.c.unit_before)))
         .join(reach, reach.c.loop_id == decisions.c.loop_id)
         .where(
-            events.c.decision_id.is_(None),
+            _among(events, only),
+            names_no_decision(events),
             ~is_reversal(events),
             stamped(events, as_of),
             stamped(decisions, as_of),
@@ -172,7 +181,7 @@ def _last_touch(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tupl
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _restricted(event: FromClause, only: FromClause | None) -> FromClause:
+def _among(event: FromClause, only: FromClause | None) -> ColumnElement[bool]:
     if only is None:
-        return event
-    return only.join(event, and_(event.c.source == only.c.source, event.c.event_id == only.c.event_id))
+        return true()
+    return tuple_(event.c.source, event.c.event_id).in_(select(only.c.source, only.c.event_id))

@@ -40,7 +40,7 @@ from infra.database import upsert
 from infra.dialect import as_list, listed, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
-from ingestion.attribution import COLUMNS, direct_attributions, reach_of, reversals, start_of
+from ingestion.attribution import COLUMNS, direct_attributions, names_no_decision, reach_of, reversals, start_of
 from ingestion.events import ACTIVATION, Event, Label
 from ingestion.loops import LoopDefinition
 from ingestion.outcomes import joining, parameters
@@ -131,7 +131,7 @@ def _events_of() -> Select[Any]:
         .select_from(moved)
         .join(decisions, decisions.c.decision_id == moved.c.decision_id)
         .join(events, and_(unit == decisions.c.unit, _near()))
-        .where(events.c.decision_id.is_(None))
+        .where(names_no_decision(events))
         for unit in (events.c.unit, events.c.unit_before)
     ]
     naming = select(*_TIED).select_from(moved).join(events, events.c.decision_id == moved.c.decision_id)

@@ -1,0 +1,52 @@
+"""The worker's statements find their rows by keys, however large the store has grown."""
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.dialects import sqlite
+
+from infra.database import reading
+from ingestion import rejoin, store
+
+FACTS = "events|decisions|attributions|outcomes|event_keys|event_labels"
+
+STATEMENTS = {
+    name.strip("_"): getattr(module, name).__wrapped__
+    for module, names in (
+        (
+            rejoin,
+            (
+                *("_events_of", "_labelled", "_tied_by", "_forget", "_attribute_directly", "_attribute_reversals"),
+                *("_stored", "_joined", "_drop_outcomes", "_counted"),
+            ),
+        ),
+        (store, ("_stored_requests", "_stored_bodies")),
+    )
+    for name in names
+}
+
+
+def plan(engine: Engine, build: Any) -> list[str]:
+    statement = build().compile(dialect=sqlite.dialect(paramstyle="named"))
+    values = {name: "[]" if value is None else value for name, value in statement.params.items()}
+    with reading(engine) as connection:
+        cursor = connection.connection.cursor()
+        return [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_table_of_facts_is_read_whole(name: str, engine: Engine) -> None:
+    """SQLite's plan of every statement of a batch searches the tables of facts, and scans none."""
+    steps = plan(engine, STATEMENTS[name])
+
+    assert [step for step in steps if re.match(rf"SCAN ({FACTS})\b(?!_json)", step)] == []
+    assert steps != []
+
+
+def test_events_to_attribute_are_found_by_their_key(engine: Engine) -> None:
+    """Never by the index of ``decision_id``, where all events that name no decision lie under NULL."""
+    searches = [step for step in plan(engine, STATEMENTS["attribute_directly"]) if step.startswith("SEARCH events ")]
+
+    assert searches == ["SEARCH events USING INDEX sqlite_autoindex_events_1 (source=? AND event_id=?)"] * 2
