@@ -30,6 +30,7 @@ import numpy.typing as npt
 from infra.errors import BadInput
 from ingestion.events import Content
 from ingestion.loops import ModelSettings
+from reward_models.anatomy import trim
 from reward_models.calibration import Calibration, HeldOut, fit_calibration
 from reward_models.dataset import TrainingSet
 from reward_models.features import (
@@ -55,6 +56,7 @@ FEW = 20
 
 _THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
 _EXAMPLES = 16
+_PAIRS = 50_000
 _SHRINK = 5.0
 
 
@@ -105,8 +107,9 @@ class RewardModel:
         encoded = self.encode(contents)
         rows = context_rows(self.schema, contexts, [position] * len(contexts))
         scores = np.empty((len(contexts), len(contents)))
-        for start in range(0, len(contexts), 2_000):
-            part = rows[start : start + 2_000]
+        size = max(1, _PAIRS // max(1, len(contents)))
+        for start in range(0, len(contexts), size):
+            part = rows[start : start + size]
             matrix = np.hstack([np.repeat(part, len(contents), axis=0), np.tile(encoded.rows, (len(part), 1))])
             g = self.relative(matrix).reshape(len(part), len(contents))
             scores[start : start + len(part)] = encoded.mean + encoded.scale * g
@@ -357,7 +360,7 @@ class _Trees:
         ).construct()
 
     def train(self, rows: Ints) -> str:
-        """A booster of these rows, as LightGBM's text."""
+        """A booster of these rows, as LightGBM's text, trimmed."""
         part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
         campaign, weights = self.campaign[rows], self.weights[rows]
         deviation = centred(self.deviation[rows], campaign, weights)
@@ -366,7 +369,7 @@ class _Trees:
             return weights * (centred(g, campaign, weights) - deviation), weights
 
         booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=self.settings.rounds)
-        return str(booster.model_to_string(num_iteration=-1))
+        return trim(booster.model_to_string(num_iteration=-1))
 
     def held_out(self, folds: Ints) -> Floats:
         """g of each row by trees that saw nothing of its fold."""

@@ -11,8 +11,8 @@ written (invariant 17).
     pack(model, *, cutoff, posterior=None) -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
     digest(bundle) -> str      write(bundle, folder)      read(folder) -> Bundle
 
-``unpack`` parses with LightGBM, which dies on damaged text: only ``registry.load_verified`` may call it on bytes
-that came from outside.
+``unpack`` parses with LightGBM, which dies on damaged text. The text is checked first (``anatomy.py``), and still only
+``registry.load_verified`` may call it on bytes that came from outside.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ import sklearn
 from infra.database import canonical_json
 from infra.errors import ModelRefused
 from ingestion.loops import ModelSettings
+from reward_models.anatomy import check_anatomy
 from reward_models.boosted import RewardModel
 from reward_models.calibration import Calibration
 from reward_models.features import FeatureSchema
@@ -100,8 +101,7 @@ def pack(model: RewardModel, *, cutoff: int, posterior: Mapping[str, Any] | None
 def unpack(bundle: Bundle) -> RewardModel:
     """The model of a bundle. Its scores are those of the model that was packed, to 1e-9.
 
-    Raises :class:`ModelRefused` for a file that is missing or is not what it must be; may kill the process (see the
-    module).
+    Raises :class:`ModelRefused` for a file that is missing or is not what it must be.
     """
     try:
         manifest = msgspec.json.decode(bundle[MANIFEST], type=Manifest)
@@ -112,6 +112,7 @@ def unpack(bundle: Bundle) -> RewardModel:
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ModelRefused(f"The bundle cannot be read: {error!r}. Train the loop again") from None
     _check(manifest)
+    check_anatomy(booster_text, len(manifest.feature_schema.columns))
     return RewardModel(
         schema=manifest.feature_schema,
         levels=Levels(

@@ -19,6 +19,7 @@ vocabulary. A missing or unseen value is nan; where a vocabulary was capped, unl
 """
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -213,11 +214,15 @@ def _column(prefix: str, name: str, values: Iterable[Any]) -> Column:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else format(value, "g")
+    if isinstance(value, str):
+        return value
+    number = _number(value)
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
+    """As a float; nan for what is no number, or too large for one."""
+    return float(value) if isinstance(value, int | float) and abs(value) <= 1e300 else math.nan
 
 
 def _encode(schema: FeatureSchema, column: Column, values: Iterable[Any], count: int) -> Floats:

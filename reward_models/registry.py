@@ -13,8 +13,8 @@ The database is the truth: ``model_versions`` holds every version with its diges
     path_of(bundles, loop_id, version) -> Path
     load_verified(folder, digest) -> RewardModel
 
-Order of loading: 1 read, 2 digest, 3 parse and golden rows in a sacrificial process, 4 parse here, 5 golden rows
-again. Only then may a snapshot be swapped.
+Order of loading: 1 read, 2 digest, 3 anatomy, parse and golden rows in a sacrificial process, 4 the same here. Only
+then may a snapshot be swapped. The anatomy matters (``anatomy.py``): what one process survived may kill another.
 """
 
 import hmac
@@ -225,7 +225,9 @@ def versions(connection: Connection, loop_id: str) -> list[Version]:
     """Every version of a loop, newest first."""
     c = tables.model_versions.c
     rows = connection.execute(
-        select(tables.model_versions).where(c.loop_id == loop_id).order_by(c.created_at.desc(), c.version.desc())
+        select(tables.model_versions)
+        .where(c.loop_id == loop_id)
+        .order_by(c.created_at.desc(), func.length(c.version).desc(), c.version.desc())
     )
     return [Version(**row._mapping) for row in rows]
 

@@ -2,7 +2,8 @@
 
 ``Verifier`` starts ``python -m reward_models.verification`` and sends it bundles; that process imports everything
 once and forks a child per bundle, which parses it under a memory limit, checks the golden rows and dies. A child
-that crashes, hangs or disagrees means: refused. The order in the child: 1 limits, 2 parse, 3 golden rows, 4 answer.
+that crashes, hangs or disagrees means: refused. The order in the child: 1 limits, 2 anatomy,
+3 parse, 4 golden rows, 5 answer.
 
     with Verifier() as verifier:
         verifier.check(bundle)      raises ModelRefused

@@ -49,6 +49,22 @@ def test_a_name_that_ever_held_a_text_is_a_category() -> None:
     assert context_rows(schema, [{"zip": 10}], [1])[0, 0] == 0.0
 
 
+def test_numbers_under_a_category_keep_their_digits() -> None:
+    """1234567 and 1234568 are two words, 10 and 10.0 one; a list is no number."""
+    schema = build_schema([{"zip": value} for value in ("x", 1_234_567, 1_234_568, 10, 10.0, 0.25)], [])
+
+    assert schema.context[0].categories == ("0.25", "10", "1234567", "1234568", "x")
+
+
+def test_numbers_beyond_any_sense_are_missing() -> None:
+    """An integer too large for a float, and a value that is no scalar, do not stop a decision."""
+    schema = build_schema(CONTEXTS, [])
+
+    rows = context_rows(schema, [{"age": 10**400, "city": 10**400}, {"age": [1], "city": {"a": 1}}], [1, 1])
+
+    assert np.isnan(rows[:, :2]).all()
+
+
 def test_high_cardinality_is_capped() -> None:
     """Only the most frequent values keep a code; all others share the next one."""
     common = [{"shop": f"s{index}"} for index in range(CATEGORIES)] * 2

@@ -35,6 +35,16 @@ def test_versions_are_numbered(engine: Engine) -> None:
     assert found == ["emails-3", "push-1"]
 
 
+def test_the_newest_version_comes_first(engine: Engine) -> None:
+    """Also where ten follows nine, and the clock stood still."""
+    registered(engine, "emails-9", "emails-10", "emails-2", state="registered")
+
+    with reading(engine) as connection:
+        found = [version.version for version in registry.versions(connection, "emails")]
+
+    assert found == ["emails-10", "emails-9", "emails-2"]
+
+
 def test_registering_again_changes_nothing(engine: Engine) -> None:
     """The same version with the same digest is the same fact; with another digest it is a conflict."""
     registered(engine, "emails-1")

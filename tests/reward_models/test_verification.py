@@ -1,6 +1,10 @@
 """Verified loading: whatever is in the files, this process survives and a wrong model is refused."""
 
-from collections.abc import Iterator
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 
 from infra.errors import ModelRefused
-from reward_models import registry
+from reward_models import registry, verification
 from reward_models.boosted import RewardModel, fit
 from reward_models.bundle import GOLDEN, MODEL, Bundle, digest, pack, read, unpack, write
 from reward_models.registry import load_verified
@@ -30,8 +34,8 @@ def packed(model: RewardModel) -> Bundle:
 
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[Verifier]:
-    """One sacrificial process for all tests here; hangs are found after 3 seconds."""
-    with Verifier(seconds=3.0) as running:
+    """One sacrificial process for all tests here."""
+    with Verifier(seconds=20.0) as running:
         yield running
 
 
@@ -98,12 +102,31 @@ def test_damaged_bundles_with_their_own_digest_change_nothing_or_are_refused(
     assert refused > 100
 
 
-def test_a_parse_that_kills_its_process_is_refused_and_the_next_is_judged(packed: Bundle, verifier: Verifier) -> None:
-    """A truncated booster ends the child that parses it; the same verifier then accepts a good bundle."""
-    text = packed[MODEL]
+@pytest.mark.parametrize(
+    ("fate", "reason"),
+    [
+        (lambda _: os.kill(os.getpid(), signal.SIGSEGV), "killed the process that tried \\(SIGSEGV\\)"),
+        (lambda _: os.abort(), "killed the process that tried \\(SIGABRT\\)"),
+        (lambda _: os._exit(3), "killed the process that tried \\(exit 3\\)"),
+        (lambda _: time.sleep(60), "did not end within 0.5 seconds"),
+        (lambda _: 1 / 0, "cannot be parsed: ZeroDivisionError"),
+        (lambda _: bytearray(8 << 30), "cannot be parsed: MemoryError"),
+    ],
+)
+def test_whatever_parsing_does_it_is_done_elsewhere(
+    packed: Bundle, fate: Callable[[Bundle], object], reason: str
+) -> None:
+    """A parse that crashes, aborts, exits, hangs, raises or eats all memory ends in a reason, not in this process."""
+    with patch.object(verification, "unpack", side_effect=fate):
+        found = verification._in_a_child(packed, 0.5 if "0.5" in reason else 20.0)
 
-    with pytest.raises(ModelRefused, match=r"killed the process|cannot be parsed"):
-        verifier.check({**packed, MODEL: text[: len(text) // 2]})
+    assert re.search(reason, found)
+
+
+def test_a_refusal_does_not_end_the_verifier(packed: Bundle, verifier: Verifier) -> None:
+    """After a truncated booster the same process accepts a good bundle."""
+    with pytest.raises(ModelRefused, match="cut short"):
+        verifier.check({**packed, MODEL: packed[MODEL][: len(packed[MODEL]) // 2]})
 
     verifier.check(packed)
 
