@@ -1,11 +1,13 @@
 """Retraining without Prefect: what is promoted, what is not, and what a crash leaves behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sqlalchemy import Engine, select, update
 
 from infra import tables
 from infra.clock import DAY, MICROS
-from infra.database import reading, writing
+from infra.database import open_database, reading, writing
 from infra.errors import BadInput, Conflict
 from infra.leases import Lease
 from infra.secrets import Secrets
@@ -29,6 +31,7 @@ from reward_models.boosted import fit
 from reward_models.gate import judge
 from reward_models.registry import Champion, Version
 from reward_models.trial import hold, nuisance
+from reward_models.verification import Verifier
 from tests.pipelines.memory_tracking import MemoryTracking
 from tests.pipelines.worlds import NOW, definition, flat, populate
 
@@ -46,6 +49,42 @@ def bench_of(settings: Settings, engine: Engine, now: int = NOW) -> Bench:
 @pytest.fixture
 def bench(settings: Settings, engine: Engine) -> Bench:
     return bench_of(settings, engine)
+
+
+@pytest.fixture(scope="module")
+def lively_file(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a small world that has a taste to be learned; copy it, do not open it."""
+    path = tmp_path_factory.mktemp("lively") / "lively.db"
+    shutil.copy(migrated_file, path)
+    engine = open_database(f"sqlite:///{path}")
+    populate(engine, Secrets(bytes(range(32)), {1: bytes(range(32, 64))}, {1: bytes(range(64, 96))}))
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def lively(engine: Engine, lively_file: Path, tmp_path: Path) -> None:
+    """The database of this test holds that world."""
+    engine.dispose()
+    shutil.copy(lively_file, tmp_path / "rewardloop.db")
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier() as verifier:
+        yield verifier
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn in ``test_mirror.py``; here they would be half of the time."""
+    monkeypatch.setattr(learning.papers, "pictures", lambda *_: {})
+
+
+@pytest.fixture(autouse=True)
+def _one_verifier(monkeypatch: pytest.MonkeyPatch, verifier: Verifier) -> None:
+    """One sacrificial process for the whole file: starting it is most of what a retraining of this size takes."""
+    monkeypatch.setattr(registry, "load_verified", partial(registry.load_verified, verifier=verifier))
 
 
 def crash_after(name: str) -> Callable[..., Any]:
@@ -76,9 +115,8 @@ def redefine(engine: Engine, rules: LoopDefinition) -> None:
         put_loop(connection, rules, NOW)
 
 
-def test_a_truly_better_model_is_promoted(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_a_truly_better_model_is_promoted(bench: Bench, engine: Engine, lively: None) -> None:
     """With a taste to be learned, the first model passes the gate, serves, and is the bundle that was judged."""
-    populate(engine, secrets)
     outcome = retrain(bench, "subjects")
 
     assert (outcome.version, outcome.kind, outcome.state, outcome.champion) == (
@@ -93,9 +131,8 @@ def test_a_truly_better_model_is_promoted(bench: Bench, engine: Engine, secrets:
     assert bundles.digest(bundles.read(folder)) == stored.digest
 
 
-def test_the_gain_that_is_reported_covers_the_truth(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_the_gain_that_is_reported_covers_the_truth(bench: Bench, engine: Engine, lively: None) -> None:
     """Knowing the taste is worth 0.15 clicks per decision, less the floor; the interval says so."""
-    populate(engine, secrets)
     metrics = retrain(bench, "subjects").metrics
 
     assert metrics["expected_gain_per_1000_low"] < 147 < metrics["expected_gain_per_1000_high"]
@@ -157,9 +194,8 @@ def test_a_split_by_unit_keeps_units_apart(bench: Bench, engine: Engine, secrets
     assert retrain(bench_of(bench.settings, engine), "subjects").state == "promoted"
 
 
-def test_the_same_data_makes_the_same_version_once(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_the_same_data_makes_the_same_version_once(bench: Bench, engine: Engine, lively: None) -> None:
     """Run twice at one moment: one version, one verdict, one promotion."""
-    populate(engine, secrets)
     first, second = retrain(bench, "subjects"), retrain(bench, "subjects")
 
     assert first == second
@@ -167,9 +203,8 @@ def test_the_same_data_makes_the_same_version_once(bench: Bench, engine: Engine,
     assert audit_of(engine) == ["promote"]
 
 
-def test_new_data_under_the_same_settings_is_a_refresh(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_new_data_under_the_same_settings_is_a_refresh(bench: Bench, engine: Engine, lively: None) -> None:
     """A later run of an unchanged loop is judged on non-inferiority against the champion."""
-    populate(engine, secrets)
     retrain(bench, "subjects")
     outcome = retrain(bench_of(bench.settings, engine, NOW + DAY), "subjects")
 
@@ -177,9 +212,8 @@ def test_new_data_under_the_same_settings_is_a_refresh(bench: Bench, engine: Eng
     assert "at most" in outcome.sentence
 
 
-def test_other_settings_are_a_change_that_must_win(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_other_settings_are_a_change_that_must_win(bench: Bench, engine: Engine, lively: None) -> None:
     """A change without gain leaves the champion serving, and is counted as an attempt."""
-    populate(engine, secrets)
     retrain(bench, "subjects")
     states = []
     for rounds in (24, 26):
@@ -219,9 +253,8 @@ def test_a_version_that_did_not_pass_cannot_be_promoted_by_hand(bench: Bench, en
     assert (champion_of(engine), audit_of(engine)) == (None, [])
 
 
-def test_an_earlier_champion_is_the_way_back(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_an_earlier_champion_is_the_way_back(bench: Bench, engine: Engine, lively: None) -> None:
     """Promoting a version that served before puts it back."""
-    populate(engine, secrets)
     retrain(bench, "subjects")
     retrain(bench_of(bench.settings, engine, NOW + DAY), "subjects")
     outcome = learning.approve(bench, "subjects", "subjects-1", "ann")
@@ -229,9 +262,8 @@ def test_an_earlier_champion_is_the_way_back(bench: Bench, engine: Engine, secre
     assert (outcome.champion, champion_of(engine)) == ("subjects-1", "subjects-1")
 
 
-def test_files_that_were_changed_are_not_promoted(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_files_that_were_changed_are_not_promoted(bench: Bench, engine: Engine, lively: None) -> None:
     """What is promoted is what was gated: another digest on disk stops the promotion."""
-    populate(engine, secrets)
 
     def tamper(step: Callable[..., Any], *args: Any) -> Any:
         if step.__name__ == "promote":
@@ -246,10 +278,9 @@ def test_files_that_were_changed_are_not_promoted(bench: Bench, engine: Engine, 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_after_any_step_leaves_the_loop_as_it_was_and_the_next_run_finishes(
-    bench: Bench, engine: Engine, secrets: Secrets, step: str
+    bench: Bench, engine: Engine, lively: None, step: str
 ) -> None:
     """Until the promotion is done nothing serves; a run at a later moment ends with a champion and one pointer."""
-    populate(engine, secrets)
     with pytest.raises(Crash):
         retrain(bench, "subjects", run=crash_after(step))
     assert champion_of(engine) == ("subjects-1" if step == "promote" else None)
@@ -259,10 +290,9 @@ def test_a_crash_after_any_step_leaves_the_loop_as_it_was_and_the_next_run_finis
     assert outcome.champion == outcome.version == champion_of(engine)
 
 
-@pytest.mark.parametrize("step", STEPS[:-1])
-def test_a_crash_leaves_the_champion_serving(bench: Bench, engine: Engine, secrets: Secrets, step: str) -> None:
+@pytest.mark.parametrize("step", ["register", "gate"])
+def test_a_crash_leaves_the_champion_serving(bench: Bench, engine: Engine, lively: None, step: str) -> None:
     """A loop with a champion keeps it when its next retraining dies before the promotion."""
-    populate(engine, secrets)
     retrain(bench, "subjects")
     later = bench_of(bench.settings, engine, NOW + DAY)
     with pytest.raises(Crash):
@@ -271,11 +301,8 @@ def test_a_crash_leaves_the_champion_serving(bench: Bench, engine: Engine, secre
     assert champion_of(engine) == "subjects-1"
 
 
-def test_a_version_that_died_before_its_promotion_is_promoted_first(
-    bench: Bench, engine: Engine, secrets: Secrets
-) -> None:
+def test_a_version_that_died_before_its_promotion_is_promoted_first(bench: Bench, engine: Engine, lively: None) -> None:
     """It passed against what still serves: the next run promotes it, then judges its own against it."""
-    populate(engine, secrets)
     with pytest.raises(Crash):
         retrain(bench, "subjects", run=crash_after("gate"))
     assert versions_of(engine) == {"subjects-1": "passed"}
@@ -315,10 +342,9 @@ learning.retrain(bench, "subjects", run=run)
 @pytest.mark.stack
 @pytest.mark.parametrize("step", ["evaluate", "register", "gate", "promote"])
 def test_a_killed_process_leaves_a_loop_that_the_next_run_finishes(
-    bench: Bench, engine: Engine, secrets: Secrets, step: str
+    bench: Bench, engine: Engine, lively: None, step: str
 ) -> None:
     """SIGKILL after a step that matters: no half-served model, the lease runs out, the next run promotes."""
-    populate(engine, secrets)
     root = Path(__file__).parents[2]
     killed = subprocess.run(
         [sys.executable, "-c", KILL, str(bench.settings.home), step],
@@ -334,9 +360,8 @@ def test_a_killed_process_leaves_a_loop_that_the_next_run_finishes(
     assert (outcome.state, outcome.champion) == ("promoted", outcome.version)
 
 
-def test_a_run_that_lost_its_lease_writes_nothing(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_a_run_that_lost_its_lease_writes_nothing(bench: Bench, engine: Engine, lively: None) -> None:
     """A run that was overtaken while it trained is stopped at its first write."""
-    populate(engine, secrets)
 
     def overtaken(step: Callable[..., Any], *args: Any) -> Any:
         if step.__name__ == "register":
@@ -349,9 +374,8 @@ def test_a_run_that_lost_its_lease_writes_nothing(bench: Bench, engine: Engine, 
     assert versions_of(engine) == {}
 
 
-def test_a_promotion_does_not_need_mlflow_and_is_mirrored_later(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_a_promotion_does_not_need_mlflow_and_is_mirrored_later(bench: Bench, engine: Engine, lively: None) -> None:
     """With tracking away the model is promoted all the same; the next run logs what was missed."""
-    populate(engine, secrets)
     tracking: Any = bench.tracking
     tracking.away = True
     assert retrain(bench, "subjects").champion == "subjects-1"
@@ -363,9 +387,8 @@ def test_a_promotion_does_not_need_mlflow_and_is_mirrored_later(bench: Bench, en
     assert tracking.aliases == {"champion": "subjects-1"}
 
 
-def test_an_unchanged_version_is_logged_once(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+def test_an_unchanged_version_is_logged_once(bench: Bench, engine: Engine, lively: None) -> None:
     """A version is logged when it is registered and when its state changes, not at every look."""
-    populate(engine, secrets)
     retrain(bench, "subjects")
     tracking: Any = bench.tracking
     before = list(tracking.logged)
@@ -388,12 +411,12 @@ def test_only_one_run_of_a_loop_at_a_time(bench: Bench, engine: Engine, secrets:
 
 @pytest.mark.slow
 def test_null_worlds_are_promoted_at_the_stated_rate(engine: Engine, secrets: Secrets, settings: Settings) -> None:
-    """Of 60 worlds without taste at most six are promoted: α₁ = 6·0.05/π² = 3 % each. One declared seed."""
+    """Of 40 worlds without taste at most five are promoted: α₁ = 6·0.05/π² = 3 % each. One declared seed."""
     rules = populate(engine, secrets, decisions=1_500)
     plan = learning.dataset(bench_of(settings, engine), "subjects", held(engine))
     rng = np.random.default_rng(20_260_101)
     promoted = 0
-    for _ in range(60):
+    for _ in range(40):
         training, judged = (
             replace(part, reward=(rng.random(len(part)) < 0.15).astype(float)) for part in (plan.training, plan.judged)
         )
@@ -401,7 +424,7 @@ def test_null_worlds_are_promoted_at_the_stated_rate(engine: Engine, secrets: Se
         trial = hold(judged, plan.baselines, model, rules.policy, nuisance(training, judged, rules))
         promoted += judge(trial.logged("challenger", "baseline"), rules.gate, "first").state == "passed"
 
-    assert promoted <= 6
+    assert promoted <= 5
 
 
 def test_kinds() -> None:
