@@ -195,6 +195,8 @@ def _print_decisions(definition: LoopDefinition, found: Evaluation, invented: bo
     out().print("The gate:")
     for report in found.metrics:
         out().print(f"  {report.sentence}", markup=False, highlight=False, soft_wrap=True)
+    if not any(report.verdict.state == "passed" for report in found.metrics):
+        out().print("On this data nothing beats the best single arm.")
     left = f", {found.left_out:,} left out (no known propensity, or other candidates)" if found.left_out else ""
     out().print(f"{found.rows:,} decisions of {found.units:,} units{left}.", highlight=False, soft_wrap=True)
     if invented:

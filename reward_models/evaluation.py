@@ -186,16 +186,16 @@ def _after(on_step: OnStep, before: int, total: int) -> OnStep:
 def _sentence(metric: str, reference: str, verdict: Verdict) -> str:
     """The gate's verdict, for people."""
     if verdict.estimate is None:
-        return f"{metric}: {verdict.sentence}"
+        return f"{metric}: refused. {verdict.sentence}"
     low, high = 1000 * verdict.estimate.low, 1000 * verdict.estimate.high
-    between = (
-        f"the learned policy makes between {low:+,.3g} and {high:+,.3g} {metric} per 1,000 decisions "
-        f"({verdict.estimate.level:.1%} interval)"
+    difference = (
+        f"per 1,000 decisions the difference is between {low:+,.3g} and {high:+,.3g} "
+        f"({verdict.estimate.level:.1%} interval, {verdict.estimate.clusters:,} units)"
     ).replace("-", "\N{MINUS SIGN}")
     if verdict.state == "passed":
-        return f"Passed: against {reference} for everybody, {between}."
+        return f"{metric}: passed. Choosing by customer beats {reference} for everybody: {difference}."
     worse = "is clearly worse than" if high < 0 else "does not beat"
-    return f"Not promoted: choosing by customer {worse} {reference} for everybody: {between}."
+    return f"{metric}: not promoted. Choosing by customer {worse} {reference} for everybody: {difference}."
 
 
 def _reference_name(rows: TrainingSet, fitted: CrossFitted) -> str:

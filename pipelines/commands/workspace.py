@@ -32,6 +32,8 @@ GATE_REFUSED = 3
 UNAVAILABLE = 4
 """A dependency does not answer; the same command may succeed later."""
 
+_PIPED_WIDTH = 160
+
 LoopArgument = Annotated[str, typer.Argument(help="The loop's id.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
@@ -79,13 +81,13 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int] = ()) -> None:
     """A table on stdout; ``numbers`` are the indices of right-aligned columns. Lines are never cut when piped."""
-    console = out()
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console.print(table, width=None if console.is_terminal else 160)
+    console = out()
+    (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(table)
 
 
 def progress() -> Progress:

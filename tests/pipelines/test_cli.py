@@ -246,4 +246,5 @@ def test_evaluate_the_real_customers(capsys: pytest.CaptureFixture[str]) -> None
     assert re.search(
         r"Not promoted: choosing by customer (does not beat|is clearly worse than) hillstrom-mens", printed
     )
+    assert "On this data nothing beats the best single arm." in printed
     assert "Event times were invented" in printed

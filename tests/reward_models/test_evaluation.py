@@ -61,7 +61,7 @@ def test_targeting_that_works_passes() -> None:
     assert [value.name for value in report.values] == ["IPS", "SNIPS", "DM", "DR"]
     assert all(value.low < 0.3 < value.high for value in report.values if value.name != "DM")
     assert report.verdict.state == "passed"
-    assert report.sentence.startswith("Passed: against ")
+    assert report.sentence.startswith("click: passed. Choosing by customer beats ")
 
 
 def test_one_arm_for_everybody_is_not_beaten() -> None:
@@ -71,7 +71,9 @@ def test_one_arm_for_everybody_is_not_beaten() -> None:
 
     assert report.reference == "a"
     assert report.verdict.state == "failed"
-    assert "Not promoted" in report.sentence
+    assert "click: not promoted. Choosing by customer does not beat a for everybody" in report.sentence or (
+        "is clearly worse than a for everybody" in report.sentence
+    )
 
 
 def test_nothing_is_valued_by_what_it_was_fitted_on() -> None:
