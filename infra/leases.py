@@ -107,5 +107,3 @@ def _move_end(engine: Engine, held: Lease, end: int) -> None:
             .where(tables.leases.c.name == held.name, tables.leases.c.token == held.token)
             .values(expires_at=end)
         )
-
-

@@ -162,9 +162,7 @@ class Tracking:
             self._client.create_registered_model(loop_id, description=f"Reward model of the loop {loop_id}")
         if record.version not in self._numbers(loop_id):
             source = f"{self._client.get_run(run_id).info.artifact_uri}/{BUNDLE}"
-            self._client.create_model_version(
-                loop_id, source=source, run_id=run_id, tags={VERSION_TAG: record.version}
-            )
+            self._client.create_model_version(loop_id, source=source, run_id=run_id, tags={VERSION_TAG: record.version})
 
     def _numbers(self, loop_id: str) -> dict[str, str]:
         found = self._client.search_model_versions(f"name = '{loop_id}'")
