@@ -53,7 +53,7 @@ THEME = "the winter collection"
 class Plan:
     """How much is simulated. Every customer gets one message per wave."""
 
-    customers: int = 1_000
+    customers: int = 900
     waves: int = 12
     apart: int = 4 * DAY
     """From the start of one wave to the start of the next."""
@@ -155,6 +155,7 @@ class Stage:
 
     def play(self) -> Report:
         """All five steps."""
+        self._say("Starting the scoring API and a Prefect server …")
         self._clock.set(self._begin())
         os.environ["PREFECT_API_URL"] = f"{self._prefect.origin}/api"
         with Supervisor([self._api, self._prefect]) as supervisor, Api(self._api.origin, self._plan.connections) as api:
