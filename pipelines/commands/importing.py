@@ -59,7 +59,5 @@ def _print(report: Report, dry: bool) -> None:
         out().print(f"Went on after row {report.resumed_at:,}, where the last run stopped.")
     if dry:
         out().print("Nothing was stored.")
-    elif report.kind == "decisions":
-        out().print(f"Next: rewardloop train {report.loop}, rewardloop evaluate {report.loop}", highlight=False)
     else:
-        out().print(f"Next: rewardloop train {report.loop}", highlight=False)
+        out().print(f"Next: rewardloop train {report.loop}, rewardloop evaluate {report.loop}", highlight=False)
