@@ -47,7 +47,7 @@ from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.gate import judge
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import policy_version
-from reward_models.trial import GATE_FOLDS, decided_by_chance, hold, learnable, nuisance, unit_folds
+from reward_models.trial import GATE_FOLDS, dealt_by_chance, hold, learnable, nuisance, unit_folds
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -183,7 +183,7 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         baselines = _baselines(connection, loop_id)
         its_own = _made_by(connection, loop_id, champion)
     cutoff, earlier = _split(definition, whole, now)
-    judged = decided_by_chance(whole.subset(~earlier))
+    judged = dealt_by_chance(whole.subset(~earlier))
     digest = config_digest(definition)
     return Plan(
         lease=held,

@@ -71,6 +71,8 @@ class TrainingSet:
     position: Ints
     propensity: Floats
     """Shape (n,); nan where it is unknown."""
+    holdout: Floats
+    """Probability with which the row's unit had been held out, shape (n,); 0 where nobody was."""
     group: tuple[str, ...]
     learning_mode: tuple[str, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
@@ -131,7 +133,7 @@ class TrainingSet:
 
 
 _LISTS = ("decision_id", "unit", "contexts", "group", "learning_mode", "candidates")
-_ARRAYS = ("decided_at", "content", "position", "propensity", "reward")
+_ARRAYS = ("decided_at", "content", "position", "propensity", "holdout", "reward")
 
 
 def load_training_set(
@@ -167,6 +169,7 @@ def load_training_set(
         content=np.array(rows.content, dtype=np.int64),
         position=np.array(rows.position, dtype=np.int64),
         propensity=np.array(rows.propensity, dtype=np.float64),
+        holdout=np.array(rows.holdout, dtype=np.float64),
         metrics=metrics,
         reward=reward_of(definition, metrics),
         history=history,
@@ -189,6 +192,7 @@ class _Rows:
         self.content: list[int] = []
         self.position: list[int] = []
         self.propensity: list[float] = []
+        self.holdout: list[float] = []
         self.outcomes: list[Mapping[str, int]] = []
         self.immature = 0
 
@@ -217,6 +221,7 @@ class _Rows:
         self.content.append(self.content_index(decision.campaign_id, placed.content_id))
         self.position.append(placed.position)
         self.propensity.append(np.nan if placed.propensity is None else placed.propensity)
+        self.holdout.append(decision.constraints.get("holdout", 0.0))
         self.outcomes.append(values.get((decision.decision_id, placed.content_id), {}))
 
     def content_index(self, campaign_id: str, content_id: str) -> int:

@@ -70,8 +70,8 @@ def alpha_of(settings: GateSettings, kind: Kind, tries: int) -> float:
 def _test(evidence: Logged, settings: GateSettings, kind: Kind, tries: int, alpha: float) -> Verdict:
     floor = Floor(settings.min_units, settings.min_effective)
     level = 1.0 - 2.0 * alpha
-    target = dr(evidence, floor=floor)
-    reference = dr(evidence.judging_reference(), floor=floor)
+    target = _valued("the new model", evidence, floor)
+    reference = _valued(_OPPONENT[kind], evidence.judging_reference(), floor)
     margin = settings.margin * abs(reference.value) if kind == "refresh" else 0.0
     allowance = margin / reference.value if margin else 0.0
     contrast = difference(evidence, of_reference=1.0 - allowance, floor=floor, level=level)
@@ -79,6 +79,13 @@ def _test(evidence: Logged, settings: GateSettings, kind: Kind, tries: int, alph
     state: State = "passed" if contrast.low > 0.0 else "failed"
     sentence = _sentence(state, estimate, kind, tries, margin)
     return Verdict(state, sentence, kind, tries, alpha, margin, estimate, target, reference)
+
+
+def _valued(whose: str, evidence: Logged, floor: Floor) -> Estimate:
+    try:
+        return dr(evidence, floor=floor)
+    except EstimateRefused as error:
+        raise EstimateRefused(f"for {whose}: {str(error)[0].lower()}{str(error)[1:]}") from None
 
 
 def _shifted(contrast: Estimate, by: float) -> Estimate:

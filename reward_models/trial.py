@@ -1,6 +1,8 @@
 """A trial: what a challenger would have earned on decisions it has never seen (invariants 15 and 16).
 
-1. keep the decisions that chance decided: treatment, online, propensity known; of a slate the first position
+1. keep the decisions that chance decided: online, propensity known; of a slate the first position. Chance also
+   dealt the groups, so that a decision of a unit that might have been held out has the marginal probability
+   h·baseline + (1 − h)·policy, holdout and treatment alike (invariant 9)
 2. pmf of the frozen policy: the model's predictions, no counts yet (they start at zero with a new version)
 3. pmfs to compare with: what runs (as stored; before the champion served, the frozen champion), the baseline, the
    best single content
@@ -48,11 +50,12 @@ class Trial:
     chosen: Ints
     """Index of the content that was shown, shape (n,)."""
     propensity: Floats
+    """Probability of what was shown: ``behaviour`` at ``chosen``."""
     reward: Floats
     clusters: tuple[str, ...]
     pmfs: Mapping[Policy, Floats]
     behaviour: Floats
-    """What was drawn from, (n, k)."""
+    """What was drawn from, over the draw of the group too, (n, k)."""
     q: Floats
 
     def __len__(self) -> int:
@@ -78,14 +81,14 @@ class Trial:
 
 
 def decided_by_chance(training: TrainingSet) -> TrainingSet:
-    """The rows off-policy estimates may use: treatment, online, known propensity, first position."""
-    kept = [
-        group == "treatment" and mode == "online" and position == 1 and np.isfinite(propensity)
-        for group, mode, position, propensity in zip(
-            training.group, training.learning_mode, training.position, training.propensity, strict=True
-        )
-    ]
-    return training.subset(np.array(kept, dtype=np.bool_))
+    """The rows whose stored propensity off-policy estimates may use: treatment, online, known, first position."""
+    return training.subset(_in_group(training, "treatment") & _drawn(training))
+
+
+def dealt_by_chance(training: TrainingSet) -> TrainingSet:
+    """Those, and the holdout's, whose marginal propensity is known as well."""
+    held_out = _in_group(training, "holdout") & (training.holdout > 0.0) & _asked(training)
+    return training.subset((_in_group(training, "treatment") | held_out) & _drawn(training))
 
 
 def unit_folds(training: TrainingSet, folds: int) -> Ints:
@@ -156,12 +159,35 @@ def hold(
         ids = [content.content_id for content in contents]
         pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
         pmfs["running"][part] = _running(judged, rows, contents, settings, champion)
-        behaviour[part] = _stored(judged, rows, "behaviour_p")
         pmfs["baseline"][part] = baseline_pmf(baselines[contents[0].campaign_id], ids)
+        behaviour[part] = _marginal(judged, rows, pmfs["baseline"][part])
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
         chosen[rows] = [ids.index(judged.contents[judged.content[row]].content_id) for row in rows]
         _predict(q, rows, judged, contents, q_models)
-    return Trial(chosen, judged.propensity, judged.reward, clusters_of(judged), pmfs, behaviour, q)
+    propensity = behaviour[np.arange(len(judged)), chosen]
+    return Trial(chosen, propensity, judged.reward, clusters_of(judged), pmfs, behaviour, q)
+
+
+def _in_group(training: TrainingSet, group: str) -> Mask:
+    return np.array([found == group for found in training.group], dtype=np.bool_)
+
+
+def _drawn(training: TrainingSet) -> Mask:
+    online = np.array([mode == "online" for mode in training.learning_mode], dtype=np.bool_)
+    return online & (training.position == 1) & np.isfinite(training.propensity)
+
+
+def _asked(training: TrainingSet) -> Mask:
+    """Whether the policy said what it would have drawn."""
+    asked = [all(one.policy_p is not None for one in candidates) for candidates in training.candidates]
+    return np.array(asked, dtype=np.bool_)
+
+
+def _marginal(judged: TrainingSet, rows: Ints, baseline: Floats) -> Floats:
+    """What was drawn from, with the draw of the group: only where a unit could be held out does that matter."""
+    share = judged.holdout[rows][:, None]
+    mixed = share * baseline + (1.0 - share) * _stored(judged, rows, "policy_p")
+    return np.where(share > 0.0, mixed, _stored(judged, rows, "behaviour_p"))
 
 
 def _fold(name: str, folds: int) -> int:

@@ -97,7 +97,7 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
         feature_schema=served.model.schema.hash if served else None,
         sampler=SAMPLER,
         floor=loop.definition.policy.floor,
-        constraints={"slots": request.slots},
+        constraints={"slots": request.slots, "holdout": held_out(request, loop.definition)},
         seed=seed.hex(),
         deferred=request.deferred,
         decided_at=request.decided_at,
@@ -123,12 +123,17 @@ def eligible(
     return contents, [Exclusion(content_id=name, reason=reason) for name, reason in reasons.items() if reason]
 
 
+def held_out(request: Request, definition: LoopDefinition) -> float:
+    """The probability with which this request's unit is in the holdout."""
+    return 0.0 if request.unit is None else definition.holdout
+
+
 def group_of(request: Request, definition: LoopDefinition, secrets: Secrets) -> Group:
     """Holdout by the unit, for ever the same; a request without a unit is treatment."""
     if request.unit is None:
         return "treatment"
     drawn = uniform(secrets.holdout(request.loop_id), "holdout", request.unit)
-    return "holdout" if drawn < definition.holdout else "treatment"
+    return "holdout" if drawn < held_out(request, definition) else "treatment"
 
 
 def mode_of(loop: Loop) -> Mode:

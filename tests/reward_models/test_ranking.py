@@ -47,6 +47,7 @@ def past(rows: list[tuple[str, str, float, float]], trusted: list[bool] | None =
         content=no_ints,
         position=no_ints,
         propensity=no_floats,
+        holdout=no_floats,
         group=(),
         learning_mode=(),
         candidates=(),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from reward_models.boosted import fit
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.trial import (
     clusters_of,
+    dealt_by_chance,
     decided_by_chance,
     distinct_contexts,
     frozen_pmf,
@@ -53,6 +55,33 @@ def test_only_decisions_that_chance_made_are_judged(halves: tuple[TrainingSet, T
     )
 
     assert decided_by_chance(mixed).decision_id == later.decision_id[:1]
+
+
+def test_the_holdout_counts_where_chance_dealt_it(halves: tuple[TrainingSet, TrainingSet]) -> None:
+    """A held-out decision is judged if its unit was dealt there by a known chance and the policy was asked."""
+    later = halves[1].subset(np.arange(4))
+    unasked = tuple(msgspec.structs.replace(one, policy_p=None) for one in later.candidates[3])
+    mixed = replace(
+        later,
+        group=("treatment", "holdout", "holdout", "holdout"),
+        holdout=np.array([0.5, 0.5, 0.0, 0.5]),
+        candidates=(*later.candidates[:3], unasked),
+    )
+
+    assert dealt_by_chance(mixed).decision_id == later.decision_id[:2]
+
+
+def test_a_unit_that_might_have_been_held_out_has_the_marginal_propensity(
+    halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition
+) -> None:
+    """With half the units held out, what is drawn from is half the baseline and half the policy, in either group."""
+    earlier, later = halves
+    dealt = replace(later, holdout=np.full(len(later), 0.5))
+    trial = hold(dealt, BASELINES, fit(earlier, rules.model), rules.policy, [])
+
+    expected = 0.5 * np.array([0.0, 1.0, 0.0]) + 0.5 * trial.pmfs["running"]
+    assert trial.behaviour == pytest.approx(expected, abs=1e-12)
+    assert trial.propensity == pytest.approx(expected[np.arange(len(trial)), trial.chosen], abs=1e-12)
 
 
 def test_the_frozen_policy_knows_who_likes_what(halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition) -> None:

@@ -66,6 +66,7 @@ def training_set(
         content=np.array(content, dtype=np.int64),
         position=np.array(position or [1] * count, dtype=np.int64),
         propensity=np.full(count, 0.5),
+        holdout=np.zeros(count),
         group=("treatment",) * count,
         learning_mode=("online",) * count,
         candidates=((),) * count,
