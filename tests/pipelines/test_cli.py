@@ -244,7 +244,7 @@ def test_evaluate_the_real_customers(capsys: pytest.CaptureFixture[str]) -> None
     for figure in ("21,306", "10.617 %", "0.573 %", "0.6528"):
         assert figure in printed
     assert re.search(
-        r"Not promoted: choosing by customer (does not beat|is clearly worse than) hillstrom-mens", printed
+        r"visit: not promoted. Choosing by customer (does not beat|is clearly worse than) hillstrom-mens", printed
     )
     assert "On this data nothing beats the best single arm." in printed
     assert "Event times were invented" in printed
