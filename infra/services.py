@@ -3,9 +3,17 @@
 Both read environment variables when they are first imported, so the variables are set before that: by whoever
 starts a server process (``environment``), and by a process that runs a flow itself (``prepare_environment``).
 What the operator has set already is left alone.
+
+``rewardloop up`` leaves a note where its Prefect server is; a flow of the same data folder then runs under that one
+instead of starting a server of its own, which takes most of a minute on a small machine.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx2
 
 from infra.settings import Settings
 
@@ -34,3 +42,30 @@ def prepare_environment(settings: Settings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     for name, value in environment(settings).items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ and (server := running_prefect(settings)) is not None:
+        os.environ["PREFECT_API_URL"] = server
+
+
+@contextmanager
+def announced_prefect(settings: Settings, api: str) -> Iterator[None]:
+    """While it is entered, flows of this data folder run under the Prefect server whose API is at ``api``."""
+    note = _note(settings)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(api)
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def running_prefect(settings: Settings) -> str | None:
+    """The API of the Prefect server over this data folder; None where none answers."""
+    with suppress(OSError, httpx2.HTTPError):
+        api = _note(settings).read_text()
+        if httpx2.get(f"{api}/health", timeout=2.0).status_code == httpx2.codes.OK:
+            return api
+    return None
+
+
+def _note(settings: Settings) -> Path:
+    return settings.home / "prefect" / "running"

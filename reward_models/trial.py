@@ -174,7 +174,7 @@ def _in_group(training: TrainingSet, group: str) -> Mask:
 
 def _drawn(training: TrainingSet) -> Mask:
     online = np.array([mode == "online" for mode in training.learning_mode], dtype=np.bool_)
-    return online & (training.position == 1) & np.isfinite(training.propensity)
+    return np.asarray(online & (training.position == 1) & np.isfinite(training.propensity), dtype=np.bool_)
 
 
 def _asked(training: TrainingSet) -> Mask:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from infra.logs import configure_logs
+from infra.services import announced_prefect
 from infra.settings import Settings, load_settings
 from pipelines.commands.workspace import open_workspace, out
 from pipelines.supervisor import (
@@ -44,7 +45,8 @@ def up() -> None:
         )
         if not stopped.is_set():
             console.print("All ready. Ctrl-C stops them.")
-        supervisor.watch(stopped)
+        with announced_prefect(settings, f"{services[-1].origin}/api"):
+            supervisor.watch(stopped)
         console.print("Stopping …")
     console.print("Stopped.")
 

@@ -48,17 +48,17 @@ class Served:
 
     version: str
     model: RewardModel
-    _known: dict[str, Encoded] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[tuple[str, str], Encoded] = field(default_factory=dict, repr=False, compare=False)
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The content part of a score, for registered contents."""
-        new = [content for content in contents if content.content_id not in self._known]
+        new = [content for content in contents if _name(content) not in self._known]
         if new:
             encoded = self.model.encode(new)
             for index, content in enumerate(new):
                 here = slice(index, index + 1)
-                self._known[content.content_id] = Encoded(encoded.rows[here], encoded.mean[here], encoded.scale[here])
-        parts = [self._known[content.content_id] for content in contents]
+                self._known[_name(content)] = Encoded(encoded.rows[here], encoded.mean[here], encoded.scale[here])
+        parts = [self._known[_name(content)] for content in contents]
         return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "mean", "scale")))
 
 
@@ -248,6 +248,11 @@ class Snapshots:
         log.info("model_loaded", loop=name, version=champion.version)
         self._refused.pop(name, None)
         return Served(champion.version, model), None
+
+
+def _name(content: Content) -> tuple[str, str]:
+    """What tells a content from all others: ``no_send`` is in every campaign, each with its own level."""
+    return content.campaign_id, content.content_id
 
 
 def no_send(campaign_id: str) -> Content:

@@ -26,4 +26,4 @@ def test_every_named_file_and_function_exists() -> None:
     missing = [f"{file}: {name}" for file, name in NAMED if name not in defined(ROOT / file)]
     missing += [file for file in FILES if not (ROOT / file).exists()]
 
-    assert [] == missing
+    assert missing == []

@@ -57,7 +57,7 @@ def test_a_documented_document_validates(page: str, text: str) -> None:
         return
     edge = Edge(Secrets(b"0" * 32, {1: b"1" * 32}, {1: b"2" * 32}), ("http",), 1_900_000_000_000_000)
 
-    assert [] == [event for event in document["events"] if not isinstance(decode_event(event, edge), Event)]
+    assert [event for event in document["events"] if not isinstance(decode_event(event, edge), Event)] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.toml")), ids=lambda path: path.name)
@@ -72,4 +72,4 @@ def test_links_lead_somewhere(name: str) -> None:
     here = (ROOT / name).parent
     targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", TEXTS[name])
 
-    assert [] == [target for target in targets if not (here / target).exists()]
+    assert [target for target in targets if not (here / target).exists()] == []

