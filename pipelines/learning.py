@@ -325,13 +325,12 @@ def register(bench: Bench, plan: Plan, sealed: Sealed, evaluation: Evaluation) -
 
 def gate(bench: Bench, plan: Plan, version: str, evaluation: Evaluation) -> None:
     """Step 6. A version is judged once: what was taken up after its verdict keeps it."""
+    verdict = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries)
+    report = asdict(verdict) | {"champion": plan.serving, "judged": len(plan.judged)}
     with writing(bench.engine) as connection:
         check(connection, plan.lease)
-        if registry.version_of(connection, plan.loop_id, version).state != "registered":
-            return
-        verdict = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries)
-        report = asdict(verdict) | {"champion": plan.serving, "judged": len(plan.judged)}
-        registry.settle(connection, plan.loop_id, version, verdict.state, report)
+        if registry.version_of(connection, plan.loop_id, version).state == "registered":
+            registry.settle(connection, plan.loop_id, version, verdict.state, report)
     mirror(bench.settings, bench.engine, bench.tracking, plan.loop_id)
 
 

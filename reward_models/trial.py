@@ -38,6 +38,9 @@ Mask = npt.NDArray[np.bool_]
 Policy = Literal["challenger", "running", "baseline", "best_single"]
 POLICIES: tuple[Policy, ...] = ("challenger", "running", "baseline", "best_single")
 
+OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
+"""The baseline of a campaign that has none of its own: uniform over the candidates."""
+
 NUISANCE_FOLDS = 2
 GATE_FOLDS = 3
 """With a split by unit, one fold of this many is kept out of training for the gate."""
@@ -159,7 +162,7 @@ def hold(
         ids = [content.content_id for content in contents]
         pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
         pmfs["running"][part] = _running(judged, rows, contents, settings, champion)
-        pmfs["baseline"][part] = baseline_pmf(baselines[contents[0].campaign_id], ids)
+        pmfs["baseline"][part] = baseline_pmf(baselines.get(contents[0].campaign_id) or OPEN_BASELINE, ids)
         behaviour[part] = _marginal(judged, rows, pmfs["baseline"][part])
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
         chosen[rows] = [ids.index(judged.contents[judged.content[row]].content_id) for row in rows]

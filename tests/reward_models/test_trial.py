@@ -110,6 +110,29 @@ def test_every_policy_of_a_trial_is_a_distribution(
     assert trial.pmfs["baseline"].tolist() == [[0.0, 1.0, 0.0]] * len(later)
 
 
+def test_a_campaign_without_a_baseline_has_the_uniform_one(
+    halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition
+) -> None:
+    """Imported campaigns froze none: every candidate is as likely."""
+    earlier, later = halves
+    trial = hold(later, {"spring": {}}, fit(earlier, rules.model), rules.policy, [])
+
+    assert trial.pmfs["baseline"] == pytest.approx(np.full((len(later), 3), 1 / 3))
+
+
+def test_what_the_champion_did_not_decide_is_compared_with_the_frozen_champion(
+    halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition
+) -> None:
+    """Its own decisions keep their stored probabilities; for those made before it served, it is asked."""
+    earlier, later = halves
+    model = fit(earlier, rules.model)
+    its_own = np.arange(len(later)) % 2 == 0
+    trial = hold(later, BASELINES, model, rules.policy, [], (model, its_own))
+
+    assert trial.pmfs["running"][its_own] == pytest.approx(np.full((its_own.sum(), 3), 1 / 3))
+    assert (trial.pmfs["running"][~its_own] == trial.pmfs["challenger"][~its_own]).all()
+
+
 def test_a_trial_points_at_the_content_that_was_shown(
     halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition
 ) -> None:
