@@ -164,7 +164,7 @@ def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _help(command: Any) -> str:
     lines = [command.help or ""]
     for parameter in command.params:
-        if "--help" in parameter.opts:
+        if "--help" in parameter.opts or getattr(parameter, "hidden", False):
             continue
         words = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
         lines.append(f"  {words}: {getattr(parameter, 'help', None) or ''}")
