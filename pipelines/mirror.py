@@ -91,9 +91,10 @@ def mirror(settings: Settings, engine: Engine, tracking: Tracking, loop_id: str)
     try:
         logged = tracking.runs(loop_id)
         for version in versions:
-            record = record_of(settings, version, champion)
             known = logged.get(version.version)
-            if record is not None and (known is None or known.digest != record.digest):
+            if known is not None and known.digest == digest_of(version):
+                continue
+            if (record := record_of(settings, version, champion)) is not None:
                 run_id = tracking.log(loop_id, record, known.run_id if known else None)
                 _note_run(engine, version, run_id)
         if versions:
@@ -102,6 +103,12 @@ def mirror(settings: Settings, engine: Engine, tracking: Tracking, loop_id: str)
         log.warning("not mirrored to MLflow; the next run tries again", loop=loop_id, reason=str(error))
         return False
     return True
+
+
+def digest_of(version: Version) -> str:
+    """SHA-256 of what is told about a version: a run that carries it needs no further word."""
+    told = [version.digest, version.state, version.gate or {}, version.approvals]
+    return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
 def record_of(settings: Settings, version: Version, champion: str | None) -> Record | None:
@@ -115,7 +122,7 @@ def record_of(settings: Settings, version: Version, champion: str | None) -> Rec
     files = _files(settings, version)
     return Record(
         version=version.version,
-        digest=hashlib.sha256(canonical_json([version.digest, version.state, gate, version.approvals])).hexdigest(),
+        digest=digest_of(version),
         description=describe(story_of(report, version, serving), metrics, report.words),
         at=version.created_at,
         dataset_digest=report.dataset_digest,
