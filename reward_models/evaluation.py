@@ -23,7 +23,7 @@ from ingestion.loops import LoopDefinition
 from reward_models.boosted import fit
 from reward_models.dataset import TrainingSet
 from reward_models.folds import codes_of, deal
-from reward_models.gate import Verdict, judge
+from reward_models.gate import Verdict, judge, per_1000
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.trial import clusters_of, decided_by_chance
 
@@ -187,11 +187,11 @@ def _sentence(metric: str, reference: str, verdict: Verdict) -> str:
     """The gate's verdict, for people."""
     if verdict.estimate is None:
         return f"{metric}: refused. {verdict.sentence}"
-    low, high = 1000 * verdict.estimate.low, 1000 * verdict.estimate.high
+    low, high = verdict.estimate.low, verdict.estimate.high
     difference = (
-        f"per 1,000 decisions the difference is between {low:+,.3g} and {high:+,.3g} "
+        f"per 1,000 decisions the difference is between {per_1000(low)} and {per_1000(high)} "
         f"({verdict.estimate.level:.1%} interval, {verdict.estimate.clusters:,} units)"
-    ).replace("-", "\N{MINUS SIGN}")
+    )
     if verdict.state == "passed":
         return f"{metric}: passed. Choosing by customer beats {reference} for everybody: {difference}."
     worse = "is clearly worse than" if high < 0 else "does not beat"

@@ -11,7 +11,7 @@ wrong with probability at most α, however often one tries. The model's own opin
 """
 
 from dataclasses import dataclass
-from math import pi
+from math import floor, log10, pi
 from typing import Literal
 
 from infra.errors import BadInput, EstimateRefused
@@ -108,11 +108,11 @@ def _refused(reason: str, kind: Kind, tries: int, alpha: float) -> Verdict:
 
 def _sentence(state: State, estimate: Estimate, kind: Kind, tries: int, margin: float) -> str:
     earns = (
-        f"the new model earns between {_per_1000(estimate.low)} and {_per_1000(estimate.high)} per 1,000 decisions "
+        f"the new model earns between {per_1000(estimate.low)} and {per_1000(estimate.high)} per 1,000 decisions "
         f"more than {_OPPONENT[kind]} ({estimate.level:.1%} interval, {estimate.clusters:,} units)"
     )
     if kind == "refresh":
-        bar = f"a refresh may be at most {_per_1000(margin).lstrip('+')} per 1,000 worse"
+        bar = f"a refresh may be at most {per_1000(margin).lstrip('+')} per 1,000 worse"
     else:
         bar = "it would have to be clearly above 0"
     if state == "passed":
@@ -121,5 +121,9 @@ def _sentence(state: State, estimate: Estimate, kind: Kind, tries: int, margin: 
     return f"Not promoted: {earns}; {bar}{again if kind != 'refresh' else ''}."
 
 
-def _per_1000(value: float) -> str:
-    return f"{1000.0 * value:+,.3g}".replace("-", "−")
+def per_1000(value: float) -> str:
+    """Three significant digits, and never an exponent: +1,250, −0.272."""
+    scaled = 1000.0 * value
+    digits = 0 if scaled == 0.0 else max(0, 2 - floor(log10(abs(scaled))))
+    rounded = round(scaled, 2 - floor(log10(abs(scaled)))) if scaled else 0.0
+    return f"{rounded:+,.{digits}f}".replace("-", "−")

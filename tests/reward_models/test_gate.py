@@ -8,7 +8,7 @@ import pytest
 from infra.errors import BadInput
 from ingestion.loops import GateSettings, PolicySettings
 from reward_models import offpolicy
-from reward_models.gate import Verdict, alpha_of, judge
+from reward_models.gate import Verdict, alpha_of, judge, per_1000
 from reward_models.offpolicy import Logged
 from reward_models.policies import pmf
 from tests.reward_models.logs import SEED, Running, Taste, fixed_log
@@ -211,7 +211,12 @@ def test_verdicts_are_sentences() -> None:
 
     found = judge(evidence(worse, same, 2_000), SETTINGS, "refresh")
     assert found.sentence.startswith("Not promoted: ")
-    assert f"; a refresh may be at most {1_000 * found.margin:.3g} per 1,000 worse." in found.sentence
+    assert f"; a refresh may be at most {per_1000(found.margin).lstrip('+')} per 1,000 worse." in found.sentence
+
+
+def test_amounts_have_three_digits_and_no_exponent() -> None:
+    """Per 1,000 decisions, as a person writes it."""
+    assert [per_1000(value) for value in (1.2504, -0.000272, 0.0, 0.0314159)] == ["+1,250", "−0.272", "+0", "+31.4"]
 
 
 def test_the_verdict_holds_its_evidence() -> None:
