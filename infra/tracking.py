@@ -27,6 +27,9 @@ DIGEST_TAG = "rewardloop.record"
 BUNDLE = "bundle"
 """Folder of the model's files among a run's artifacts."""
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""What the UI shows of an experiment: runs and models instead of traces and judges."""
+
 Alias = Literal["champion", "challenger"]
 
 
@@ -122,7 +125,7 @@ class Tracking:
         if (experiment := self._client.get_experiment_by_name(loop_id)) is not None:
             return str(experiment.experiment_id)
         location = None if self._artifacts is None else (self._artifacts / loop_id).as_uri()
-        return str(self._client.create_experiment(loop_id, artifact_location=location))
+        return str(self._client.create_experiment(loop_id, artifact_location=location, tags=_KIND))
 
     def _new_run(self, loop_id: str, record: Record) -> str:
         tags = {VERSION_TAG: record.version}

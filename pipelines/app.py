@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from sqlalchemy import Engine, event
 from starlette.concurrency import run_in_threadpool
 
@@ -60,7 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await run_in_threadpool(running.stop)
 
-    app = FastAPI(title="Rewardloop", version="0.1.0", description=_ABOUT, lifespan=lifespan)
+    app = FastAPIOffline(  # its pages come from here, not from somebody else's server
+        title="Rewardloop", version="0.1.0", description=_ABOUT, lifespan=lifespan, redoc_url=None
+    )
     app.include_router(routes.router)
     app.include_router(collector.router)
     app.include_router(operations.router)

@@ -55,6 +55,9 @@ def test_a_record_becomes_a_run_with_everything_in_it(tracking: Tracking, mlflow
     assert run.data.metrics == {"clicks_per_1000": 21.5}
     assert run.data.tags["mlflow.note.content"] == "# What happened"
     assert run.data.tags["rewardloop.as_of"] == "12"
+    assert (
+        client(mlflow_home).get_experiment_by_name("whole").tags["mlflow.experimentKind"] == "custom_model_development"
+    )
     assert (run.inputs.dataset_inputs[0].dataset.name, run.inputs.dataset_inputs[0].dataset.digest) == (
         "as_of batch 12",
         ("ab" * 32)[:36],
