@@ -17,6 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import ctypes, sys; sys.platform == "linux" and ctypes.CDLL("libgomp.so.1")' 2>/dev/null || \
+		{ echo "LightGBM needs the OpenMP runtime libgomp.so.1: apt-get install libgomp1 (or libgomp, or gcc)"; exit 1; }
 	@touch $(STAMP)
 
 setup: $(STAMP) ## create .venv with everything in it (commands are then .venv/bin/rewardloop …)
