@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 from infra.database import Json
@@ -226,7 +227,15 @@ content_stats = _table(
     _must("exposures", BigInteger, "Decisions that showed it."),
     _must("successes", BigInteger, "Those with a value above 0."),
     _must("sum", BigInteger, "Sum of values, millionths."),
-    _must("sum_squares", BigInteger, "Sum of squared values, in units of 1e-8 (values rounded to 1e-4)."),
+    _must(
+        "sum_squares", BigInteger, "Sum of squared values (cut to 1e-4), in units of 1e-8: of each what is below 1e12."
+    ),
+    _must(
+        "sum_squares_high",
+        BigInteger,
+        "The rest of each square, in units of 1e4: one integer would overflow on prices in yen.",
+        server_default=text("0"),
+    ),
     _must("expected", BigInteger, "Sum of the serving model's predictions of the reward, millionths."),
 )
 

@@ -26,8 +26,14 @@ class StatsKey(NamedTuple):
     bucket: int
 
 
-COLUMNS = ("exposures", "successes", "sum", "sum_squares", "expected")
-"""What is summed; ``sum_squares`` in units of 1e-8, values cut to 1e-4."""
+COLUMNS = ("exposures", "successes", "sum", "sum_squares", "sum_squares_high", "expected")
+"""What is summed; a square in units of 1e-8 (its value cut to 1e-4) is split at ``SQUARE_SPLIT``, because the sum of
+whole squares outgrows a 64-bit integer after a hundred orders of 30,000 yen."""
+
+SQUARE_SPLIT = 10**12
+
+_MOST = 1e15
+"""Largest prediction of one decision that is summed, millionths."""
 
 Sums = list[int]
 """In the order of ``COLUMNS``."""
@@ -89,11 +95,12 @@ def contribution(decision: Any, metrics: Sequence[tuple[str, str]], values: Valu
         if placement.position > slots:
             continue
         content_id = placement.content_id
-        micros = round((expected.get(content_id) or 0.0) * 1e6)
+        micros = round(max(-_MOST, min(_MOST, (expected.get(content_id) or 0.0) * 1e6)))
         for name, version in metrics:
             value = values.get((content_id, name, version), 0)
             key = StatsKey(campaign_id, content_id, name, model_version, bucket)
-            yield key, [1, int(value > 0), value, (value // 100) ** 2, micros]
+            high, low = divmod((value // 100) ** 2, SQUARE_SPLIT)
+            yield key, [1, int(value > 0), value, low, high, micros]
 
 
 def move(totals: Totals, parts: Iterable[tuple[StatsKey, Sums]], sign: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from infra import tables
+from ingestion.statistics import SQUARE_SPLIT
 from reward_models.posterior import ArmCounts
 
 _SUM_UNIT = 1e-6
@@ -29,7 +30,7 @@ class StatRow(NamedTuple):
     metric: str
     exposures: int
     sum: int
-    sum_squares: int
+    sum_squares: float
     expected: int
 
 
@@ -41,7 +42,7 @@ def load_statistics(connection: Connection) -> Statistics:
     """Every running campaign's rows."""
     stats, campaigns = tables.content_stats.c, tables.campaigns.c
     key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric)
-    added = (stats.exposures, stats.sum, stats.sum_squares, stats.expected)
+    added = (stats.exposures, stats.sum, stats.sum_squares, stats.sum_squares_high, stats.expected)
     query = (
         select(*key, *(cast(func.sum(column), BigInteger) for column in added))
         .join(tables.campaigns, campaigns.campaign_id == stats.campaign_id)
@@ -49,8 +50,11 @@ def load_statistics(connection: Connection) -> Statistics:
         .group_by(*key)
     )
     found: Statistics = {}
-    for campaign_id, model_version, *columns in connection.execute(query):
-        found.setdefault(campaign_id, {}).setdefault(model_version, []).append(StatRow(*columns))
+    for campaign_id, model_version, content_id, metric, exposures, total, low, high, expected in connection.execute(
+        query
+    ):
+        row = StatRow(content_id, metric, exposures, total, low + float(SQUARE_SPLIT) * high, expected)
+        found.setdefault(campaign_id, {}).setdefault(model_version, []).append(row)
     return found
 
 

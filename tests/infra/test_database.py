@@ -70,12 +70,12 @@ def test_add_up_adds_to_what_is_stored(any_engine: Engine) -> None:
     key = {"campaign_id": "c", "content_id": "a", "metric": "m", "model_version": "", "bucket": 1}
     with writing(any_engine) as connection:
         for exposures, total in ((2, 5_000_000_000), (1, -7)):
-            sums = {"exposures": exposures, "successes": 1, "sum": total, "sum_squares": 0, "expected": 3}
+            sums = {"exposures": exposures, "successes": 1, "sum": total, "sum_squares": 2, "expected": 3}
             add_up(connection, content_stats, [key | sums])
         add_up(connection, content_stats, [])
         stored = connection.execute(select(content_stats)).one()
 
-    assert tuple(stored) == ("c", "a", "m", "", 1, 3, 2, 4_999_999_993, 0, 6)
+    assert tuple(stored) == ("c", "a", "m", "", 1, 3, 2, 4_999_999_993, 4, 0, 6)
 
 
 def test_a_failed_transaction_leaves_nothing(any_engine: Engine) -> None:
