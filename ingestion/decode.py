@@ -17,13 +17,12 @@ from infra.errors import BadInput
 from infra.secrets import Secrets
 from ingestion.events import ACTIVATION, REFUND, Event, Rejected, hash_id
 from ingestion.fields import Body, Moment, Person, Scalar, sentence
-from ingestion.metrics import Currency
+from ingestion.metrics import LARGEST_VALUE, Currency
 from ingestion.tokens import read_token
 
 PROPERTIES = ("url", "device", "client", "country", "channel", "note")
 """Properties of an event that are kept; others may hold what must not be stored, and are dropped."""
 
-LARGEST_VALUE = 10**12
 _EARLIEST = 946_684_800 * MICROS  # 2000-01-01
 _LONG_ID = r"^[A-Za-z0-9._:@+/=-]{1,256}$"
 

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 ID = r"^[A-Za-z0-9._:@-]{1,256}$"
 FEATURES_LIMIT = 200
@@ -15,7 +15,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Moment = Annotated[str, Field(min_length=10, max_length=40, examples=["2026-11-22T10:02:00Z"])]
 
 
-def _scalar(value: float | int | str | bool | None) -> float | int | str | bool | None:
+AN_ID, A_DRAFT = "<id>", "<draft>"
+"""Members of a union of an id and a whole content."""
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, float | int | str | bool | None):
+        raise ValueError("must be a number, a text, true, false or null; flatten it into several features")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number; leave the feature out when it is unknown")
     if isinstance(value, int) and abs(value) > 2**53:
@@ -25,7 +31,7 @@ def _scalar(value: float | int | str | bool | None) -> float | int | str | bool 
     return value
 
 
-Scalar = Annotated[float | int | str | bool | None, Field(union_mode="smart"), AfterValidator(_scalar)]
+Scalar = Annotated[float | int | str | bool | None, Field(union_mode="smart"), BeforeValidator(_scalar)]
 Features = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=128)], Scalar],
     Field(max_length=FEATURES_LIMIT, description="`{name: number, text, boolean or null}`, at most 200."),
@@ -40,17 +46,36 @@ class Body(BaseModel):
 
 def sentence(error: Any) -> str:
     """One pydantic error as a sentence that says what to do."""
-    name = str(error["loc"][-1]) if error["loc"] else "the body"
-    if error["type"] == "missing":
-        return f"{name!r} is missing; add it"
-    if error["type"] == "extra_forbidden":
-        return f"{name!r} is not a field here; leave it out or correct its name"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{name!r} does not have the form {error['ctx']['pattern']}; correct it"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name!r}: {message[:1].lower()}{message[1:]}"
+    steps = _steps(error["loc"])
+    if not steps:
+        return _message(error)
+    name = f"{str(steps[-1])!r}" if isinstance(steps[-1], str) or len(steps) == 1 else f"'{steps[-2]}' [{steps[-1]}]"
+    match error["type"]:
+        case "missing":
+            return f"{name} is missing; add it"
+        case "extra_forbidden":
+            return f"{name} is not a field here; leave it out or correct its name"
+        case "string_pattern_mismatch":
+            return f"{name} does not have the form {error['ctx']['pattern']}; correct it"
+        case "too_short":
+            return f"{name} needs at least {error['ctx']['min_length']} entry; it has {error['ctx']['actual_length']}"
+        case "too_long":
+            return f"{name} has more than {error['ctx']['max_length']} entries; send fewer"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{name} must be an object of fields and values; correct it"
+    message = _message(error)
+    return f"{name}: {message[:1].lower()}{message[1:]}"
 
 
 def pointer(location: Any) -> str:
     """A JSON pointer (RFC 6901) to the offending part of a body."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in location)
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in _steps(location))
+
+
+def _steps(location: Any) -> list[str | int]:
+    """The path without the names pydantic gives the members of a union, which no body holds."""
+    return [step for step in location if step not in (AN_ID, A_DRAFT)]
+
+
+def _message(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")

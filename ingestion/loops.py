@@ -10,16 +10,18 @@ from sqlalchemy import Connection, func, select
 
 from infra import tables
 from infra.errors import BadInput, NotFound
+from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
 
 LoopId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
 LearningMode = Literal["online", "apprentice", "logging_only"]
 """online: the policy chooses; apprentice: the baseline is answered and the policy's choice logged;
 logging_only: the baseline is answered, nothing is learned online."""
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PolicySettings(_Part):
@@ -66,8 +68,8 @@ class LoopDefinition(_Part):
 
     loop: LoopId = Field(description="The loop's id.")
     metrics: tuple[Metric, ...] = Field(min_length=1, max_length=20, description="What is measured.")
-    reward: dict[str, float] = Field(min_length=1, description="`{metric: weight}`; the reward is the weighted sum.")
-    default_reward: float = Field(0.0, description="Reward of a silent decision, at maturity.")
+    reward: dict[str, Weight] = Field(min_length=1, description="`{metric: weight}`; the reward is the weighted sum.")
+    default_reward: Weight = Field(0.0, description="Reward of a silent decision, at maturity.")
     currency: Currency | None = Field(None, description="Currency that reports are in.")
     learning_mode: LearningMode = Field("online", description="`online`, `apprentice` or `logging_only`.")
     holdout: float = Field(0.1, ge=0, le=0.9, description="Share of units that always get the baseline.")
@@ -123,8 +125,8 @@ def parse_definition(document: Any) -> LoopDefinition:
         return LoopDefinition.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        pointer = "/" + "/".join(str(step) for step in first["loc"])
-        raise BadInput(f"Loop definition, {pointer}: {first['msg']}", pointer) from None
+        where = pointer(first["loc"])
+        raise BadInput(f"Loop definition{where and f', {where}'}: {sentence(first)}", where) from None
 
 
 def put_loop(connection: Connection, definition: LoopDefinition, now: int) -> int:

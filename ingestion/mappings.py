@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from infra.clock import parse_time
 from infra.errors import BadInput
+from ingestion.fields import pointer, sentence
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Currency, Duration, Name, parse_duration
 
@@ -46,7 +47,7 @@ Moment = Annotated[int, BeforeValidator(_parse_moment, json_schema_input_type=st
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class Column(_Part):
@@ -254,8 +255,9 @@ def parse_mapping(document: Any, label: str = "mapping") -> Mapping:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        pointer = "/" + "/".join(str(step) for step in first["loc"][1:])  # the first step is the kind
-        raise BadInput(f"{label}, {pointer}: {first['msg']}", pointer) from None
+        part = first | {"loc": first["loc"][1:]}  # the first step is the kind
+        where = pointer(part["loc"])
+        raise BadInput(f"{label}{where and f', {where}'}: {sentence(part)}", where) from None
 
 
 def check_columns(mapping: Mapping, found: Sequence[str]) -> None:

@@ -16,16 +16,19 @@ Aggregate = Literal["any", "count", "sum", "first", "max"]
 millionths whatever the aggregate: one click under ``any`` is 1_000_000.
 """
 
+LARGEST_VALUE = 10**10
+"""Largest value of one event, in whole units: hundreds of them, in millionths, add up within a 64-bit integer."""
+
 _UNITS = {"s": MICROS, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 
 
 def parse_duration(value: Any) -> int:
-    """``"90s"``, ``"30m"``, ``"72h"``, ``"7d"``, ``"2w"`` or a number of seconds, to microseconds."""
+    """``"90s"``, ``"30m"``, ``"72h"``, ``"7d"``, ``"2w"`` or whole seconds, to microseconds."""
     if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})\s*([smhdw])", value.strip())):
         return int(match[1]) * _UNITS[match[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
-        return round(value * MICROS)
-    raise ValueError(f"{value!r} is not a duration; write a number of seconds or a text like '30m', '72h', '7d'")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9 and value == int(value):
+        return int(value) * MICROS
+    raise ValueError(f"{value!r} is not a duration; write whole seconds or a text like '30m', '72h', '7d'")
 
 
 def format_duration(micros: int) -> str:
@@ -50,7 +53,7 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 class Metric(BaseModel):
     """How the events of one type become one number per decision and content."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name = Field(description="Name in results and rewards.")
     event: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")] = Field(description="Event type that counts.")
@@ -59,7 +62,9 @@ class Metric(BaseModel):
     backward_window: Duration = Field(
         parse_duration("2m"), ge=0, description="Tolerance before the decision, for clocks that disagree."
     )
-    cap: float | None = Field(None, gt=0, description="Largest value per decision, in the metric's unit.")
+    cap: float | None = Field(
+        None, gt=0, le=LARGEST_VALUE, description="Largest value per decision, in the metric's unit."
+    )
     currency: Currency | None = Field(None, description="Currency of the value; other currencies are kept, not used.")
 
     @property

@@ -17,11 +17,15 @@ from infra.randomness import SAMPLER
 from infra.secrets import Secrets
 from ingestion.events import NO_SEND, Candidate, Content, Decision, Event, HistoricalResult, Placement
 from ingestion.mappings import Column, DecisionsMapping, InventedTime, Mapping, OutcomeSpec, ResultsMapping
+from ingestion.metrics import LARGEST_VALUE
 
 POLICY_VERSION = "past"
 """What imported decisions name as their policy: somebody else's, before Rewardloop."""
 
 _YES = frozenset(("1", "1.0", "true", "True", "TRUE", "yes"))
+LARGEST_SUM = 9 * 10**12
+"""Largest sum of a metric over many exposures: in millionths it just fits a 64-bit integer."""
+
 _NO = frozenset(("", "0", "0.0", "false", "False", "FALSE", "no"))
 
 
@@ -285,7 +289,7 @@ class _ResultReader:
         return f"{campaign_id[:200]}/{fingerprint[:16]}"
 
     def _sum(self, metric: str, column: str, cell: str, exposures: int) -> int:
-        micros = _micros(column, cell)
+        micros = _micros(column, cell, LARGEST_SUM)
         if metric in self.any and micros > exposures * MICROS:
             raise Unreadable(f"{column} is {cell!r}, more than the {exposures} exposures; check the columns")
         return micros
@@ -353,12 +357,12 @@ def _number(column: str, cell: str) -> float:
     return value
 
 
-def _micros(column: str, cell: str) -> int:
+def _micros(column: str, cell: str, most: int = LARGEST_VALUE) -> int:
     value = _number(column, cell)
     if value < 0:
         raise Unreadable(f"{column} is {cell!r}; an amount cannot be negative, refunds are events of their own")
-    if value > 9e12:
-        raise Unreadable(f"{column} is {cell!r}; amounts above 9e12 cannot be stored")
+    if value > most:
+        raise Unreadable(f"{column} is {cell!r}, above {most}; check its unit")
     return round(value * MICROS)
 
 

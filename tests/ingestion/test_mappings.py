@@ -48,7 +48,7 @@ def test_a_column_twice_is_refused() -> None:
     [
         ({}, "/kind: write kind = 'decisions'"),
         (decisions() | {"kind": "sums"}, "/kind: write kind = 'decisions'"),
-        (decisions(campaigns="x"), "/campaigns: Extra inputs"),
+        (decisions(campaigns="x"), "/campaigns: 'campaigns' is not a field here"),
         (decisions(campaign={"id": ""}), "/campaign/id"),
         (decisions(outcomes=[{"event": "visit"}]), "an outcome needs `when`"),
         (decisions(candidates=[{"content": "a", "value": "A"}, {"content": "a", "value": "B"}]), "share a content"),
