@@ -1,6 +1,7 @@
 """The database: one engine, short transactions, insert-once. SQLite (WAL, synchronous=FULL) and PostgreSQL alike."""
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,11 +99,19 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if _is_mistake(error):
+            raise
         raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(f"The database went away: {_first_line(error)}") from error
         raise
+
+
+def _is_mistake(error: OperationalError) -> bool:
+    """SQLite calls a wrong statement operational too; trying it again does not help."""
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_ERROR
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import DBAPIError
 
 from infra.database import add_up, canonical_json, insert_new, insert_once, open_database, reading, upsert, writing
 from infra.errors import Misconfigured, Unavailable
@@ -110,6 +111,12 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
         pass
     assert raised.value.retriable
     assert "pass@" not in str(raised.value)
+
+
+def test_a_wrong_statement_is_no_outage(any_engine: Engine) -> None:
+    """A mistake in a statement is raised as it is: nobody should try it again."""
+    with pytest.raises(DBAPIError, match=r"(?i)no such column|does not exist"), reading(any_engine) as connection:
+        connection.execute(text("SELECT no_such_column FROM loops"))
 
 
 def test_another_kind_of_database_is_refused() -> None:
