@@ -12,7 +12,7 @@ same ``as_of`` and ``now`` gives the same ``digest`` (invariant 6).
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -184,9 +184,10 @@ Values = Mapping[tuple[str, str], Mapping[str, int]]
 class _Rows:
     """Rows under construction."""
 
-    def __init__(self, contents: Sequence[Content]) -> None:
-        self.contents = list(contents)
-        self.index = {(content.campaign_id, content.content_id): i for i, content in enumerate(contents)}
+    def __init__(self, contents: Iterable[Content]) -> None:
+        self.known = {(content.campaign_id, content.content_id): content for content in contents}
+        self.contents: list[Content] = []
+        self.index: dict[tuple[str, str], int] = {}
         self.lists: dict[str, list[Any]] = {name: [] for name in _LISTS}
         self.decided_at: list[int] = []
         self.content: list[int] = []
@@ -225,11 +226,16 @@ class _Rows:
         self.outcomes.append(values.get((decision.decision_id, placed.content_id), {}))
 
     def content_index(self, campaign_id: str, content_id: str) -> int:
-        """Of a content; ``no_send`` and ids that were never registered get a content without text."""
+        """Of a content; ``no_send`` and ids that were never registered get a content without text.
+
+        Copy that no row names stays out: what is registered later must not change an earlier set.
+        """
         key = (campaign_id, content_id)
         if key not in self.index:
             self.index[key] = len(self.contents)
-            self.contents.append(Content(content_id=content_id, campaign_id=campaign_id, slots={}))
+            self.contents.append(
+                self.known.get(key) or Content(content_id=content_id, campaign_id=campaign_id, slots={})
+            )
         return self.index[key]
 
     def values(self, definition: LoopDefinition) -> dict[str, Floats]:

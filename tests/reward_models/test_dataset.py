@@ -133,9 +133,11 @@ def test_a_deferred_decision_counts_from_its_activation(engine: Engine, secrets:
 
 
 def test_a_set_is_rebuilt_to_the_digit(any_engine: Engine, secrets: Secrets) -> None:
-    """Later batches (a click on an old decision, a new decision) change the set of now, not that of the batch before."""
+    """Later batches (a click on an old decision, a new decision, new copy) change the set of now, not the one before."""
+    copy = Content(content_id="A new one", campaign_id="spring", slots={"subject": "New"})
+    later = Batch(contents=(copy,), decisions=(decision("d2"),), events=(event("e1", "d1", DAY + HOUR),))
     first = load(any_engine, secrets, Batch(decisions=(decision("d1"),)))
-    second = load(any_engine, secrets, Batch(decisions=(decision("d2"),), events=(event("e1", "d1", DAY + HOUR),)))
+    second = load(any_engine, secrets, later)
     with reading(any_engine) as connection:
         again = load_training_set(connection, LOOP, 1, as_of=first.as_of, now=LATE)
 
