@@ -217,11 +217,12 @@ class RejectedEvent(Body):
 
 
 class EventsAnswer(Body):
-    """What became of each event: the three numbers and the list add up to the events sent."""
+    """What became of each event: the four numbers and the list add up to the events sent."""
 
     accepted: int = Field(description="New facts, joined with their decisions.")
     duplicate: int = Field(description="Known already, with the same body.")
     pending: int = Field(description="New facts whose decision is not known yet.")
+    ignored: int = Field(description="About customers who asked to be deleted; not stored.")
     rejected: list[RejectedEvent] = Field(description="Put into quarantine.")
 
 

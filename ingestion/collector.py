@@ -121,6 +121,7 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
         accepted=words.count("applied"),
         duplicate=words.count("duplicate"),
         pending=words.count("pending"),
+        ignored=words.count("ignored"),
         rejected=[
             RejectedEvent(index=index, event_id=_event_id(body.events[index]), reason=state.reason)
             for index, state in sorted(states.items())

@@ -196,10 +196,12 @@ def _apply(importer: Importer, mapping: Mapping, chunk: _Chunk, report: Report) 
     states = Counter("rejected" if isinstance(state, Rejected) else state for state in applied.events)
     duplicate = applied.duplicate - states["duplicate"]
     quarantined = applied.quarantined - states["rejected"]
+    forgotten = applied.ignored - chunk.ignored - states["ignored"]
     _note(report, chunk)
     report.tally.duplicate += duplicate
     report.tally.quarantined += quarantined
-    report.tally.applied += chunk.rows - chunk.ignored - duplicate - quarantined
+    report.tally.ignored += forgotten
+    report.tally.applied += chunk.rows - chunk.ignored - forgotten - duplicate - quarantined
 
 
 def _decisions_batch(importer: Importer, mapping: DecisionsMapping, chunk: _Chunk) -> Batch:

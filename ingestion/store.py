@@ -1,7 +1,7 @@
 """The one door to the ledger: ``apply`` takes a batch of records through one transaction (invariant 4).
 
 1. Insert the facts: campaigns, contents, decisions, event keys, events, labels, results; in this order, sorted by
-   key, each once. On SQLite the write lock is held from the start.
+   key, each once. What is about a forgotten unit is ignored. On SQLite the write lock is held from the start.
 2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
 3. Take the next ``batch_no`` and stamp this batch's facts, and the decisions the API has stored since.
 4. Rejoin: attributions, outcomes and content statistics of all that the batch touches.
@@ -13,8 +13,9 @@ committed body; a crash before 6 leaves nothing behind. Two bodies under one id:
 quarantined.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, Select, Table, Text, exists, select, update
@@ -22,7 +23,16 @@ from sqlalchemy import Connection, Engine, Select, Table, Text, exists, select, 
 from infra.database import insert_new, insert_once, lock_join, reading, writing
 from infra.dialect import as_list, listed, prepared
 from infra.secrets import Secrets
-from infra.tables import campaigns, contents, decisions, event_keys, event_labels, events, historical_results
+from infra.tables import (
+    campaigns,
+    contents,
+    decisions,
+    event_keys,
+    event_labels,
+    events,
+    forgotten_units,
+    historical_results,
+)
 from infra.telemetry import batch_seconds, conservation_error, quarantined, records, transitions
 from ingestion.events import DIGEST_VERSION, Batch, Decision, Event, Rejected, event_digest, hash_id
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
@@ -30,8 +40,14 @@ from ingestion.loops import load_loops
 from ingestion.quarantine import conflict_of, hold, release
 from ingestion.rejoin import Facts, Rejoined, rejoin
 
-EventState = Literal["applied", "duplicate", "pending"] | Rejected
+EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
 """What became of one event; Rejected: it contradicts a stored one and is in quarantine."""
+
+FORGOTTEN = "forgotten unit"
+"""Why a fact about a customer who asked to be deleted is ignored."""
+
+State = Literal["applied", "duplicate", "ignored"] | Rejected
+Fact = TypeVar("Fact", Decision, Event)
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +69,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 class Inserted(msgspec.Struct, kw_only=True):
     """Which facts were new, and which contradict stored ones. Lists are aligned with the batch's."""
 
-    decisions: list[Literal["applied", "duplicate"] | Rejected]
-    events: list[Literal["applied", "duplicate"] | Rejected]
+    decisions: list[State]
+    events: list[State]
     labels: list[bool]
     results: list[bool]
 
@@ -96,9 +112,10 @@ def insert_facts(connection: Connection, batch: Batch) -> Inserted:
             )
         ],
     )
+    forgotten = _forgotten(connection, batch)
     return Inserted(
-        decisions=_insert_decisions(connection, batch.decisions),
-        events=_insert_events(connection, batch.events),
+        decisions=_insert_known(connection, batch.decisions, forgotten, _insert_decisions),
+        events=_insert_known(connection, batch.events, forgotten, _insert_events),
         labels=_insert(connection, event_labels, batch.labels),
         results=_insert(connection, historical_results, batch.results),
     )
@@ -148,11 +165,12 @@ def keep_ledger(
         *("quarantined" if new else "duplicate" for new in newly_held),
     ]
     reasons = [record.reason for record, new in zip(rejected, newly_held, strict=True) if new]
+    ignored = Counter(batch.ignored) + Counter({FORGOTTEN: words.count("ignored")})
     counts = Counts(
         read=_read(batch),
-        ignored=sum(batch.ignored.values()),
-        **tally(words),
-        reasons={"ignored": batch.ignored, "quarantined": tally(reasons)},
+        ignored=ignored.total(),
+        **tally(word for word in words if word != "ignored"),
+        reasons={"ignored": dict(ignored), "quarantined": tally(reasons)},
         left_pending=rejoined.left_pending,
         became_pending=rejoined.became_pending,
         left_quarantine=left_quarantine,
@@ -199,9 +217,34 @@ def _taken_in_turn(keys: Iterable[Any], new: set[Any]) -> list[bool]:
     return taken
 
 
-def _insert_decisions(
-    connection: Connection, batch: Sequence[Decision]
-) -> list[Literal["applied", "duplicate"] | Rejected]:
+def _insert_known(
+    connection: Connection,
+    facts: Sequence[Fact],
+    forgotten: set[str],
+    insert: Callable[[Connection, Sequence[Fact]], list[State]],
+) -> list[State]:
+    """Insert the facts, but for those about forgotten units: these are ignored, and leave nothing behind."""
+    if not forgotten:
+        return insert(connection, facts)
+    known = [forgotten.isdisjoint(_units(fact)) for fact in facts]
+    states = iter(insert(connection, [fact for fact, is_known in zip(facts, known, strict=True) if is_known]))
+    return [next(states) if is_known else "ignored" for is_known in known]
+
+
+def _forgotten(connection: Connection, batch: Batch) -> set[str]:
+    """The units of the batch that asked to be deleted."""
+    facts: tuple[Decision | Event, ...] = (*batch.decisions, *batch.events)
+    units = {unit for fact in facts for unit in _units(fact)}
+    return set(_gone(connection, units=as_list((unit,) for unit in sorted(units))).scalars()) if units else set()
+
+
+def _units(fact: Decision | Event) -> list[str]:
+    """The hashes a fact's customer is known under."""
+    named = (fact.unit, fact.unit_before) if isinstance(fact, Event) else (fact.unit,)
+    return [unit for unit in named if unit is not None]
+
+
+def _insert_decisions(connection: Connection, batch: Sequence[Decision]) -> list[State]:
     rows = _first_of_each(_rows(batch, "decision_id"), ["decision_id"])
     new = _taken_in_turn([(decision.decision_id,) for decision in batch], insert_new(connection, decisions, rows))
     known = [decision.decision_id for decision, is_new in zip(batch, new, strict=True) if not is_new]
@@ -220,7 +263,7 @@ def _insert_decisions(
     ]
 
 
-def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[Literal["applied", "duplicate"] | Rejected]:
+def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[State]:
     digests = [event_digest(event) for event in batch]
     ids = [(event.source, hash_id(event.event_id)) for event in batch]
     keys = [
@@ -253,6 +296,14 @@ def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[Liter
         )
         for event, id_, digest, is_new in zip(batch, ids, digests, new, strict=True)
     ]
+
+
+@prepared
+def _gone() -> Select[Any]:
+    units = listed("units", unit=Text())
+    return select(forgotten_units.c.unit).select_from(
+        units.join(forgotten_units, forgotten_units.c.unit == units.c.unit)
+    )
 
 
 @prepared

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import sqlite
 from infra.database import reading
 from ingestion import rejoin, store
 
-FACTS = "events|decisions|attributions|outcomes|event_keys|event_labels"
+FACTS = "events|decisions|attributions|outcomes|event_keys|event_labels|forgotten_units"
 
 STATEMENTS = {
     name.strip("_"): getattr(module, name).__wrapped__
@@ -22,7 +22,7 @@ STATEMENTS = {
                 *("_stored", "_joined", "_drop_outcomes", "_counted"),
             ),
         ),
-        (store, ("_stored_requests", "_stored_bodies")),
+        (store, ("_gone", "_stored_requests", "_stored_bodies")),
     )
     for name in names
 }

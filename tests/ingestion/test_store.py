@@ -150,6 +150,31 @@ def test_an_event_under_a_new_unit_hash_is_the_same_fact(database: Engine, secre
     assert applied.events == ("duplicate",)
 
 
+def test_facts_about_a_forgotten_unit_are_ignored(database: Engine, secrets: Secrets) -> None:
+    """Decisions and events under any hash of the unit are counted as ignored, with the reason, and stored nowhere."""
+    with writing(database) as connection:
+        insert_once(connection, tables.forgotten_units, [{"unit": "u1:gone", "forgotten_at": 0}])
+    batch = Batch(
+        decisions=(decision("d", 0, unit="u1:gone"), decision("e", 0, unit="u1:here")),
+        events=(
+            event("a", "click", 5, unit="u1:gone"),
+            event("b", "click", 5, unit="u1:here"),
+            event("c", "click", 5, unit="u2:gone", unit_before="u1:gone"),
+        ),
+    )
+
+    applied = apply(database, batch, secrets, 0)
+
+    assert states(applied) == {"applied": 2, "ignored": 3}
+    assert applied.events == ("ignored", "applied", "ignored")
+    assert conservation(database) == 0
+    assert [row[0] for row in rows(database, tables.decisions)] == ["e"]
+    assert [row[1] for row in rows(database, tables.events)] == ["b"]
+    assert len(rows(database, tables.event_keys)) == 1
+    with reading(database) as connection:
+        assert connection.scalars(select(tables.batches.c.reasons)).one()["ignored"] == {"forgotten unit": 3}
+
+
 def test_event_keys_outlive_the_events(database: Engine, secrets: Secrets) -> None:
     """An event whose row was deleted stays known by the hash of its id."""
     apply(database, Batch(events=(event("c", "click", 5),)), secrets, 0)
