@@ -284,6 +284,7 @@ model_versions = _table(
     _key("version", "`<loop>-<number>`."),
     _must("digest", String(64), "SHA-256 of the bundle, taken from the trainer's memory before it was written."),
     _must("config_digest", String(64), "SHA-256 of the learning configuration: the same means a refresh."),
+    _must("loop_version", Integer, "The definition it was judged under: its policy and weights hold while it serves."),
     _must("as_of", BigInteger, "`batch_no` of the training data."),
     _must("cutoff", BigInteger, "Decisions before it were trained on."),
     _must("state", String(16), "`registered`, `passed`, `failed`, `refused` or `promoted`."),

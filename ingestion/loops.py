@@ -149,6 +149,15 @@ def load_loop(connection: Connection, loop_id: str) -> tuple[LoopDefinition, int
     return parse_definition(stored), version
 
 
+def load_version(connection: Connection, loop_id: str, version: int) -> LoopDefinition:
+    """A definition as it was: every version is kept. Raises :class:`NotFound`."""
+    loops = tables.loops.c
+    stored = connection.scalar(select(loops.definition).where(loops.loop_id == loop_id, loops.version == version))
+    if stored is None:
+        raise NotFound(f"Loop {loop_id!r} has no version {version}")
+    return parse_definition(stored)
+
+
 def load_loops(connection: Connection) -> dict[str, tuple[LoopDefinition, int]]:
     """Every loop's definition in force and its version, by loop id."""
     newest = (

@@ -34,7 +34,7 @@ from infra.leases import Lease, check, lease
 from infra.logs import log
 from infra.settings import Settings, clock_of
 from infra.tracking import Tracking
-from ingestion.loops import LoopDefinition, load_loop
+from ingestion.loops import LoopDefinition, load_loop, load_version
 from pipelines import papers
 from pipelines.mirror import keep, mirror, record_of
 from pipelines.papers import Evaluation
@@ -46,8 +46,8 @@ from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.gate import judge
 from reward_models.offpolicy import Floor, difference
-from reward_models.policies import policy_version
-from reward_models.trial import GATE_FOLDS, dealt_by_chance, hold, learnable, nuisance, unit_folds
+from reward_models.policies import in_force, policy_version
+from reward_models.trial import GATE_FOLDS, Incumbent, dealt_by_chance, hold, learnable, nuisance, unit_folds
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -214,7 +214,7 @@ def calibrate(plan: Plan, model: RewardModel) -> Sealed:
     if len(judged):
         promised = model.rows(judged.contexts, [judged.contents[index] for index in judged.content])
         error, _ = reliability(promised, judged.reward, np.ones(len(judged)))
-    bundle = bundles.pack(model, cutoff=plan.cutoff)
+    bundle = bundles.pack(model, cutoff=plan.cutoff, configuration=plan.config_digest)
     return Sealed(model, bundle, bundles.digest(bundle), error)
 
 
@@ -273,7 +273,7 @@ def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
         if plan.definition.gate.split == "unit"
         else nuisance(plan.training, plan.judged, plan.definition)
     )
-    champion = _serving_model(bench, plan)
+    champion = _incumbent(bench, plan)
     trial = hold(plan.judged, plan.baselines, sealed.model, plan.definition.policy, q_models, champion)
     evidence = trial.logged("challenger", "running" if plan.champion else "baseline")
     try:
@@ -282,14 +282,17 @@ def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
         return Evaluation(evidence, trial.values(), None, str(error))
 
 
-def _serving_model(bench: Bench, plan: Plan) -> tuple[RewardModel, npt.NDArray[np.bool_]] | None:
-    """The champion and the decisions it made; None without one, or when its files are refused: then what was stored
-    is what ran."""
+def _incumbent(bench: Bench, plan: Plan) -> Incumbent | None:
+    """The champion; None without one, if it made all decisions, or if its files are refused: then what was stored is
+    what ran."""
     if plan.champion is None or plan.by_champion.all():
         return None
     folder = registry.path_of(bench.settings.bundles, plan.loop_id, plan.champion.version)
+    with reading(bench.engine) as connection:
+        judged_under = load_version(connection, plan.loop_id, plan.champion.loop_version)
+    settings = in_force(judged_under.policy, plan.definition.policy)
     try:
-        return registry.load_verified(folder, plan.champion.digest), plan.by_champion
+        return Incumbent(registry.load_verified(folder, plan.champion.digest), settings, plan.by_champion)
     except ModelRefused as error:
         log.warning("the champion cannot be loaded", loop=plan.loop_id, reason=str(error))
         return None
@@ -313,6 +316,7 @@ def register(bench: Bench, plan: Plan, sealed: Sealed, evaluation: Evaluation) -
             version,
             digest=sealed.digest,
             config_digest=plan.config_digest,
+            loop_version=plan.training.loop_version,
             as_of=plan.as_of,
             cutoff=plan.cutoff,
             kind=plan.kind,

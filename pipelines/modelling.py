@@ -115,11 +115,11 @@ def _training_set(workspace: Workspace, loop: str) -> tuple[LoopDefinition, Trai
 def _register(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
     """Row first, files second, as `retrain` does; the same bundle again is the same version."""
     cutoff = int(training.decided_at.max()) + 1 if len(training) else 0
-    bundle = bundles.pack(model, cutoff=cutoff)
+    config = config_digest(definition)
+    bundle = bundles.pack(model, cutoff=cutoff, configuration=config)
     digest = bundles.digest(bundle)
     with writing(workspace.engine) as connection:
         versions = registry.versions(connection, definition.loop)
-        config = config_digest(definition)
         known = {version.digest: version.version for version in versions}
         version = known.get(digest) or registry.next_version(connection, definition.loop)
         registry.register(
@@ -128,6 +128,7 @@ def _register(workspace: Workspace, definition: LoopDefinition, training: Traini
             version,
             digest=digest,
             config_digest=config,
+            loop_version=training.loop_version,
             as_of=training.as_of,
             cutoff=cutoff,
             kind=kind_of(config, registry.champion(connection, definition.loop), versions),

@@ -1,14 +1,15 @@
 """What a model is on disk: LightGBM text and JSON, never a pickle.
 
     model.txt       the booster
-    manifest.json   columns, levels, calibration, settings, as_of, cutoff, training digest, posterior, versions
+    manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, posterior,
+                    versions
     text.json       the text model (absent without one)
     golden.json     inputs with the scores they must give
 
 A bundle is a mapping of file name to bytes. Its digest is taken of the bytes in memory, before anything is
 written (invariant 17).
 
-    pack(model, *, cutoff, posterior=None) -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
+    pack(model, *, cutoff, configuration="", posterior=None) -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
     digest(bundle) -> str      write(bundle, folder)      read(folder) -> Bundle
 
 ``unpack`` parses with LightGBM, which dies on damaged text. The text is checked first (``anatomy.py``), and still only
@@ -45,7 +46,8 @@ MODEL, MANIFEST, TEXT, GOLDEN = "model.txt", "manifest.json", "text.json", "gold
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``. ``posterior``: the snapshot of content effects the gate judged, as its maker wrote it."""
+    """``manifest.json``. ``posterior``: the snapshot of content effects the gate judged, as its maker wrote it.
+    ``configuration``: digest of metrics, reward, model and policy, so that another policy is another bundle."""
 
     format: int
     loop_id: str
@@ -59,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     centres: dict[str, float]
     calibration: Calibration
     settings: dict[str, Any]
+    configuration: str = ""
     as_of: int
     cutoff: int
     training_digest: str
@@ -67,7 +70,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-def pack(model: RewardModel, *, cutoff: int, posterior: Mapping[str, Any] | None = None) -> Bundle:
+def pack(
+    model: RewardModel, *, cutoff: int, configuration: str = "", posterior: Mapping[str, Any] | None = None
+) -> Bundle:
     """The bundle of a model that was trained on decisions before ``cutoff`` (microseconds)."""
     levels = model.levels
     manifest = Manifest(
@@ -83,6 +88,7 @@ def pack(model: RewardModel, *, cutoff: int, posterior: Mapping[str, Any] | None
         centres=dict(levels.centres),
         calibration=model.calibration,
         settings=model.settings.model_dump(mode="json"),
+        configuration=configuration,
         as_of=model.as_of,
         cutoff=cutoff,
         training_digest=model.training_digest,

@@ -114,6 +114,12 @@ def baseline_pmf(baseline: Mapping[str, Any], content_ids: Sequence[str]) -> Flo
     return weights / weights.sum() if weights.sum() > 0.0 else np.full(len(weights), 1.0 / len(weights))
 
 
+def in_force(sealed: PolicySettings, own: PolicySettings) -> PolicySettings:
+    """The settings a version serves with: those it was judged under. A higher floor of the loop holds at once, because
+    it only makes choices more even; every other change waits for a version that passes the gate with it."""
+    return sealed.model_copy(update={"floor": max(sealed.floor, own.floor)})
+
+
 def policy_version(settings: PolicySettings) -> str:
     """``kind@hash``: the same settings under the same code have the same version."""
     document = settings.model_dump(mode="json") | {"revision": REVISION}

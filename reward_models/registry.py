@@ -4,7 +4,7 @@ The database is the truth: ``model_versions`` holds every version with its diges
 ``champions`` the version each loop serves, changed by compare-and-swap only (invariant 17).
 
     next_version(connection, loop_id) -> "<loop>-<number>"
-    register(connection, loop_id, version, *, digest, config_digest, as_of, cutoff, kind, now)    state registered
+    register(connection, loop_id, version, *, digest, config_digest, loop_version, as_of, cutoff, kind, now)
     settle(connection, loop_id, version, state, gate)             registered → passed, failed or refused
     approve(connection, loop_id, version, actor, verdict, now)
     promote(connection, loop_id, version, expected_revision, now, actor, *, needs_approval=False) -> Champion
@@ -39,11 +39,13 @@ NO_CHAMPION = 0
 
 
 class Champion(msgspec.Struct, frozen=True):
-    """The version a loop serves. ``revision`` is raised by every change."""
+    """The version a loop serves. ``revision`` is raised by every change. ``loop_version``: of the definition it was
+    judged under, whose policy it serves with."""
 
     version: str
     revision: int
     digest: str
+    loop_version: int
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     digest: str
     config_digest: str
+    loop_version: int
     as_of: int
     cutoff: int
     state: State
@@ -108,6 +111,7 @@ def register(
     *,
     digest: str,
     config_digest: str,
+    loop_version: int,
     as_of: int,
     cutoff: int,
     kind: Kind,
@@ -120,6 +124,7 @@ def register(
         "version": version,
         "digest": digest,
         "config_digest": config_digest,
+        "loop_version": loop_version,
         "as_of": as_of,
         "cutoff": cutoff,
         "state": "registered",
@@ -180,11 +185,13 @@ def promote(
     """Let a loop serve a version that passed its gate, or that was promoted before (the way back).
 
     ``expected_revision``: of the champion it replaces, ``NO_CHAMPION`` for none. Raises :class:`Conflict` when
-    another writer was first, :class:`BadInput` for a version that may not serve.
+    another writer was first, :class:`BadInput` for a version that may not serve: one that did not pass, or passed
+    against another champion than the one it would replace.
     """
     stored = version_of(connection, loop_id, version)
     if stored.state not in ("passed", "promoted"):
         raise BadInput(f"Version {version!r} is {stored.state}; only a version that passed its gate can be promoted")
+    _check_opponent(connection, stored)
     if needs_approval and not stored.approved:
         raise BadInput(f"Version {version!r} waits for a person's approval; approve it first")
     _swap(connection, loop_id, version, expected_revision, now)
@@ -193,7 +200,7 @@ def promote(
         tables.model_versions.update().where(c.loop_id == loop_id, c.version == version).values(state="promoted")
     )
     _note(connection, now, actor, "promote", version, {"loop": loop_id, "revision": expected_revision + 1})
-    return Champion(version, expected_revision + 1, stored.digest)
+    return Champion(version, expected_revision + 1, stored.digest, stored.loop_version)
 
 
 def champion(connection: Connection, loop_id: str) -> Champion | None:
@@ -205,11 +212,11 @@ def champions(connection: Connection) -> dict[str, Champion]:
     """The version each loop serves."""
     c, v = tables.champions.c, tables.model_versions.c
     rows = connection.execute(
-        select(c.loop_id, c.version, c.revision, v.digest).join(
+        select(c.loop_id, c.version, c.revision, v.digest, v.loop_version).join(
             tables.model_versions, (v.loop_id == c.loop_id) & (v.version == c.version)
         )
     )
-    return {row.loop_id: Champion(row.version, row.revision, row.digest) for row in rows}
+    return {row.loop_id: Champion(row.version, row.revision, row.digest, row.loop_version) for row in rows}
 
 
 def version_of(connection: Connection, loop_id: str, version: str) -> Version:
@@ -230,6 +237,17 @@ def versions(connection: Connection, loop_id: str) -> list[Version]:
         .order_by(c.created_at.desc(), func.length(c.version).desc(), c.version.desc())
     )
     return [Version(**row._mapping) for row in rows]
+
+
+def _check_opponent(connection: Connection, stored: Version) -> None:
+    current = champion(connection, stored.loop_id)
+    serving = current.version if current else None
+    against = (stored.gate or {}).get("champion", serving)
+    if stored.state == "passed" and against != serving:
+        raise BadInput(
+            f"Version {stored.version!r} passed against {against or 'the baseline'}, and {serving} serves now; "
+            "retrain the loop to have it judged against that"
+        )
 
 
 def _swap(connection: Connection, loop_id: str, version: str, expected: int, now: int) -> None:

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,14 @@ OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
 NUISANCE_FOLDS = 2
 GATE_FOLDS = 3
 """With a split by unit, one fold of this many is kept out of training for the gate."""
+
+
+class Incumbent(NamedTuple):
+    """The model that serves, the settings it serves with, and which of the judged decisions it made."""
+
+    model: RewardModel
+    settings: PolicySettings
+    its_own: Mask
 
 
 @dataclass(frozen=True)
@@ -145,12 +153,12 @@ def hold(
     model: RewardModel,
     settings: PolicySettings,
     q_models: Sequence[tuple[Mask, RewardModel]],
-    champion: tuple[RewardModel, Mask] | None = None,
+    champion: Incumbent | None = None,
 ) -> Trial:
     """The trial of ``model`` under these policy settings on ``judged``.
 
-    ``champion``: the model that serves, and the decisions it made. For others, made before it served, what ran was
-    something else; there the champion is frozen too: it was trained on still earlier ones.
+    ``champion``: for decisions that it did not make, before it served, what ran was something else; there the
+    champion is frozen too, under its own settings: it was trained on still earlier ones.
     """
     widest = max((len(candidates) for candidates in judged.candidates), default=0)
     pmfs: dict[Policy, Floats] = {policy: np.zeros((len(judged), widest)) for policy in POLICIES}
@@ -161,7 +169,7 @@ def hold(
         part = np.ix_(rows, np.arange(len(contents)))
         ids = [content.content_id for content in contents]
         pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
-        pmfs["running"][part] = _running(judged, rows, contents, settings, champion)
+        pmfs["running"][part] = _running(judged, rows, contents, champion)
         pmfs["baseline"][part] = baseline_pmf(baselines.get(contents[0].campaign_id) or OPEN_BASELINE, ids)
         behaviour[part] = _marginal(judged, rows, pmfs["baseline"][part])
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
@@ -211,15 +219,14 @@ def _running(
     judged: TrainingSet,
     rows: Ints,
     contents: Sequence[Content],
-    settings: PolicySettings,
-    champion: tuple[RewardModel, Mask] | None,
+    champion: Incumbent | None,
 ) -> Floats:
     stored = _stored(judged, rows, "policy_p")
     if champion is None:
         return stored
-    model, its_own = champion
-    frozen = frozen_pmf(model, settings, [judged.contexts[row] for row in rows], contents)
-    return np.where(its_own[rows][:, None], stored, frozen)
+    contexts = [judged.contexts[row] for row in rows]
+    frozen = frozen_pmf(champion.model, champion.settings, contexts, contents)
+    return np.where(champion.its_own[rows][:, None], stored, frozen)
 
 
 def _stored(judged: TrainingSet, rows: Ints, name: Literal["policy_p", "behaviour_p"]) -> Floats:

@@ -70,7 +70,7 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
     mode: Mode = "fallback" if away else mode_of(loop)
     baseline = policies.baseline_pmf(campaign.baseline or OPEN_BASELINE, ids)
     scores = None if mode == "fallback" else score(snapshot, loop, campaign, contents, request.context)
-    policy = None if scores is None else policies.pmf(loop.definition.policy, scores.mean, scores.sd)
+    policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd)
     behaviour = policy if policy is not None and group == "treatment" and mode == "online" else baseline
     seed = digest(secrets.loop(request.loop_id), "choice", request.decision_id)
     drawn = draw(behaviour, seed, request.decision_id, request.slots)
@@ -91,12 +91,12 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
             Placement(position=place, content_id=ids[index], propensity=propensity)
             for place, (index, propensity) in enumerate(drawn, 1)
         ),
-        policy_version=FALLBACK_POLICY if mode == "fallback" else policies.policy_version(loop.definition.policy),
+        policy_version=FALLBACK_POLICY if mode == "fallback" else policies.policy_version(loop.policy),
         model_version=served.version if served else None,
         stats_version=snapshot.stats_version,
         feature_schema=served.model.schema.hash if served else None,
         sampler=SAMPLER,
-        floor=loop.definition.policy.floor,
+        floor=loop.policy.floor,
         constraints={"slots": request.slots, "holdout": held_out(request, loop.definition)},
         seed=seed.hex(),
         deferred=request.deferred,

@@ -30,11 +30,11 @@ class Replay(NamedTuple):
 
 
 def replay_choice(decision: Decision, settings: PolicySettings, baseline: Mapping[str, Any]) -> Replay:
-    """Stage 2, from the stored numbers alone. ``settings``: of the stored loop version."""
+    """Stage 2, from the stored numbers alone. ``settings``: of the definition whose policy chose; the floor is stored."""
     if any(candidate.behaviour_p is None for candidate in decision.candidates):
         return Replay("not possible", "The choice was made elsewhere: its probabilities are not known.")
     stored_policy = [candidate.policy_p for candidate in decision.candidates]
-    policy = _policy(decision, settings)
+    policy = _policy(decision, settings.model_copy(update={"floor": decision.floor}))
     if policy is not None and policy != stored_policy:
         return Replay("differs", "The stored scores give other policy probabilities.")
     own = decision.group == "treatment" and decision.learning_mode == "online"

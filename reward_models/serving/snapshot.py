@@ -27,10 +27,11 @@ from infra.errors import RewardloopError
 from infra.logs import log
 from ingestion.contents import content_of
 from ingestion.events import NO_SEND, Content
-from ingestion.loops import LoopDefinition, load_loops
+from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
 from ingestion.switches import killed_loops
 from reward_models import registry
 from reward_models.boosted import Encoded, RewardModel
+from reward_models.policies import in_force
 from reward_models.posterior import Effects, content_effects
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
@@ -48,6 +49,8 @@ class Served:
 
     version: str
     model: RewardModel
+    definition: LoopDefinition
+    """What it was judged under: what is served is what was gated (invariant 16)."""
     _known: dict[tuple[str, str], Encoded] = field(default_factory=dict, repr=False, compare=False)
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
@@ -73,6 +76,12 @@ class Loop:
     served: Served | None = None
     fault: str | None = None
     """Why the champion is not the one served."""
+
+    @property
+    def policy(self) -> PolicySettings:
+        """Of the version served; before the first, of the definition."""
+        own = self.definition.policy
+        return own if self.served is None else in_force(self.served.definition.policy, own)
 
     @property
     def fallback(self) -> str | None:
@@ -141,7 +150,7 @@ class Snapshot:
         contents = {content.content_id: content for content in (*campaign.contents.values(), *drafts)}
         state = "running" if loop.definition.approval == "automatic" and campaign.state == "draft" else campaign.state
         joined = replace(campaign, contents=dict(sorted(contents.items())), state=state)
-        served = None if loop.served is None else Served(loop.served.version, loop.served.model)
+        served = None if loop.served is None else replace(loop.served, _known={})
         return replace(
             self,
             loops={**self.loops, loop.definition.loop: replace(loop, served=served)},
@@ -207,10 +216,13 @@ class Snapshots:
             definitions = load_loops(connection)
             killed = killed_loops(connection)
             champions = registry.champions(connection)
+            judged = {name: load_version(connection, name, one.loop_version) for name, one in champions.items()}
             campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
             statistics = load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
         loops = {
-            name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
+            name: self._with_model(
+                Loop(definition, version, name in killed), champions.get(name), judged.get(name), old.loops.get(name)
+            )
             for name, (definition, version) in definitions.items()
         }
         return Snapshot(loops, campaigns, statistics, mark)
@@ -218,21 +230,23 @@ class Snapshots:
     def _retry_is_due(self) -> bool:
         return any(time.monotonic() >= refusal.retry_at for refusal in self._refused.values())
 
-    def _with_model(self, loop: Loop, champion: registry.Champion | None, old: Loop | None) -> Loop:
+    def _with_model(
+        self, loop: Loop, champion: registry.Champion | None, judged: LoopDefinition | None, old: Loop | None
+    ) -> Loop:
         """The loop with its model: the champion's, or the last good one and the reason."""
-        if champion is None:
+        if champion is None or judged is None:
             return loop
         name, served = loop.definition.loop, old.served if old else None
         refusal = self._refused.get(name)
         if served is None or served.version != champion.version:
             if refusal is None or refusal.version != champion.version or time.monotonic() >= refusal.retry_at:
-                served, refusal = self._load(name, champion, served)
+                served, refusal = self._load(name, champion, judged, served)
         else:
             refusal = self._refused.pop(name, None) and None
         return replace(loop, champion=champion.version, served=served, fault=refusal.reason if refusal else None)
 
     def _load(
-        self, name: str, champion: registry.Champion, last_good: Served | None
+        self, name: str, champion: registry.Champion, judged: LoopDefinition, last_good: Served | None
     ) -> tuple[Served | None, Refusal | None]:
         try:
             model = registry.load_verified(registry.path_of(self.bundles, name, champion.version), champion.digest)
@@ -247,7 +261,7 @@ class Snapshots:
         telemetry.model_info.labels(name, champion.version).set(1)
         log.info("model_loaded", loop=name, version=champion.version)
         self._refused.pop(name, None)
-        return Served(champion.version, model), None
+        return Served(champion.version, model, judged), None
 
 
 def _name(content: Content) -> tuple[str, str]:
@@ -300,10 +314,16 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
 
 
 def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standing:
-    """Observed against expected, from the decisions that the served model made: those of others would count twice."""
+    """Observed against expected, from the decisions that the served model made: those of others would count twice.
+
+    The reward is the one it predicts. If a metric of that was changed since, counts and predictions are of different
+    things: then the prediction stands alone.
+    """
     ids = sorted({*campaign.contents, NO_SEND})
     version = "" if loop.served is None else loop.served.version
-    rows = statistics.get(campaign.campaign_id, {}).get(version, ())
+    rules = loop.definition if loop.served is None else loop.served.definition
+    counts = statistics.get(campaign.campaign_id, {}).get(version, ())
+    rows = counts if all(rules.metric(name) in loop.definition.metrics for name in rules.reward) else ()
     level = 0.0 if loop.served is None else float(loop.served.model.levels.of([campaign.campaign_id])[0][0])
-    effects = content_effects(arm_counts(rows, ids, loop.definition.reward), abs(level))
+    effects = content_effects(arm_counts(rows, ids, rules.reward), abs(level))
     return Standing({content_id: index for index, content_id in enumerate(ids)}, effects)

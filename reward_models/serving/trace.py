@@ -97,6 +97,9 @@ def _outcomes(connection: Connection, decision: Decision, definition: LoopDefini
 def _rewards(
     decision: Decision, definition: LoopDefinition, outcomes: list[TracedOutcome], mature: bool
 ) -> list[TracedReward]:
+    """What it earned; before maturity nobody knows who is silent, so the default reward is not given yet."""
+    if not mature:
+        definition = definition.model_copy(update={"default_reward": 0.0})
     found = {(outcome.content_id, outcome.metric): outcome.value for outcome in outcomes}
     ids = [placement.content_id for placement in decision.chosen]
     values = {
@@ -111,18 +114,27 @@ def _rewards(
 
 
 def _replay(connection: Connection, decision: Decision, snapshots: Snapshots) -> ReplayAnswer:
-    loops, campaigns = tables.loops.c, tables.campaigns.c
+    loops, campaigns, version = tables.loops.c, tables.campaigns.c, _chosen_under(connection, decision)
     stored = connection.scalar(
-        select(loops.definition).where(loops.loop_id == decision.loop_id, loops.version == decision.loop_version)
+        select(loops.definition).where(loops.loop_id == decision.loop_id, loops.version == version)
     )
     baseline = connection.scalar(select(campaigns.baseline).where(campaigns.campaign_id == decision.campaign_id))
     choice = (
-        Replay("not possible", f"Version {decision.loop_version} of the loop is not stored.")
+        Replay("not possible", f"Version {version} of the loop is not stored.")
         if stored is None
         else replay_choice(decision, parse_definition(stored).policy, baseline or {})
     )
     scores = replay_scores(decision, *_model_and_contents(connection, decision, snapshots))
     return ReplayAnswer(choice=choice.result, scores=scores.result, detail=f"{choice.detail} {scores.detail}")
+
+
+def _chosen_under(connection: Connection, decision: Decision) -> int:
+    """Version of the definition whose policy chose: the model's own, without a model the loop's."""
+    models = tables.model_versions.c
+    judged: int | None = connection.scalar(
+        select(models.loop_version).where(models.loop_id == decision.loop_id, models.version == decision.model_version)
+    )
+    return decision.loop_version if judged is None else judged
 
 
 def _model_and_contents(

@@ -1,5 +1,6 @@
 """The API as a whole: decisions, events, copy, loops, over HTTP."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from infra import tables
-from infra.database import reading
+from infra.database import reading, writing
 from ingestion.ledger import conservation
 from ingestion.tokens import make_token
 from tests.pipelines.api import LOOP, away, click, define, ok, rank, refused, running, send, trace
@@ -68,7 +69,7 @@ class TestDecisions:
         found = trace(any_client, "d1")
         chosen = answer["ranked"][0]["content_id"]
 
-        assert counts == {"accepted": 3, "duplicate": 0, "pending": 0, "rejected": []}
+        assert counts == {"accepted": 3, "duplicate": 0, "pending": 0, "ignored": 0, "rejected": []}
         assert [(o["content_id"], o["metric"], o["value"]) for o in found["outcomes"]] == [
             (chosen, "click", 1.0),
             (chosen, "revenue", 49.9),
@@ -80,6 +81,52 @@ class TestDecisions:
         ]
         assert found["rewards"] == [{"content_id": chosen, "reward": 1.0, "mature": False}]
         assert (found["replay"]["choice"], found["replay"]["scores"]) == ("exact", "exact")
+
+    def test_the_default_reward_is_for_mature_silence(self, client: TestClient) -> None:
+        """A decision without events earns nothing until its outcome is final, then the default reward."""
+        define(client, default_reward=-1, lateness=0, metrics=[{"name": "click", "event": "click", "window": 1}])
+        rank(client, decision_id="d1")
+        early = trace(client, "d1")["rewards"][0]
+        late = wait_for(lambda: [one for one in trace(client, "d1")["rewards"] if one["mature"]])[0]
+
+        assert (early["reward"], early["mature"], late["reward"]) == (0.0, False, -1.0)
+
+    def test_a_customer_is_known_across_a_rotation(self, sqlite_url: str, tmp_path: Path) -> None:
+        """After the unit secret was rotated the customer's purchase credits the decision before it, a redelivered one
+        stays a duplicate, a decision keeps its token, and nobody moves in or out of the holdout."""
+        bought = click("e2", type="purchase", unit="jane", value="20", currency="EUR")
+        with running(sqlite_url, tmp_path / "home") as client:
+            define(client, holdout=0.5)
+            before = rank(client, decision_id="d1", unit="jane")
+            send(client, early := click("e1", type="purchase", unit="jane", value="10", currency="EUR"))
+        path = tmp_path / "home" / "secrets.json"
+        stored = json.loads(path.read_text())
+        stored["units"]["2"] = "22" * 32
+        path.write_text(json.dumps(stored))
+        with running(sqlite_url, tmp_path / "home") as client:
+            counts = send(client, bought, early, click("e3", token=before["token"]))
+            found = trace(client, "d1")
+            again = rank(client, decision_id="d1", unit="jane")
+            after = rank(client, decision_id="d2", unit="jane")
+            units = [trace(client, name)["decision"]["unit"][:3] for name in ("d1", "d2")]
+
+        assert (counts["accepted"], counts["duplicate"], counts["pending"]) == (2, 1, 0)
+        assert {one["metric"]: one["value"] for one in found["outcomes"]} == {"click": 1.0, "revenue": 30.0}
+        assert again == before
+        assert after["group"] == before["group"]
+        assert units == ["u1:", "u2:"]
+
+    def test_a_forgotten_customer_is_ignored(self, client: TestClient) -> None:
+        """Events about somebody who asked to be deleted are answered as ignored, and not stored."""
+        define(client)
+        serving = client.app.state.serving  # type: ignore[attr-defined]
+        with writing(serving.engine) as connection:
+            unit = serving.secrets.unit("jane")
+            connection.execute(tables.forgotten_units.insert().values(unit=unit, forgotten_at=0))
+        counts = send(client, click("e1", unit="jane"), click("e2", unit="june"))
+
+        assert counts == {"accepted": 0, "duplicate": 0, "pending": 1, "ignored": 1, "rejected": []}
+        assert rows(client, tables.events) == 1
 
     def test_a_repeated_id_gets_the_stored_answer(self, any_client: TestClient) -> None:
         """The same body under the same id is answered from the stored row, also after the world has changed."""

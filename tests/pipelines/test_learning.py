@@ -228,6 +228,20 @@ def test_other_settings_are_a_change_that_must_win(bench: Bench, engine: Engine,
     assert gate["tries"] == 2
 
 
+def test_another_policy_is_judged_against_the_one_that_serves(bench: Bench, engine: Engine, lively: None) -> None:
+    """The same model under a uniform policy is another version; it loses what the champion's own policy earns more."""
+    first = retrain(bench, "subjects")
+    redefine(engine, definition(policy={"kind": "uniform"}))
+    second = retrain(bench, "subjects")
+    with reading(engine) as connection:
+        stored = registry.version_of(connection, "subjects", "subjects-2")
+
+    assert (first.state, second.kind, second.state) == ("promoted", "change", "failed")
+    assert stored.loop_version == 2
+    assert stored.gate is not None
+    assert stored.gate["estimate"]["high"] < -0.05
+
+
 def test_a_loop_that_asks_for_approval_waits_for_it(bench: Bench, engine: Engine, secrets: Secrets) -> None:
     """A passed version serves only after a person said yes, and who said it is kept."""
     gate = {"window": "7d", "min_units": 100, "min_effective": 50, "approval": True}
@@ -430,7 +444,7 @@ def test_null_worlds_are_promoted_at_the_stated_rate(engine: Engine, secrets: Se
 def test_kinds() -> None:
     """No champion: first. The champion's configuration: refresh. Another: change."""
     versions = [version("subjects-1", "promoted", config="a")]
-    champion = Champion("subjects-1", 1, "d")
+    champion = Champion("subjects-1", 1, "d", 1)
 
     assert learning.kind_of("a", None, versions) == "first"
     assert learning.kind_of("a", champion, versions) == "refresh"
@@ -476,6 +490,7 @@ def version(name: str, state: str, kind: str = "first", config: str = "a") -> Ve
         version=name,
         digest="d",
         config_digest=config,
+        loop_version=1,
         as_of=1,
         cutoff=0,
         state=state,  # type: ignore[arg-type]

@@ -22,7 +22,8 @@ def registered(engine: Engine, *versions: str, state: str = "passed") -> None:
                 registry.settle(connection, "emails", version, state, {"sentence": "as it went"})  # type: ignore[arg-type]
 
 
-FACTS: dict[str, Any] = {"digest": "d", "config_digest": "c", "as_of": 4, "cutoff": 3, "kind": "first", "now": 10}
+FACTS: dict[str, Any] = {"digest": "d", "config_digest": "c", "loop_version": 1}
+FACTS |= {"as_of": 4, "cutoff": 3, "kind": "first", "now": 10}
 
 
 def test_versions_are_numbered(engine: Engine) -> None:
@@ -87,7 +88,7 @@ def test_promotion_moves_the_pointer_and_is_on_record(any_engine: Engine) -> Non
         audit = connection.execute(select(tables.audit.c.actor, tables.audit.c.action, tables.audit.c.subject)).all()
         found = registry.champions(connection)
 
-    assert found == {"emails": Champion("emails-1", 3, "d")}
+    assert found == {"emails": Champion("emails-1", 3, "d", 1)}
     assert [tuple(row) for row in audit] == [
         ("ann", "promote", "emails-1"),
         ("ann", "promote", "emails-2"),
@@ -107,8 +108,21 @@ def test_of_two_promotions_the_second_loses(any_engine: Engine) -> None:
         found = registry.champion(connection, "emails")
         states = {version.version: version.state for version in registry.versions(connection, "emails")}
 
-    assert found == Champion("emails-1", 1, "d")
+    assert found == Champion("emails-1", 1, "d", 1)
     assert states == {"emails-1": "promoted", "emails-2": "passed"}
+
+
+def test_what_passed_against_another_champion_is_judged_again(engine: Engine) -> None:
+    """Two versions passed against the baseline: with one of them serving, the other has shown nothing against it."""
+    with writing(engine) as connection:
+        for version in ("emails-1", "emails-2"):
+            registry.register(connection, "emails", version, **FACTS)
+            registry.settle(connection, "emails", version, "passed", {"champion": None})
+        registry.promote(connection, "emails", "emails-1", NO_CHAMPION, 20, "ann")
+
+        with pytest.raises(BadInput, match="passed against the baseline, and emails-1 serves now; retrain"):
+            registry.promote(connection, "emails", "emails-2", 1, 21, "ann")
+        assert registry.promote(connection, "emails", "emails-1", 1, 22, "ann").revision == 2
 
 
 def test_a_loop_that_needs_approval_waits_for_a_person(engine: Engine) -> None:
@@ -128,7 +142,7 @@ def test_a_loop_that_needs_approval_waits_for_a_person(engine: Engine) -> None:
             promote()
         registry.approve(connection, "emails", "emails-1", "bob", "approved", 23)
 
-        assert promote() == Champion("emails-1", 1, "d")
+        assert promote() == Champion("emails-1", 1, "d", 1)
 
 
 def test_an_unknown_version_is_named(engine: Engine) -> None:

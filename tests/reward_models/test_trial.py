@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from infra.database import reading
 from infra.secrets import Secrets
-from ingestion.loops import LoopDefinition
+from ingestion.loops import LoopDefinition, PolicySettings
 from reward_models.boosted import fit
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.trial import (
+    Incumbent,
     clusters_of,
     dealt_by_chance,
     decided_by_chance,
@@ -127,10 +128,23 @@ def test_what_the_champion_did_not_decide_is_compared_with_the_frozen_champion(
     earlier, later = halves
     model = fit(earlier, rules.model)
     its_own = np.arange(len(later)) % 2 == 0
-    trial = hold(later, BASELINES, model, rules.policy, [], (model, its_own))
+    trial = hold(later, BASELINES, model, rules.policy, [], Incumbent(model, rules.policy, its_own))
 
     assert trial.pmfs["running"][its_own] == pytest.approx(np.full((its_own.sum(), 3), 1 / 3))
     assert (trial.pmfs["running"][~its_own] == trial.pmfs["challenger"][~its_own]).all()
+
+
+def test_the_champion_is_asked_under_its_own_settings(
+    halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition
+) -> None:
+    """The same model as a challenger under other settings: the champion's probabilities stay those it was gated with."""
+    earlier, later = halves
+    model, nobody = fit(earlier, rules.model), np.zeros(len(later), dtype=np.bool_)
+    served = PolicySettings(kind="epsilon", epsilon=0.3, uniform_slice=0.0)
+    trial = hold(later, BASELINES, model, rules.policy, [], Incumbent(model, served, nobody))
+
+    assert trial.pmfs["running"].max(axis=1) == pytest.approx(np.full(len(later), 0.8 * 0.97 + 0.01), abs=1e-9)
+    assert not np.allclose(trial.pmfs["running"], trial.pmfs["challenger"], atol=0.05)
 
 
 def test_a_trial_points_at_the_content_that_was_shown(

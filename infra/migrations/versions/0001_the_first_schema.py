@@ -267,6 +267,7 @@ def upgrade() -> None:
         sa.Column("version", sa.String(length=256), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("config_digest", sa.String(length=64), nullable=False),
+        sa.Column("loop_version", sa.Integer(), nullable=False),
         sa.Column("as_of", sa.BigInteger(), nullable=False),
         sa.Column("cutoff", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),

@@ -40,6 +40,7 @@ def registered(engine: Engine, home: Path, model: RewardModel, loop_id: str, sta
             version,
             digest=bundles.digest(bundle),
             config_digest="c" * 64,
+            loop_version=1,
             as_of=1,
             cutoff=0,
             kind="first",

@@ -108,6 +108,56 @@ def test_clicks_still_shift_a_models_choice(client: TestClient, model: RewardMod
     assert after[1]["mean"] - after[0]["mean"] > before[1]["mean"] - before[0]["mean"]
 
 
+def test_another_policy_waits_for_the_gate(client: TestClient, model: RewardModel) -> None:
+    """The champion chooses with the settings it was judged under; the definition's wait, but for a higher floor."""
+    promote(client, register(client, model))
+    before = rank(client, decision_id="d1", context={"age": 60}, explain=True)
+    define(client, policy={"kind": "uniform", "floor": 0.0})
+    after = rank(client, decision_id="d2", context={"age": 60}, explain=True)
+    define(client, policy={"kind": "uniform", "floor": 0.4})
+    floored = rank(client, decision_id="d3", context={"age": 60}, explain=True)
+    found = [trace(client, f"d{number}") for number in (1, 2, 3)]
+
+    assert after["policy_version"] == before["policy_version"] != floored["policy_version"]
+    assert after["candidates"] == before["candidates"]
+    assert [one["decision"]["floor"] for one in found] == [0.01, 0.01, 0.4]
+    assert min(candidate["policy_p"] for candidate in floored["candidates"]) >= 0.4
+    assert [one["decision"]["loop_version"] for one in found] == [1, 2, 3]
+    assert [one["replay"]["choice"] for one in found] == ["exact"] * 3
+
+
+def test_another_learning_mode_holds_at_once(client: TestClient, model: RewardModel) -> None:
+    """What makes a loop safer needs no gate: an apprentice answers the baseline from the next choice on."""
+    promote(client, register(client, model))
+    define(client, learning_mode="apprentice")
+
+    assert rank(client)["learning_mode"] == "apprentice"
+
+
+def test_counts_are_worth_what_the_model_predicts(client: TestClient, model: RewardModel) -> None:
+    """Another weight waits for a model that predicts it; once a metric is another one, the prediction stands alone."""
+    promote(client, register(client, model))
+    for number in range(30):
+        rank(client, decision_id=f"b{number}", candidates=["b"])
+    send(client, *(click(f"e{number}", decision_id=f"b{number}") for number in range(25)))
+    serving = client.app.state.serving  # type: ignore[attr-defined]
+
+    def means() -> list[tuple[float, float]]:
+        serving.snapshots.refresh()
+        found = rank(client, dry_run=True, explain=True)["candidates"]
+        return [(candidate["mean"], candidate["expected"]) for candidate in found]
+
+    before = means()
+    define(client, reward={"click": 100})
+    weighted = means()
+    define(client, metrics=[{"name": "click", "event": "click", "window": "1d"}])
+    measured = means()
+
+    assert weighted == before
+    assert all(mean != expected for mean, expected in before)
+    assert all(mean == expected for mean, expected in measured)
+
+
 def test_promotion_is_compare_and_swap(client: TestClient, model: RewardModel) -> None:
     """A version that was not gated, and a promotion that expects another champion, are refused."""
     failed, first, second = (register(client, model, state) for state in ("failed", "passed", "passed"))

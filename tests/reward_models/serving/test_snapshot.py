@@ -20,7 +20,7 @@ from reward_models.serving.decision_log import insert_decisions
 from reward_models.serving.ranker import rank
 from reward_models.serving.snapshot import Served, Snapshots, no_send
 from tests.pipelines.api import away
-from tests.reward_models.serving.worlds import SECRETS, request
+from tests.reward_models.serving.worlds import SECRETS, definition, request
 from tests.reward_models.training import training_set
 
 LOOP = {
@@ -130,7 +130,7 @@ def test_the_same_id_in_two_campaigns_is_encoded_twice() -> None:
     known = training_set(
         copy, content=[0, 1] * 200, reward=[0.0, 10.0] * 200, contexts=[{"age": row % 7} for row in range(400)]
     )
-    served = Served("v1", fit(known, ModelSettings(rounds=5, min_leaf=5, text=False)))
+    served = Served("v1", fit(known, ModelSettings(rounds=5, min_leaf=5, text=False)), definition())
     levels = [float(served.encode([no_send(campaign)]).mean[0]) for campaign in ("poor", "rich")]
 
     assert levels[0] < levels[1]
