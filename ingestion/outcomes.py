@@ -205,7 +205,7 @@ def _checked(attributed: FromClause, as_of: AsOf) -> FromClause:
     metrics = _metrics()
     start = start_of(decisions, as_of)
     reason = case(
-        (_is_labelled(events, as_of), "labelled"),
+        (is_labelled(events, as_of), "labelled"),
         (start.is_(None), "before_activation"),
         (
             or_(
@@ -294,7 +294,7 @@ def _content_of(decision: Any, event: Any) -> ColumnElement[str]:
     return nearest.correlate(decision, event).scalar_subquery()
 
 
-def _is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:
+def is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:
     """Whether the latest word about one of the excluding labels puts it on the event."""
     word, later = event_labels.alias("word"), event_labels.alias("later")
     taken_back = select(later.c.label).where(
@@ -332,7 +332,7 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
             refund.c.currency.is_not_distinct_from(event.c.currency),
             refund.c.occurred_at <= event.c.occurred_at + metrics.c.refund_horizon,
             stamped(refund, as_of),
-            ~_is_labelled(refund, as_of),
+            ~is_labelled(refund, as_of),
         )
         .group_by(
             case((nameless, refund.c.source), else_=""), case((nameless, refund.c.event_id), else_=refund.c.fact_key)

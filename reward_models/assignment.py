@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, and_, select
 
-from infra.tables import attributions, decisions, event_labels, events
+from infra.tables import attributions, decisions, events
 from ingestion.attribution import stamped
 from ingestion.events import REFUND
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
-from ingestion.outcomes import EXCLUDING_LABELS, ONE, judged
+from ingestion.outcomes import ONE, is_labelled, judged
 
 Floats = npt.NDArray[np.float64]
 
@@ -121,12 +121,6 @@ def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[_Dee
 
 def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[_Deed]:
     """Events of units that belong to no decision of the loop: another loop's, or too long after the last one."""
-    labelled = select(event_labels.c.event_id).where(
-        event_labels.c.source == events.c.source,
-        event_labels.c.event_id == events.c.event_id,
-        event_labels.c.label.in_(EXCLUDING_LABELS),
-        event_labels.c.applies.is_(True),
-    )
     query = (
         select(events)
         .outerjoin(
@@ -142,7 +136,7 @@ def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[
             events.c.type == metric.event,
             events.c.unit.is_not(None),
             stamped(events, None),
-            ~labelled.correlate(events).exists(),
+            ~is_labelled(events, None),
         )
     )
     back = _taken_back(connection)

@@ -130,6 +130,24 @@ def test_refunds_labels_and_other_currencies_are_left_out(engine: Engine, secret
     assert found.values["revenue"].tolist() == [30.0 + 25.0 + 25.0]
 
 
+def test_a_label_that_was_taken_back_counts_no_more(engine: Engine, secrets: Secrets) -> None:
+    """The latest word about a label holds, inside a window and outside of it."""
+    found = assigned(
+        engine,
+        secrets,
+        a_decision("u1", NOON),
+        a_purchase("inside", "u1", NOON + DAY, 30),
+        a_purchase("outside", "u1", NOON + 3 * DAY, 40),
+        *(
+            Label(source="http", event_id=event_id, label="bot", labelled_at=NOON + later, applies=not later)
+            for event_id in ("inside", "outside")
+            for later in (0, 1)
+        ),
+    )
+
+    assert found.values["revenue"].tolist() == [70.0]
+
+
 def test_clicks_count_once_per_decision(engine: Engine, secrets: Secrets) -> None:
     """`any` is aggregated per decision, then added up: two clicks on one message are one, on two messages two."""
     first, second = a_decision("u1", NOON), a_decision("u1", NOON + DAY)
