@@ -220,7 +220,8 @@ def calibrate(plan: Plan, model: RewardModel) -> Sealed:
 
 def config_digest(definition: LoopDefinition) -> str:
     """SHA-256 of what is learned and how: the same means that a new version is a refresh."""
-    document = definition.model_dump(mode="json", include={"metrics", "reward", "default_reward", "model", "no_send"})
+    learned = {"metrics", "refund_horizon", "reward", "default_reward", "model", "no_send"}
+    document = definition.model_dump(mode="json", include=learned)
     return hashlib.sha256(canonical_json([document, policy_version(definition.policy)])).hexdigest()
 
 

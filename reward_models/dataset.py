@@ -29,7 +29,7 @@ from ingestion.attribution import start_of
 from ingestion.events import Candidate, Content, Placement
 from ingestion.loops import LoopDefinition
 from ingestion.outcomes import matured_at, outcomes_query
-from reward_models.rewards import reward_of
+from reward_models.rewards import mean_reward_of, reward_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -307,7 +307,7 @@ def _history(connection: Connection, definition: LoopDefinition, rows: _Rows, as
         content=np.array([rows.content_index(row.campaign_id, row.content_id) for row in results], dtype=np.int64),
         exposures=exposures,
         metrics=sums,
-        reward=reward_of(definition, {name: total / exposures for name, total in sums.items()}),
+        reward=mean_reward_of(definition, {name: total / exposures for name, total in sums.items()}),
         noise=_noise(definition, sums, exposures),
         trusted=np.array([row.trusted for row in results], dtype=np.bool_),
     )

@@ -45,17 +45,18 @@ def halves(engine: Engine, secrets: Secrets, rules: LoopDefinition) -> tuple[Tra
 
 
 def test_only_decisions_that_chance_made_are_judged(halves: tuple[TrainingSet, TrainingSet]) -> None:
-    """Holdout, apprentice, fallback, lower positions and unknown propensities are left out."""
-    later = halves[1].subset(np.arange(6))
+    """Holdout, apprentice, fallback, lower positions, unknown propensities and the caller's choices are left out."""
+    later = halves[1].subset(np.arange(7))
     mixed = replace(
         later,
-        group=("treatment", "holdout", *later.group[2:]),
+        group=("treatment", "holdout", *later.group[2:6], "customer_managed"),
         learning_mode=("online", "online", "apprentice", "fallback", *later.learning_mode[4:]),
-        position=np.array([1, 1, 1, 1, 2, 1]),
-        propensity=np.array([0.3, 0.3, 0.3, 0.3, 0.3, np.nan]),
+        position=np.array([1, 1, 1, 1, 2, 1, 1]),
+        propensity=np.array([0.3, 0.3, 0.3, 0.3, 0.3, np.nan, 0.3]),
     )
 
     assert decided_by_chance(mixed).decision_id == later.decision_id[:1]
+    assert dealt_by_chance(mixed).decision_id == later.decision_id[:1]
 
 
 def test_the_holdout_counts_where_chance_dealt_it(halves: tuple[TrainingSet, TrainingSet]) -> None:
