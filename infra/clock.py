@@ -17,6 +17,8 @@ MICROS = 1_000_000
 MINUTE = 60 * MICROS
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+EARLIEST = 946_684_800 * MICROS
+"""2000-01-01: a fact that claims to be older was dated by a clock that is off."""
 
 
 def system_clock() -> int:

@@ -59,7 +59,7 @@ from ingestion.contents import (
 from ingestion.decode import Edge, decode_event
 from ingestion.events import ACTIVATION, Batch, Campaign, Event, Rejected, hash_id
 from ingestion.feedback import add_feedback
-from ingestion.fields import Id
+from ingestion.fields import Id, PathId
 from ingestion.loops import LoopDefinition, LoopId, load_loop, load_loops, parse_definition
 from ingestion.problems import responses
 from ingestion.results import Result, campaign_results
@@ -131,14 +131,17 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
 
 
 @router.post(
-    "/decisions/{decision_id}/activate", tags=["decisions"], summary="Activate", responses=responses(400, 404, 413, 415)
+    "/decisions/{decision_id:path}/activate",
+    tags=["decisions"],
+    summary="Activate",
+    responses=responses(400, 404, 413, 415),
 )
-def activate(decision_id: Id, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer:
+def activate(decision_id: PathId, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer:
     """Say that a decision was really sent: its windows start now, and a deferred decision counts from now on."""
     now = wired.clock()
     known = _activated_at(wired.engine, decision_id)
     if known is None:
-        at = _moment(body.occurred_at, now) if body and body.occurred_at else now
+        at = _sent_at(wired, decision_id, body.occurred_at, now) if body and body.occurred_at else now
         event = Event(
             source=wired.settings.sources[0],
             event_id=f"{ACTIVATION}:{hash_id(decision_id)[:32]}",
@@ -317,6 +320,20 @@ def _moment(text: str, now: int) -> int:
         ) from None
     if not 0 <= moment <= now + HOUR:
         raise BadInput(f"occurred_at {text} is not in the past; it is {format_time(now)} here", "/occurred_at")
+    return moment
+
+
+def _sent_at(wired: Collector, decision_id: str, text: str, now: int) -> int:
+    """When a decision was sent: after it was made, as far as two clocks agree."""
+    with reading(wired.engine) as connection:
+        decisions = tables.decisions.c
+        decided_at = connection.scalar(select(decisions.decided_at).where(decisions.decision_id == decision_id))
+    moment = _moment(text, now)
+    if decided_at is not None and moment < decided_at - HOUR:
+        raise BadInput(
+            f"occurred_at {text} is before the decision, {format_time(decided_at)}; set the sender's clock",
+            "/occurred_at",
+        )
     return moment
 
 

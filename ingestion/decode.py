@@ -12,33 +12,30 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import Field, ValidationError, WithJsonSchema
 
-from infra.clock import DAY, HOUR, MICROS, format_time, parse_time
+from infra.clock import DAY, EARLIEST, HOUR, MICROS, format_time, parse_time
 from infra.errors import BadInput
 from infra.secrets import Secrets
 from ingestion.events import ACTIVATION, REFUND, Event, Rejected, hash_id
-from ingestion.fields import Body, Moment, Person, Scalar, sentence
+from ingestion.fields import LONG_ID, Body, Moment, Person, Scalar, sentence
 from ingestion.metrics import LARGEST_VALUE, Currency
 from ingestion.tokens import read_token
 
 PROPERTIES = ("url", "device", "client", "country", "channel", "note")
 """Properties of an event that are kept; others may hold what must not be stored, and are dropped."""
 
-_EARLIEST = 946_684_800 * MICROS  # 2000-01-01
-_LONG_ID = r"^[A-Za-z0-9._:@+/=-]{1,256}$"
-
 
 class NativeEvent(Body):
     """One thing that happened: a click, a purchase, a refund …"""
 
-    event_id: str = Field(pattern=_LONG_ID, description="The sender's id: the same id is counted once.")
+    event_id: str = Field(pattern=LONG_ID, description="The sender's id: the same id is counted once.")
     type: str = Field(
         pattern=r"^[a-z][a-z0-9_.]{0,62}$", description="click, purchase, refund, unsubscribe, activation …"
     )
     occurred_at: Moment = Field(description="When it happened, ISO 8601.")
-    decision_id: str | None = Field(None, pattern=_LONG_ID, description="The decision it belongs to.")
+    decision_id: str | None = Field(None, pattern=LONG_ID, description="The decision it belongs to.")
     token: str | None = Field(None, max_length=512, description="Instead of `decision_id`: the token of /v1/rank.")
     unit: Person | None = Field(None, description="The customer, in clear; stored as a keyed hash.")
-    content_id: str | None = Field(None, pattern=_LONG_ID, description="The content of a slate it is about.")
+    content_id: str | None = Field(None, pattern=LONG_ID, description="The content of a slate it is about.")
     position: int | None = Field(None, ge=1, le=500, description="The position of a slate it is about; 1 is first.")
     value: Annotated[Any, WithJsonSchema({"type": ["number", "string", "null"]})] = Field(
         None, description="Amount or number, in whole units: 49.90."
@@ -152,7 +149,7 @@ def _occurred_at(native: NativeEvent, edge: Edge) -> int:
         raise BadInput(
             f"occurred_at {native.occurred_at!r} is not a time; write ISO 8601 like 2026-11-22T10:02:00Z"
         ) from None
-    if moment < _EARLIEST:
+    if moment < EARLIEST:
         raise BadInput(f"occurred_at {native.occurred_at} is before the year 2000; check the sender's clock and unit")
     if moment > edge.received_at + edge.skew:
         ahead = (moment - edge.received_at) / DAY

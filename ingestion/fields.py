@@ -1,25 +1,29 @@
 """The field types of every body that comes in over HTTP, with their limits: checked once, at the edge."""
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 ID = r"^[A-Za-z0-9._:@-]{1,256}$"
+LONG_ID = r"^[A-Za-z0-9._:@+/=-]{1,256}$"
 FEATURES_LIMIT = 200
 TEXT_LIMIT = 1_000
 
 Id = Annotated[str, Field(pattern=ID, description="1 to 256 of the characters `A-Z a-z 0-9 . _ : @ -`.")]
+PathId = Annotated[str, Field(pattern=LONG_ID, description="The id; that of an imported decision holds a `/`.")]
 Person = Annotated[str, Field(min_length=1, max_length=256, description="The customer's id, in clear; stored hashed.")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Moment = Annotated[str, Field(min_length=10, max_length=40, examples=["2026-11-22T10:02:00Z"])]
 
 
-AN_ID, A_DRAFT = "<id>", "<draft>"
-"""Members of a union of an id and a whole content."""
+_MEMBER = re.compile("<.*>")
+"""What the members of a union are tagged with, where they are told apart before they are read."""
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
+    """The value of a feature, unchanged. Raises ``ValueError`` that says what a feature may be."""
     if not isinstance(value, float | int | str | bool | None):
         raise ValueError("must be a number, a text, true, false or null; flatten it into several features")
     if isinstance(value, float) and not math.isfinite(value):
@@ -31,7 +35,7 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-Scalar = Annotated[float | int | str | bool | None, Field(union_mode="smart"), BeforeValidator(_scalar)]
+Scalar = Annotated[float | int | str | bool | None, Field(union_mode="smart"), BeforeValidator(scalar)]
 Features = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=128)], Scalar],
     Field(max_length=FEATURES_LIMIT, description="`{name: number, text, boolean or null}`, at most 200."),
@@ -73,8 +77,8 @@ def pointer(location: Any) -> str:
 
 
 def _steps(location: Any) -> list[str | int]:
-    """The path without the names pydantic gives the members of a union, which no body holds."""
-    return [step for step in location if step not in (AN_ID, A_DRAFT)]
+    """The path without the tags of unions, which no body holds."""
+    return [step for step in location if not (isinstance(step, str) and _MEMBER.fullmatch(step))]
 
 
 def _message(error: Any) -> str:

@@ -47,11 +47,14 @@ def open_table(path: Path) -> Iterator[TableFile]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes. Raises :class:`BadInput` when it cannot be read."""
+    """SHA-256 of the file's bytes. Raises :class:`BadInput` when it cannot be read, or is gzipped and cut short."""
     try:
         with path.open("rb") as file:
+            if _starts_with(file, _GZIP):
+                _read_to_the_end(gzip.GzipFile(fileobj=file))
+            file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise BadInput(f"{path} cannot be read: {_reason(error)}") from None
 
 
@@ -109,6 +112,11 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     return value if isinstance(value, str) else value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _read_to_the_end(stream: gzip.GzipFile) -> None:
+    while stream.read(1 << 20):
+        pass
 
 
 def _starts_with(stream: Any, magic: bytes) -> bool:

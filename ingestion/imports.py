@@ -29,7 +29,7 @@ from ingestion import store
 from ingestion.events import NO_SEND, Batch, Campaign, Content, Rejected
 from ingestion.files import TableFile, file_digest, open_table, raw_row
 from ingestion.loops import put_loop
-from ingestion.mappings import DecisionsMapping, Mapping, ResultsMapping, check_columns
+from ingestion.mappings import DecisionsMapping, Mapping, ResultsMapping, check_columns, check_times
 from ingestion.rows import Decode, Edge, PastDecision, PastResult, Unreadable, decoder, source_of
 
 CHUNK = 4_000
@@ -102,6 +102,7 @@ def dry_run(importer: Importer, mapping: Mapping, path: Path, on_progress: OnPro
     report = Report(mapping.name, mapping.loop.loop, mapping.kind)
     with open_table(path) as table:
         check_columns(mapping, table.columns)
+        check_times(mapping, importer.clock())
         decode = decoder(mapping, table.columns, _edge(importer, loop_version=1))
         for chunk in _read(table, decode, mapping.name, 0):
             _note(report, chunk)
@@ -120,6 +121,7 @@ def run_import(importer: Importer, mapping: Mapping, path: Path, on_progress: On
     digest = file_digest(path)
     with open_table(path) as table:
         check_columns(mapping, table.columns)
+        check_times(mapping, importer.clock())
         loop_version, done = _open_import(importer, mapping, digest)
         report = Report(mapping.name, mapping.loop.loop, mapping.kind, resumed_at=done)
         decode = decoder(mapping, table.columns, _edge(importer, loop_version))

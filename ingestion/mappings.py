@@ -12,11 +12,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
-from infra.clock import parse_time
+from infra.clock import EARLIEST, format_time, parse_time
 from infra.errors import BadInput
-from ingestion.fields import pointer, sentence
+from ingestion.fields import pointer, scalar, sentence
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Currency, Duration, Name, parse_duration
 
@@ -39,7 +49,10 @@ Probability = Annotated[float, BeforeValidator(parse_probability, json_schema_in
 
 
 def _parse_moment(value: Any) -> int:
-    return value if isinstance(value, int) else parse_time(str(value))
+    try:
+        return value if isinstance(value, int) else parse_time(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no time; write ISO 8601 like 2026-01-31T09:00:00Z") from None
 
 
 Moment = Annotated[int, BeforeValidator(_parse_moment, json_schema_input_type=str)]
@@ -48,6 +61,16 @@ Moment = Annotated[int, BeforeValidator(_parse_moment, json_schema_input_type=st
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+Feature = Annotated[float | int | str | bool, BeforeValidator(scalar)]
+
+
+def _kind(value: Any) -> str:
+    """Which of several forms a value is meant to have, so that the mistake in that form is the one reported."""
+    if isinstance(value, dict | BaseModel):
+        return "<invented>" if "invented" in dict(value) else "<column>"
+    return f"<{value}>" if value in ("unknown", "row") else "<number>"
 
 
 class Column(_Part):
@@ -77,7 +100,7 @@ class CandidateSpec(_Part):
     )
     value: str = Field(description="The value in the `chosen` column that stands for it.")
     slots: dict[Name, str] = Field({}, description="Its texts.")
-    features: dict[str, float | int | str | bool] = Field({}, description="What is known about it.")
+    features: dict[str, Feature] = Field({}, description="What is known about it.")
     propensity: Probability | None = Field(
         None, description="Its own probability, when the candidates were not equally likely."
     )
@@ -98,15 +121,26 @@ class ContextSpec(_Part):
     texts: tuple[str, ...] = Field((), description="Columns read as categories.")
 
 
+Propensity = Annotated[
+    Annotated[Probability, Tag("<number>")]
+    | Annotated[Column, Tag("<column>")]
+    | Annotated[Literal["unknown"], Tag("<unknown>")],
+    Discriminator(_kind),
+]
+DecidedAt = Annotated[
+    Annotated[Column, Tag("<column>")] | Annotated[InventedTime, Tag("<invented>")], Discriminator(_kind)
+]
+
+
 class DecisionSpec(_Part):
     """Where a past decision is in a row."""
 
     chosen: str = Field(description="Column that says which candidate was sent.")
-    propensity: Probability | Column | Literal["unknown"] | None = Field(
+    propensity: Propensity | None = Field(
         None, description="Probability of each candidate, a column with that of the chosen one, or `unknown`."
     )
     unit: Column | Literal["row"] = Field("row", description="Column that identifies the customer, or `row`.")
-    decided_at: Column | InventedTime = Field(description="Column with the time (ISO 8601), or an invented time.")
+    decided_at: DecidedAt = Field(description="Column with the time (ISO 8601), or an invented time.")
 
 
 class OutcomeSpec(_Part):
@@ -236,7 +270,7 @@ _ADAPTER: TypeAdapter[Mapping] = TypeAdapter(Annotated[Mapping, Field(discrimina
 def load_mapping(path: Path) -> Mapping:
     """The mapping in a TOML file. Raises :class:`BadInput` naming the first wrong field and what to do."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(f"The mapping {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -267,6 +301,18 @@ def check_columns(mapping: Mapping, found: Sequence[str]) -> None:
         named = ", ".join(f"{column!r} ({where}{_hint(column, found)})" for column, where in missing)
         raise BadInput(f"The file has no column {named}. Columns found: {', '.join(found)}. Correct the mapping.")
     _refuse_repeats_in_header(mapping, found)
+
+
+def check_times(mapping: Mapping, now: int) -> None:
+    """Raise :class:`BadInput` for an invented time that no past decision can have."""
+    if not isinstance(mapping, DecisionsMapping) or isinstance(mapping.decisions.decided_at, Column):
+        return
+    invented = mapping.decisions.decided_at.invented
+    if not EARLIEST <= invented <= now:
+        raise BadInput(
+            f"decisions.decided_at invents {format_time(invented)}; give a time between the year 2000 and now "
+            f"({format_time(now)})"
+        )
 
 
 def _refuse_repeats_in_header(mapping: Mapping, found: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from infra.clock import HOUR, MICROS, format_time, parse_time
+from infra.clock import EARLIEST, HOUR, MICROS, format_time, parse_time
 from infra.database import canonical_json
 from infra.randomness import SAMPLER
 from infra.secrets import Secrets
@@ -179,6 +179,8 @@ class _DecisionReader:
             moment = parse_time(value)
         except ValueError:
             raise Unreadable(f"{column} is {value!r}, no time; write ISO 8601 like 2026-01-31T09:00:00Z") from None
+        if moment < EARLIEST:
+            raise Unreadable(f"{column} is {value!r}, before the year 2000; correct the clock that wrote it")
         if moment > self.edge.now + self.edge.skew:
             raise Unreadable(
                 f"{column} is {value!r}, more than {self.edge.skew // HOUR} hours after now ({format_time(self.edge.now)}); "

@@ -6,18 +6,18 @@ from pydantic import Discriminator, Field, Tag
 
 from ingestion.bodies import ContentBody
 from ingestion.events import Group, Mode
-from ingestion.fields import A_DRAFT, AN_ID, Body, Features, Id, Name, Person
+from ingestion.fields import Body, Features, Id, Name, Person
 from ingestion.loops import LoopId
 
 Slots = Annotated[int, Field(ge=1, le=500, description="How many positions are really shown.")]
 
 
 def _kind(value: Any) -> str:
-    return AN_ID if isinstance(value, str) else A_DRAFT
+    return "<id>" if isinstance(value, str) else "<draft>"
 
 
 Candidate = Annotated[
-    Annotated[Id, Tag(AN_ID)] | Annotated[ContentBody, Tag(A_DRAFT)],
+    Annotated[Id, Tag("<id>")] | Annotated[ContentBody, Tag("<draft>")],
     Discriminator(_kind),
 ]
 """Told apart before either is read, so that a misspelt draft is not reported as a wrong id."""

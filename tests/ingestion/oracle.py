@@ -166,7 +166,13 @@ class World:
                     value = values.get((decision.decision_id, content, metric.name, metric.version), 0)
                     key = (decision.campaign_id, content, metric.name, decision.model_version or "")
                     row = sums[*key, decision.decided_at // DAY]
-                    added = (1, value > 0, value, *reversed(divmod((value // 100) ** 2, 10**12)), round(expected.get(content, 0) * 1e6))
+                    added = (
+                        1,
+                        value > 0,
+                        value,
+                        *reversed(divmod((value // 100) ** 2, 10**12)),
+                        round(expected.get(content, 0) * 1e6),
+                    )
                     row[:] = [old + int(new) for old, new in zip(row, added, strict=True)]
         return sorted((*key, *row) for key, row in sums.items())
 

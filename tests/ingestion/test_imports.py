@@ -218,6 +218,29 @@ def test_a_wrong_column_leaves_nothing_half_written(on_sqlite: Importer) -> None
     assert [count(on_sqlite, table) for table in (tables.loops, tables.imports)] == [0, 0]
 
 
+@pytest.mark.parametrize("moment", ["2130-01-01T00:00:00Z", "1970-01-01T00:00:00Z"])
+def test_an_invented_time_is_in_the_past(on_sqlite: Importer, tmp_path: Path, moment: str) -> None:
+    """An invented time that no past decision can have is refused before anything is stored."""
+    document = decisions()
+    document["decisions"] |= {"decided_at": {"invented": moment}}
+    file = tmp_path / "customers.csv"
+    file.write_text(",".join(DECISION_COLUMNS))
+
+    with pytest.raises(BadInput, match="give a time between the year 2000 and now"):
+        run_import(on_sqlite, parse_mapping(document), file)
+    assert count(on_sqlite, tables.imports) == count(on_sqlite, tables.loops) == 0
+
+
+def test_a_gzipped_file_that_was_cut_leaves_nothing_half_written(on_sqlite: Importer, tmp_path: Path) -> None:
+    """A download that stopped early is refused whole: its rows would be facts of a file that nobody has."""
+    cut = tmp_path / "cut.csv.gz"
+    cut.write_bytes(gzip.compress(CUSTOMERS.read_bytes())[:-40])
+
+    with pytest.raises(BadInput, match="ended before the end-of-stream marker"):
+        run_import(on_sqlite, example("hillstrom"), cut)
+    assert count(on_sqlite, tables.imports) == count(on_sqlite, tables.decisions) == 0
+
+
 def test_a_name_belongs_to_one_file_and_mapping(on_sqlite: Importer, tmp_path: Path) -> None:
     """Another file, or other columns, under the name of an import are refused; a new reward is not."""
     document = results()

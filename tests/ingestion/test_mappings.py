@@ -58,6 +58,18 @@ def test_a_column_twice_is_refused() -> None:
             "must be above 0",
         ),
         (decisions(decisions={"chosen": "arm", "decided_at": {"column": "sent"}}), "give `propensity`"),
+        (
+            decisions(decisions={"chosen": "arm", "propensity": 0, "decided_at": {"column": "sent"}}),
+            "/decisions/propensity: 'propensity': 0 is no probability of something that was sent",
+        ),
+        (
+            decisions(decisions={"chosen": "arm", "propensity": 1, "decided_at": {"invented": "soon"}}),
+            "/decisions/decided_at/invented: 'invented': 'soon' is no time; write ISO 8601",
+        ),
+        (
+            decisions(candidates=[{"content": "a", "value": "A", "features": {"x": float("nan")}}]),
+            "/candidates/0/features/x: 'x': must be a finite number",
+        ),
         (results(results=results()["results"] | {"metrics": {"clicks": "clicks"}}), "no metric of the loop"),
     ],
 )

@@ -125,6 +125,7 @@ def test_the_row_number_stands_for_the_customer(secrets: Secrets) -> None:
         ("spend", "1e30", "above 10000000000; check its unit"),
         ("sent", "yesterday", "sent is 'yesterday', no time"),
         ("sent", "2031-01-01T00:00:00Z", "more than 24 hours after now"),
+        ("sent", "0001-01-01T10:00:00+14:00", "before the year 2000; correct the clock"),
         ("customer", "", "customer is empty"),
         ("city", "x" * 100_000, "city has 100000 bytes; the limit is 20000"),
         ("city", "a\x00b", "NUL"),

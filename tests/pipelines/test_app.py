@@ -13,8 +13,10 @@ from sqlalchemy import func, select
 
 from infra import tables
 from infra.database import reading, writing
+from ingestion.imports import Importer, run_import
 from ingestion.ledger import conservation
 from ingestion.tokens import make_token
+from tests.ingestion.importing import FIXTURES, example
 from tests.pipelines.api import LOOP, away, click, define, ok, rank, refused, running, send, trace
 
 
@@ -194,12 +196,32 @@ class TestDecisions:
         assert before == {"a": 0.5, "b": 0.5}
         assert after["a"] >= 0.01
 
+    def test_imported_decisions_are_traced(self, client: TestClient) -> None:
+        """A decision that came from a file has a trace like one that was ranked, by the id the import gave it."""
+        wired = client.app.state.serving  # type: ignore[attr-defined]
+        importer = Importer(wired.engine, wired.secrets, wired.settings, wired.clock)
+        run_import(importer, example("hillstrom"), FIXTURES / "customers.csv")
+
+        assert trace(client, "hillstrom/1")["decision"]["group"] == "treatment"
+        assert "No decision 'hillstrom/0'" in refused(client.get("/v1/decisions/hillstrom/0"), 404)
+
+    def test_nothing_is_sent_before_it_is_decided(self, client: TestClient) -> None:
+        """An activation dated long before its decision, or after now, is refused, and the decision stays open."""
+        define(client)
+        rank(client, decision_id="d1", defer_activation=True)
+        early = client.post("/v1/decisions/d1/activate", json={"occurred_at": "2001-01-01T00:00:00Z"})
+        late = client.post("/v1/decisions/d1/activate", json={"occurred_at": "2130-01-01T00:00:00Z"})
+
+        assert "is before the decision" in refused(early, 422)
+        assert "is not in the past" in refused(late, 422)
+        assert trace(client, "d1")["started_at"] is None
+
     def test_deferred_decisions_count_once_activated(self, client: TestClient) -> None:
         """A deferred decision is no exposure and earns nothing until it was really sent; sending twice is once."""
         define(client)
         rank(client, decision_id="d1", defer_activation=True)
         rank(client, decision_id="d2")
-        wait_for(lambda: trace(client, "d1")["counted"])
+        wait_for(lambda: all(trace(client, name)["counted"] for name in ("d1", "d2")))
         before = ok(client.get("/v1/campaigns/june/results"))["exposures"]
         first = ok(client.post("/v1/decisions/d1/activate"))
         second = ok(client.post("/v1/decisions/d1/activate", json={}))
