@@ -1,7 +1,9 @@
 """The installation's secrets: one JSON file, readable by its owner only.
 
 ``{"master": hex, "units": {"1": hex}, "tokens": {"1": hex}}``: the highest key of ``units`` and ``tokens`` is the
-one in use, lower ones still verify. The embedded mode makes the file on first use; a server must be given it.
+one in use, lower ones still verify. Customers are matched under the newest two unit secrets, so the next rotation waits
+for the longest window. ``"holdouts": {loop: hex}`` deals a loop's holdout anew. The embedded mode makes the file on
+first use; a server must be given it.
 """
 
 import json
@@ -22,14 +24,15 @@ class Secrets:
     master: bytes = field(repr=False)
     units: dict[int, bytes] = field(repr=False)
     tokens: dict[int, bytes] = field(repr=False)
+    holdouts: dict[str, bytes] = field(repr=False, default_factory=dict)
 
     def loop(self, loop_id: str) -> bytes:
         """The secret behind a loop's draws (invariant 8)."""
         return derive(self.master, f"loop:{loop_id}")
 
     def holdout(self, loop_id: str) -> bytes:
-        """The salt of a loop's holdout, independent of the unit secret."""
-        return derive(self.master, f"holdout:{loop_id}")
+        """The salt of a loop's holdout, independent of the unit secret: each is rotated without the other."""
+        return self.holdouts.get(loop_id) or derive(self.master, f"holdout:{loop_id}")
 
     def quarantine(self) -> bytes:
         """32 bytes that encrypt quarantined records."""
@@ -60,7 +63,8 @@ def load_secrets(settings: Settings) -> Secrets:
         _make(path)
     try:
         stored = json.loads(path.read_text())
-        return Secrets(bytes.fromhex(stored["master"]), _keys(stored["units"]), _keys(stored["tokens"]))
+        salts = {loop_id: bytes.fromhex(salt) for loop_id, salt in stored.get("holdouts", {}).items()}
+        return Secrets(bytes.fromhex(stored["master"]), _keys(stored["units"]), _keys(stored["tokens"]), salts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Misconfigured(
             f"{path} is not a secrets file ({type(error).__name__}); restore it from its back-up"

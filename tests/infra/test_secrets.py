@@ -67,6 +67,18 @@ def test_units_are_hashed_with_the_newest_secret_and_known_by_the_one_before(set
     assert after.holdout("emails") == before.holdout("emails")
 
 
+def test_a_holdout_is_dealt_anew_without_touching_anything_else(settings: Settings) -> None:
+    """A new salt for one loop leaves customers' hashes, draws and the other loops' holdouts as they were."""
+    before = load_secrets(settings)
+    stored = json.loads(settings.secrets_path.read_text())
+    settings.secrets_path.write_text(json.dumps(stored | {"holdouts": {"emails": "33" * 32}}))
+    after = load_secrets(settings)
+
+    assert after.holdout("emails") != before.holdout("emails")
+    assert after.holdout("banners") == before.holdout("banners")
+    assert (after.unit("ann"), after.loop("emails")) == (before.unit("ann"), before.loop("emails"))
+
+
 def test_hashes_of_units_are_frozen(secrets: Secrets) -> None:
     """The hash of a customer is part of the record: it never changes for the same secret."""
     assert secrets.unit("ann@example.org") == "u1:bce7256d3c22c3f11b6204e7dd33d1f1"
