@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, Table, Text, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.types import TypeDecorator
 
 from infra.errors import Misconfigured, Unavailable
@@ -45,7 +45,13 @@ def open_database(url: str) -> Engine:
 
     Raises :class:`Misconfigured` for a URL that is neither SQLite nor PostgreSQL.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise Misconfigured(
+            "REWARDLOOP_DATABASE_URL is no database URL; write one like postgresql://user:password@host/name, "
+            "or leave it empty for SQLite under the data folder"
+        ) from None
     if parsed.get_backend_name() == "postgresql":
         return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
     if parsed.get_backend_name() != "sqlite":

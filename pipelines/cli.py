@@ -19,6 +19,8 @@ from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
 app = typer.Typer(
     name="rewardloop",
     help="Joins clicks and purchases to the copy that caused them, learns what works, and picks the next copy.",
+    epilog="Example: rewardloop import --mapping docs/examples/upworthy.toml upworthy_exploratory.csv.gz. "
+    "Every command's own --help has another.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

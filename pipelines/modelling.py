@@ -30,6 +30,7 @@ from reward_models.evaluation import Evaluation, MetricReport, evaluate
 from reward_models.ranking import Measured, Ranking, rank_held_out
 from reward_models.scoring import ADDED, harmless, read_candidates, scored_rows
 from reward_models.trial import decided_by_chance
+from reward_models.verification import Verifier
 
 INVENTED = "Event times were invented by the import (the file has none); all splits are by unit, none by time."
 
@@ -65,7 +66,15 @@ def evaluate_loop(workspace: Workspace, loop: str, only: Sequence[str], as_json:
         _print_ranking(ranking)
 
 
-def score(workspace: Workspace, loop: str, file: Path, destination: Path, version: str | None, as_json: bool) -> None:
+def score(
+    workspace: Workspace,
+    verifier: Verifier,
+    loop: str,
+    file: Path,
+    destination: Path,
+    version: str | None,
+    as_json: bool,
+) -> None:
     """Score a file of candidate texts into another."""
     chosen = _version(workspace, loop, version)
     with open_table(file) as table:
@@ -73,7 +82,7 @@ def score(workspace: Workspace, loop: str, file: Path, destination: Path, versio
     with progress() as bar:
         bar.add_task(f"scoring {len(rows):,} rows", total=None)
         folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
-        model = registry.load_verified(folder, chosen.digest)
+        model = registry.load_verified(folder, chosen.digest, verifier)
         contents = read_candidates(model, columns, rows, workspace.settings.text_limit_bytes)
         scored = scored_rows(model, contents, rows)
     _write(destination, [[*map(harmless, columns), *ADDED], *scored])

@@ -8,8 +8,11 @@ that crashes, hangs or disagrees means: refused. The order in the child: 1 limit
     with Verifier() as verifier:
         verifier.check(bundle)      raises ModelRefused
 
-Frames on the pipes are an 8-byte length and msgpack.
+Frames on the pipes are an 8-byte length and msgpack. This module imports LightGBM where it is used: so a command can
+start the process first and import meanwhile.
 """
+
+from __future__ import annotations
 
 import os
 import resource
@@ -20,15 +23,15 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
-import numpy as np
 
 from infra.errors import ModelRefused
-from reward_models.boosted import RewardModel
-from reward_models.bundle import Bundle, unpack
-from reward_models.golden import close
+
+if TYPE_CHECKING:
+    from reward_models.boosted import RewardModel
+    from reward_models.bundle import Bundle
 
 SECONDS = 60.0
 """How long parsing and checking one bundle may take."""
@@ -39,6 +42,10 @@ _STARTUP = 120.0
 
 def check_golden(model: RewardModel) -> None:
     """Raises :class:`ModelRefused` unless the model gives its golden scores."""
+    import numpy as np
+
+    from reward_models.golden import close
+
     golden = model.golden
     if not golden.rows or not golden.examples:
         raise ModelRefused("The bundle holds no golden rows to check it by; train the loop again")
@@ -69,6 +76,10 @@ class Verifier:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Start the process now, so that it is ready when a bundle is to be checked."""
+        self._started()
 
     def check(self, bundle: Bundle) -> None:
         """Parse and check a bundle elsewhere. Raises :class:`ModelRefused` with the reason."""
@@ -106,6 +117,8 @@ class Verifier:
 
 def main() -> None:
     """Answer requests on standard input until it closes."""
+    import reward_models.bundle  # noqa: F401  # once, not in every child
+
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     while True:
@@ -138,6 +151,8 @@ def _in_a_child(bundle: Bundle, seconds: float) -> str:
 
 def _judge(bundle: Bundle, writer: int) -> None:
     """In the child; does not return."""
+    from reward_models.bundle import unpack
+
     verdict = b"good"
     try:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))

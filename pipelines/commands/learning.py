@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.workspace import JsonOption, LoopArgument, open_workspace
+from reward_models.verification import Verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +64,8 @@ def score(
 
     Example: rewardloop score upworthy candidates.csv --out scored.csv
     """
-    from pipelines import modelling
+    with Verifier() as verifier:
+        verifier.start()  # it imports LightGBM while this process does
+        from pipelines import modelling
 
-    modelling.score(open_workspace(), loop, file, destination, version, as_json)
+        modelling.score(open_workspace(), verifier, loop, file, destination, version, as_json)

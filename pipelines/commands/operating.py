@@ -1,6 +1,6 @@
 """Commands of whoever runs an installation: schema, loops, quarantine, kill switch, tokens, a check-up."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from sqlalchemy import Connection, func, select
@@ -28,6 +28,12 @@ from pipelines.commands.workspace import (
 )
 
 ACTOR = "cli"
+LOOPS = """The loops of this installation.
+
+Example: rewardloop loops list"""
+HELD = """Records that could not be used.
+
+Example: rewardloop quarantine list"""
 
 Ids = Annotated[list[int], typer.Argument(help="Numbers of quarantined records.", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
@@ -40,11 +46,11 @@ def register(app: typer.Typer) -> None:
     app.command()(unkill)
     app.command()(token)
     app.command()(doctor)
-    loops = typer.Typer(no_args_is_help=True, help="The loops of this installation.", rich_markup_mode=None)
+    loops = typer.Typer(no_args_is_help=True, help=LOOPS, rich_markup_mode=None)
     loops.command("list")(list_loops)
     loops.command("show")(show_loop)
     app.add_typer(loops, name="loops")
-    held = typer.Typer(no_args_is_help=True, help="Records that could not be used.", rich_markup_mode=None)
+    held = typer.Typer(no_args_is_help=True, help=HELD, rich_markup_mode=None)
     held.command("list")(list_held)
     held.command("show")(show_held)
     held.command("replay")(replay_held)
@@ -89,7 +95,9 @@ def show_loop(loop: LoopArgument) -> None:
 
 
 def list_held(
-    state: Annotated[str, typer.Option(help="`held`, `replayed` or `dropped`.")] = "held",
+    state: Annotated[
+        Literal["held", "replayed", "dropped"], typer.Option(help="`held`, `replayed` or `dropped`.")
+    ] = "held",
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 100,
     as_json: JsonOption = False,
 ) -> None:

@@ -130,3 +130,10 @@ def test_json_is_canonical() -> None:
     assert (
         canonical_json({"b": [1, {"d": None, "c": "é"}], "a": 0.5}) == '{"a":0.5,"b":[1,{"c":"é","d":null}]}'.encode()
     )
+
+
+def test_a_text_that_is_no_url_is_a_wrong_setting() -> None:
+    """A database setting that cannot be parsed is named, without repeating it: it may hold a password."""
+    with pytest.raises(Misconfigured, match="REWARDLOOP_DATABASE_URL is no database URL") as error:
+        open_database("secret")
+    assert "secret" not in str(error.value)

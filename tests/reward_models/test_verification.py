@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,7 +119,7 @@ def test_whatever_parsing_does_it_is_done_elsewhere(
     packed: Bundle, fate: Callable[[Bundle], object], reason: str
 ) -> None:
     """A parse that crashes, aborts, exits, hangs, raises or eats all memory ends in a reason, not in this process."""
-    with patch.object(verification, "unpack", side_effect=fate):
+    with patch("reward_models.bundle.unpack", side_effect=fate):
         found = verification._in_a_child(packed, 0.5 if "0.5" in reason else 20.0)
 
     assert re.search(reason, found)
@@ -163,3 +165,11 @@ def test_reading_what_was_written_is_the_bundle(packed: Bundle, tmp_path: Path) 
     write(packed, tmp_path / "v")
 
     assert digest(read(tmp_path / "v")) == digest(packed)
+
+
+def test_the_parent_needs_no_lightgbm() -> None:
+    """A command can start the verifying process before it imports LightGBM itself, which takes both seconds."""
+    program = "import sys, reward_models.verification; print('lightgbm' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "False"
