@@ -7,7 +7,7 @@ from pydantic import Field
 from ingestion.contents import Approval
 from ingestion.decode import NativeEvent
 from ingestion.events import Content
-from ingestion.fields import Body, Features, Id, Moment, Name
+from ingestion.fields import Body, DecisionId, Features, Id, Moment, Name
 from ingestion.loops import LoopDefinition, LoopId
 
 Actor = Annotated[str, Field(min_length=1, max_length=128, description="Who says so, for the audit.")]
@@ -247,7 +247,7 @@ class FeedbackBody(Body):
     kind: Literal["comment", "rating", "demonstration", "preference"] = Field(description="What `value` holds.")
     source: Literal["HUMAN", "LLM_JUDGE", "CODE"] = Field("HUMAN", description="Who says so.")
     loop: LoopId | None = Field(None, description="The loop it is about.")
-    decision_id: Id | None = Field(None, description="The decision it is about.")
+    decision_id: DecisionId | None = Field(None, description="The decision it is about.")
     content_id: Id | None = Field(None, description="The content it is about.")
     value: dict[Name, Any] = Field(
         max_length=20,

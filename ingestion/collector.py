@@ -59,7 +59,7 @@ from ingestion.contents import (
 from ingestion.decode import Edge, decode_event
 from ingestion.events import ACTIVATION, Batch, Campaign, Event, Rejected, hash_id
 from ingestion.feedback import add_feedback
-from ingestion.fields import Id, PathId
+from ingestion.fields import DecisionId, Id
 from ingestion.loops import LoopDefinition, LoopId, load_loop, load_loops, parse_definition
 from ingestion.problems import responses
 from ingestion.results import Result, campaign_results
@@ -136,7 +136,7 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
     summary="Activate",
     responses=responses(400, 404, 413, 415),
 )
-def activate(decision_id: PathId, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer:
+def activate(decision_id: DecisionId, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer:
     """Say that a decision was really sent: its windows start now, and a deferred decision counts from now on."""
     now = wired.clock()
     known = _activated_at(wired.engine, decision_id)

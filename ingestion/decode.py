@@ -16,7 +16,7 @@ from infra.clock import DAY, EARLIEST, HOUR, MICROS, format_time, parse_time
 from infra.errors import BadInput
 from infra.secrets import Secrets
 from ingestion.events import ACTIVATION, REFUND, Event, Rejected, hash_id
-from ingestion.fields import LONG_ID, Body, Moment, Person, Scalar, sentence
+from ingestion.fields import LONG_ID, Body, DecisionId, Moment, Person, Scalar, sentence
 from ingestion.metrics import LARGEST_VALUE, Currency
 from ingestion.tokens import read_token
 
@@ -32,8 +32,8 @@ class NativeEvent(Body):
         pattern=r"^[a-z][a-z0-9_.]{0,62}$", description="click, purchase, refund, unsubscribe, activation …"
     )
     occurred_at: Moment = Field(description="When it happened, ISO 8601.")
-    decision_id: str | None = Field(None, pattern=LONG_ID, description="The decision it belongs to.")
-    token: str | None = Field(None, max_length=512, description="Instead of `decision_id`: the token of /v1/rank.")
+    decision_id: DecisionId | None = Field(None, description="The decision it belongs to.")
+    token: str | None = Field(None, max_length=2_000, description="Instead of `decision_id`: the token of /v1/rank.")
     unit: Person | None = Field(None, description="The customer, in clear; stored as a keyed hash.")
     content_id: str | None = Field(None, pattern=LONG_ID, description="The content of a slate it is about.")
     position: int | None = Field(None, ge=1, le=500, description="The position of a slate it is about; 1 is first.")

@@ -4,15 +4,25 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 ID = r"^[A-Za-z0-9._:@-]{1,256}$"
 LONG_ID = r"^[A-Za-z0-9._:@+/=-]{1,256}$"
 FEATURES_LIMIT = 200
 TEXT_LIMIT = 1_000
 
+
+def storable(text: str) -> str:
+    """The text, unchanged. Raises ``ValueError`` for what no database keeps."""
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must not hold U+0000 or half of a surrogate pair; leave it out")
+    return text
+
+
 Id = Annotated[str, Field(pattern=ID, description="1 to 256 of the characters `A-Z a-z 0-9 . _ : @ -`.")]
-PathId = Annotated[str, Field(pattern=LONG_ID, description="The id; that of an imported decision holds a `/`.")]
+DecisionId = Annotated[
+    str, Field(min_length=1, max_length=256, description="Any text of 1 to 256 characters."), AfterValidator(storable)
+]
 Person = Annotated[str, Field(min_length=1, max_length=256, description="The customer's id, in clear; stored hashed.")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Moment = Annotated[str, Field(min_length=10, max_length=40, examples=["2026-11-22T10:02:00Z"])]

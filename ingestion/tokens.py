@@ -15,7 +15,7 @@ from infra.errors import BadInput
 from infra.secrets import Secrets
 
 _SIGNATURE_BYTES = 16
-_LONGEST = 512
+_LONGEST = 2_000
 
 
 class TokenContent(NamedTuple):

@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from ingestion.bodies import ContentBody
 from ingestion.events import Group, Mode
-from ingestion.fields import Body, Features, Id, Name, Person
+from ingestion.fields import Body, DecisionId, Features, Id, Name, Person
 from ingestion.loops import LoopId
 
 Slots = Annotated[int, Field(ge=1, le=500, description="How many positions are really shown.")]
@@ -28,7 +28,7 @@ Drafts = Annotated[list[Candidate], Field(min_length=1)]
 class RankBody(Body):
     """A question: which content now?"""
 
-    decision_id: Id | None = Field(
+    decision_id: DecisionId | None = Field(
         None, description="Makes the call repeatable: the same id gets the stored answer. Default: a new UUIDv7."
     )
     loop: LoopId = Field(description="The loop.")

@@ -27,7 +27,7 @@ from infra.settings import Settings
 from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, start_campaign
 from ingestion.events import Content, Decision
-from ingestion.fields import PathId
+from ingestion.fields import DecisionId
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from ingestion.tokens import make_token
@@ -123,7 +123,7 @@ def score(body: ScoreBody, wired: Wired) -> ScoreAnswer:
 
 
 @router.get("/decisions/{decision_id:path}", tags=["decisions"], summary="Trace a decision", responses=responses(404))
-def read_trace(decision_id: PathId, wired: Wired) -> Trace:
+def read_trace(decision_id: DecisionId, wired: Wired) -> Trace:
     """Everything that is known of a decision: probabilities, events and why they count, outcome, reward, replay."""
     with reading(wired.engine) as connection:
         return trace(connection, decision_id, wired.snapshots, wired.clock())

@@ -57,16 +57,16 @@ def content(text: str = "A line", **fields: Any) -> dict[str, Any]:
         (
             "post",
             "/v1/rank",
-            RANK | {"decision_id": "a b"},
+            RANK | {"decision_id": ""},
             422,
-            "'decision_id' does not have the form ^[A-Za-z0-9._:@-]{1,256}$; correct it",
+            "'decision_id': string should have at least 1 character",
         ),
         (
             "post",
             "/v1/rank",
             RANK | {"decision_id": "x" * 257},
             422,
-            "'decision_id' does not have the form ^[A-Za-z0-9._:@-]{1,256}$; correct it",
+            "'decision_id': string should have at most 256 characters",
         ),
         ("post", "/v1/rank", RANK | {"slots": 0}, 422, "'slots': input should be greater than or equal to 1"),
         (
