@@ -101,8 +101,8 @@ class DecisionLog:
         except RewardloopError as error:
             _fail(tickets, error)
         except Exception as error:  # the writer must live: the next group may be storable
-            log.error("decision_log_failed", exc_info=error)
             _fail(tickets, Unavailable(f"The decision could not be stored ({type(error).__name__}); see the log"))
+            log.error("decision_log_failed", exc_info=error)
         else:
             for ticket, decision in zip(tickets, stored, strict=True):
                 ticket.stored.set_result(decision)
