@@ -2,18 +2,20 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, Text, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Table, Text, and_, create_engine, event, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.types import TypeDecorator
 
+from infra.dialect import Run, as_list, listed, prepared
 from infra.errors import Misconfigured, Unavailable
 
 JOIN_LOCK = 7_236_411_905
@@ -134,17 +136,29 @@ def lock_join(connection: Connection) -> None:
 
 def insert_once(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert the rows whose primary key is new; leave the stored ones as they are."""
-    if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=_key(table)), list(rows))
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(_insert_once(connection, table), list(rows))
+    else:
+        statement, columns = _driver_insert(table, tuple(rows[0]))
+        values = (
+            [row[name] for row in rows] if to is None else map(to, [row[name] for row in rows]) for name, to in columns
+        )
+        connection.exec_driver_sql(statement, list(zip(*values, strict=True)))
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> set[tuple[Any, ...]]:
     """Like :func:`insert_once`; returns the primary keys that were new, also under concurrent writers."""
     if not rows:
         return set()
-    key = [table.c[name] for name in _key(table)]
-    statement = _insert(connection, table).on_conflict_do_nothing(index_elements=_key(table)).returning(*key)
-    return {tuple(row) for row in connection.execute(statement, list(rows))}
+    if connection.dialect.name == "postgresql":
+        statement = _insert_once(connection, table).returning(*table.primary_key.columns)
+        return {tuple(row) for row in connection.execute(statement, list(rows))}
+    keys = set(zip(*([row[name] for row in rows] for name in _key(table)), strict=True))
+    stored = {tuple(row) for row in _stored_keys(table)(connection, keys=as_list(keys))}
+    insert_once(connection, table, rows)
+    return keys - stored
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -173,6 +187,36 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _insert(connection: Connection, table: Table) -> Any:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _insert_once(connection: Connection, table: Table) -> Any:
+    return _insert(connection, table).on_conflict_do_nothing(index_elements=_key(table))
+
+
+Convert = Callable[[Any], Any]
+
+
+@cache
+def _driver_insert(table: Table, columns: tuple[str, ...]) -> tuple[str, Sequence[tuple[str, Convert | None]]]:
+    """Insert-once as SQLite's driver takes it, and each parameter's column with its conversion.
+
+    SQLAlchemy looks at every parameter of every row; that costs as much as storing them.
+    """
+    dialect = sqlite.dialect()
+    statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=_key(table))
+    compiled = statement.compile(dialect=dialect, column_keys=list(columns))
+    converted = [
+        (name, table.c[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in compiled.positiontup or ()
+    ]
+    return str(compiled), converted
+
+
+@cache
+def _stored_keys(table: Table) -> Run:
+    """Those of the parameter ``keys`` that are stored. On SQLite nobody else writes until the commit."""
+    key = list(table.primary_key.columns)
+    wanted = listed("keys", **{column.name: column.type for column in key})
+    return prepared(lambda: select(*key).join(wanted, and_(*(column == wanted.c[column.name] for column in key))))
 
 
 def _key(table: Table) -> list[str]:

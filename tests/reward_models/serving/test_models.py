@@ -108,8 +108,14 @@ def test_clicks_still_shift_a_models_choice(client: TestClient, model: RewardMod
     assert after[1]["mean"] - after[0]["mean"] > before[1]["mean"] - before[0]["mean"]
 
 
-def test_another_policy_waits_for_the_gate(client: TestClient, model: RewardModel) -> None:
+def test_another_policy_waits_for_the_gate(sqlite_url: str, tmp_path: Path, model: RewardModel) -> None:
     """The champion chooses with the settings it was judged under; the definition's wait, but for a higher floor."""
+    with running(sqlite_url, tmp_path / "home", tick_seconds=60) as client:  # no choice is counted before the next
+        define(client)
+        choose_under_three_policies(client, model)
+
+
+def choose_under_three_policies(client: TestClient, model: RewardModel) -> None:
     promote(client, register(client, model))
     before = rank(client, decision_id="d1", context={"age": 60}, explain=True)
     define(client, policy={"kind": "uniform", "floor": 0.0})
