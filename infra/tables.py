@@ -346,6 +346,7 @@ offsets = _table(
     _key("partition", "The partition.", Integer, autoincrement=False),
     _must("position", BigInteger, "Next offset to read."),
     _must("batch_no", BigInteger, "The batch that wrote it."),
+    _may("topic_id", String(64), "The broker's id of the topic: another one means that it was made anew."),
 )
 
 imports = _table(

@@ -188,6 +188,8 @@ class Offset(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     begin: int
     end: int
+    topic_id: str | None = None
+    """The broker's id of the topic, if it is known: a topic made anew has another."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

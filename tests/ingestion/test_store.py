@@ -232,7 +232,7 @@ def test_offsets_move_with_the_facts(database: Engine, secrets: Secrets) -> None
     apply(database, Batch(events=(event("c", "click", 5),), offsets=(offset(0, 1),)), secrets, 0)
     apply(database, Batch(offsets=(offset(1, 4),), ignored={"noise": 3}), secrets, 0)
 
-    assert rows(database, tables.offsets) == [("events", 0, 4, 2)]
+    assert rows(database, tables.offsets) == [("events", 0, 4, 2, None)]
 
 
 def test_a_batch_another_worker_applied_is_refused_whole(database: Engine, secrets: Secrets) -> None:
