@@ -3,10 +3,11 @@
 Environment variables start with ``REWARDLOOP_``: ``home`` is ``REWARDLOOP_HOME``, and so on.
 """
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.clock import Clock, SimulatedClock, system_clock
@@ -54,6 +55,76 @@ class Settings(BaseSettings):
     )
     quarantine_days: PositiveInt = Field(30, description="How long the raw bytes of a rejected record are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    kafka_bootstrap_servers: str = Field(
+        "", description="Kafka brokers as `host:port`, separated by commas; empty: no Kafka, events go into the store."
+    )
+    kafka_topic_prefix: str = Field(
+        "rewardloop",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="First part of every topic's name: `<prefix>.events.v1`.",
+    )
+    kafka_group: str = Field(
+        "rewardloop-worker", min_length=1, max_length=249, description="Consumer group of the workers."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT",
+        description="How brokers are talked to: `SSL` encrypts, `SASL_…` signs in with a name and password.",
+    )
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "", description="How the password is proven; needed with a `SASL_…` protocol."
+    )
+    kafka_sasl_username: str = Field("", description="Name to sign in with.")
+    kafka_sasl_password_file: Path | None = Field(None, description="File with the password, and nothing else.")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="PEM file of the authorities that sign the brokers' certificates; empty: the system's."
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="PEM file of the certificate shown to the brokers, where they ask for one."
+    )
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of that certificate's private key.")
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _host_and_port_each(cls, servers: str) -> str:
+        for server in filter(None, (part.strip() for part in servers.split(","))):
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", server):
+                raise ValueError(f"{server!r} is not host:port, for example 127.0.0.1:9092")
+        return servers
+
+    @model_validator(mode="after")
+    def _signing_in_is_complete(self) -> Self:
+        given = {
+            "kafka_sasl_mechanism": self.kafka_sasl_mechanism,
+            "kafka_sasl_username": self.kafka_sasl_username,
+            "kafka_sasl_password_file": self.kafka_sasl_password_file,
+        }
+        signs_in = self.kafka_security_protocol.startswith("SASL_")
+        odd = [f"REWARDLOOP_{name.upper()}" for name, value in given.items() if bool(value) != signs_in]
+        if odd and signs_in:
+            raise ValueError(f"kafka_security_protocol {self.kafka_security_protocol} needs {', '.join(odd)}")
+        if odd:
+            raise ValueError(
+                f"{', '.join(odd)} would not be used with kafka_security_protocol {self.kafka_security_protocol}; "
+                "set REWARDLOOP_KAFKA_SECURITY_PROTOCOL=SASL_SSL or remove them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _certificates_are_used(self) -> Self:
+        given = {
+            "kafka_ssl_cafile": self.kafka_ssl_cafile,
+            "kafka_ssl_certfile": self.kafka_ssl_certfile,
+            "kafka_ssl_keyfile": self.kafka_ssl_keyfile,
+        }
+        names = ", ".join(f"REWARDLOOP_{name.upper()}" for name, value in given.items() if value)
+        if names and not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError(
+                f"{names} would not be used with kafka_security_protocol {self.kafka_security_protocol}; "
+                "set REWARDLOOP_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL, or remove them"
+            )
+        if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
+            raise ValueError("REWARDLOOP_KAFKA_SSL_CERTFILE and REWARDLOOP_KAFKA_SSL_KEYFILE go together; set both")
+        return self
 
     @model_validator(mode="after")
     def _simulated_clock_only_embedded(self) -> Self:
@@ -70,6 +141,11 @@ class Settings(BaseSettings):
     def tracking(self) -> str:
         """The MLflow tracking URI in force."""
         return self.mlflow_tracking_uri or f"sqlite:///{(self.home / 'mlflow' / 'mlflow.db').resolve()}"
+
+    @property
+    def kafka(self) -> bool:
+        """Whether events travel through Kafka."""
+        return bool(self.kafka_bootstrap_servers.strip(" ,"))
 
     @property
     def secrets_path(self) -> Path:

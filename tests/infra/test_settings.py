@@ -19,6 +19,13 @@ from infra.settings import Settings, clock_of, load_settings
         ("TICK_SECONDS", "0"),
         ("BODY_LIMIT_BYTES", "-1"),
         ("LOG_LEVEL", "loud"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b"),
+        ("KAFKA_TOPIC_PREFIX", "a b"),
+        ("KAFKA_TOPIC_PREFIX", ""),
+        ("KAFKA_GROUP", ""),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_SASL_MECHANISM", "SCRAM"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +49,27 @@ def test_a_server_refuses_the_simulated_clock() -> None:
     """Only the embedded mode may make time up."""
     with pytest.raises(Misconfigured, match="REWARDLOOP_CLOCK=system"):
         load_settings(mode="server", clock="simulated")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"kafka_security_protocol": "SASL_SSL"}, "REWARDLOOP_KAFKA_SASL_PASSWORD_FILE"),
+        ({"kafka_sasl_username": "ann"}, "REWARDLOOP_KAFKA_SASL_USERNAME"),
+        ({"kafka_ssl_cafile": "ca.pem"}, "REWARDLOOP_KAFKA_SSL_CAFILE"),
+        ({"kafka_security_protocol": "SSL", "kafka_ssl_certfile": "c.pem"}, "REWARDLOOP_KAFKA_SSL_KEYFILE"),
+    ],
+)
+def test_half_a_protection_stops_the_start(given: dict[str, str], named: str) -> None:
+    """Nobody believes to be signed in or encrypted because a setting was left out or has no effect."""
+    with pytest.raises(Misconfigured, match=named):
+        load_settings(**given)
+
+
+@pytest.mark.parametrize(("servers", "on"), [("", False), (" , ", False), ("a:1", True), ("a.b-c:9092, [::1]:9", True)])
+def test_kafka_is_on_where_brokers_are_named(servers: str, on: bool) -> None:
+    """Without a broker's address the embedded behaviour stays."""
+    assert load_settings(kafka_bootstrap_servers=servers).kafka is on
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
