@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     )
     quarantine_days: PositiveInt = Field(30, description="How long the raw bytes of a rejected record are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    worker_batch_records: PositiveInt = Field(5_000, description="Most records the worker applies in one transaction.")
+    worker_batch_wait_ms: int = Field(
+        200, ge=0, le=10_000, description="How long the worker waits for a batch to fill before it applies what it has."
+    )
+    worker_port: int = Field(
+        9108, ge=0, le=65535, description="Port of the worker's `/metrics` and `/healthz`; 0 takes a free one."
+    )
     kafka_bootstrap_servers: str = Field(
         "", description="Kafka brokers as `host:port`, separated by commas; empty: no Kafka, events go into the store."
     )

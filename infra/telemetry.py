@@ -13,3 +13,22 @@ ranks = Counter("rewardloop_ranks", "Answers of /v1/rank", ["group", "learning_m
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
 quarantined = Counter("rewardloop_quarantined", "Records put into quarantine", ["reason"])
+offset_gap_records = Counter(
+    "rewardloop_offset_gap_records", "Records known to be gone from a topic before a worker read them; it then stops"
+)
+offset_gaps = Counter("rewardloop_offset_gaps", "Times a worker stopped because a stored position is not in the log")
+lag_records = Gauge("rewardloop_lag_records", "Records on the topic this worker has not read", ["topic", "partition"])
+worker_partitions = Gauge("rewardloop_worker_partitions", "Partitions this worker reads")
+worker_read = Counter("rewardloop_worker_records", "Records read from a topic, repeated reads included", ["topic"])
+worker_batches = Counter("rewardloop_worker_batches", "Batches by what became of them", ["outcome"])
+worker_waiting = Gauge("rewardloop_worker_waiting", "1 while the worker waits for a dependency to come back", ["on"])
+worker_refused = Counter(
+    "rewardloop_worker_refused_records", "Records put into quarantine because the database refused them"
+)
+worker_decode_seconds = Histogram("rewardloop_worker_decode_seconds", "Duration of decoding what one poll returned")
+worker_commit_failures = Counter(
+    "rewardloop_worker_commit_failures", "Commits of offsets to Kafka that failed; the database's offsets rule"
+)
+announcement_failures = Counter(
+    "rewardloop_announcement_failures", "Quarantined records that could not be announced on the quarantine topic"
+)

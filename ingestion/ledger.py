@@ -5,7 +5,7 @@ Campaigns and contents are definitions, not records: they are stored by a batch 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine, func, select
@@ -50,25 +50,50 @@ def record_batch(connection: Connection, batch_no: int, now: int, counts: Counts
     connection.execute(batches.insert(), {"batch_no": batch_no, "at": now, **msgspec.structs.asdict(counts)})
 
 
-def save_offsets(connection: Connection, batch_no: int, read: Sequence[Offset]) -> None:
-    """Move the positions of the partitions read.
+class Stored(NamedTuple):
+    """Where a partition stands: the next offset to read, and the id of the topic it was read from (null: unknown)."""
 
-    Raises :class:`Conflict` when a partition no longer stands where this batch began: another worker was here.
+    position: int
+    topic_id: str | None
+
+
+def stored_offsets(connection: Connection) -> dict[tuple[str, int], Stored]:
+    """Where every partition stands that was ever read, by topic and partition."""
+    return {
+        (row.topic, row.partition): Stored(row.position, row.topic_id) for row in connection.execute(select(offsets))
+    }
+
+
+def save_offsets(connection: Connection, batch_no: int, read: Sequence[Offset]) -> None:
+    """Move the positions of the partitions read. A topic's id, once known, stays.
+
+    Raises :class:`Conflict` when a partition no longer stands where this batch began, or was read from a topic that
+    is not the stored one: another worker was here, or the topic was made anew.
     """
-    for offset in read:
-        stored = connection.execute(
-            select(offsets.c.position).where(offsets.c.topic == offset.topic, offsets.c.partition == offset.partition)
-        ).scalar_one_or_none()
-        if stored is not None and stored != offset.begin:
-            raise Conflict(
-                f"{offset.topic}/{offset.partition} stands at {stored}, this batch began at {offset.begin}: "
-                "another worker applied it; read on from the stored position"
-            )
-    rows = [
-        {"topic": offset.topic, "partition": offset.partition, "position": offset.end, "batch_no": batch_no}
-        for offset in sorted(read, key=lambda offset: (offset.topic, offset.partition))
-    ]
+    if not read:
+        return
+    stored = stored_offsets(connection)
+    rows = []
+    for offset in sorted(read, key=lambda offset: (offset.topic, offset.partition)):
+        before = stored.get((offset.topic, offset.partition))
+        if before is not None:
+            _still_there(before, offset)
+        row = {"topic": offset.topic, "partition": offset.partition, "position": offset.end, "batch_no": batch_no}
+        rows.append(row | {"topic_id": offset.topic_id or (before.topic_id if before else None)})
     upsert(connection, offsets, rows)
+
+
+def _still_there(stored: Stored, offset: Offset) -> None:
+    if stored.position != offset.begin:
+        raise Conflict(
+            f"{offset.topic}/{offset.partition} stands at {stored.position}, this batch began at {offset.begin}: "
+            "another worker applied it; read on from the stored position"
+        )
+    if None not in (stored.topic_id, offset.topic_id) and stored.topic_id != offset.topic_id:
+        raise Conflict(
+            f"{offset.topic}/{offset.partition} was read from topic {stored.topic_id}, this batch from "
+            f"{offset.topic_id}: the topic was made anew; see rewardloop offsets list"
+        )
 
 
 def tally(reasons: Iterable[str]) -> dict[str, int]:
