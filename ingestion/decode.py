@@ -4,24 +4,19 @@ A customer's id and an order's id come in clear and leave as hashes. Nothing is 
 bad data is data, and goes to quarantine.
 """
 
-import re
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import msgspec
 from pydantic import Field, ValidationError, WithJsonSchema
 
-from infra.clock import DAY, EARLIEST, HOUR, MICROS, format_time, parse_time
+from infra.clock import HOUR
 from infra.errors import BadInput
 from infra.secrets import Secrets
-from ingestion.events import ACTIVATION, REFUND, Event, Rejected, hash_id
+from ingestion.events import Event, Rejected, hash_id
 from ingestion.fields import LONG_ID, Body, DecisionId, Moment, Person, Scalar, sentence
-from ingestion.metrics import LARGEST_VALUE, Currency
-from ingestion.tokens import read_token
-
-PROPERTIES = ("url", "device", "client", "country", "channel", "note")
-"""Properties of an event that are kept; others may hold what must not be stored, and are dropped."""
+from ingestion.metrics import Currency
+from ingestion.rules import PROPERTIES, known_source, moment, named_decision, require, value_micros
 
 
 class NativeEvent(Body):
@@ -91,16 +86,16 @@ def decode_event(raw: bytes | dict[str, Any], edge: Edge, position: str = "") ->
 
 
 def _event(native: NativeEvent, edge: Edge) -> Event:
-    decision_id, link, position = _link(native, edge.secrets)
-    _require(native, decision_id)
+    decision_id, link, position = named_decision(native.decision_id, native.token, native.position, edge.secrets)
+    require(native.type, decision_id, native.unit, native.reverses)
     return Event(
-        source=_source(native, edge),
+        source=known_source(native.source, edge.sources),
         event_id=native.event_id,
         type=native.type,
-        occurred_at=_occurred_at(native, edge),
+        occurred_at=moment("occurred_at", native.occurred_at, edge.received_at, edge.skew),
         received_at=edge.received_at,
         decision_id=decision_id,
-        link=link,  # type: ignore[arg-type]  # one of the two words below
+        link=link,
         unit=edge.secrets.unit(native.unit) if native.unit else None,
         unit_before=edge.secrets.unit_before(native.unit) if native.unit else None,
         content_id=native.content_id,
@@ -111,73 +106,6 @@ def _event(native: NativeEvent, edge: Edge) -> Event:
         reverses=hash_id(native.reverses) if native.reverses else None,
         raw={name: native.properties[name] for name in PROPERTIES if name in native.properties},
     )
-
-
-def _link(native: NativeEvent, secrets: Secrets) -> tuple[str | None, str | None, int | None]:
-    if native.token is None:
-        return native.decision_id, "decision_id" if native.decision_id else None, native.position
-    said = read_token(secrets, native.token)
-    if native.decision_id not in (None, said.decision_id):
-        raise BadInput("Token and decision_id name two decisions; send one of them")
-    return said.decision_id, "token", native.position or said.position
-
-
-def _require(native: NativeEvent, decision_id: str | None) -> None:
-    if native.type == ACTIVATION and decision_id is None:
-        raise BadInput("An activation needs the decision_id or token of what was sent")
-    if native.type == REFUND and native.reverses is None:
-        raise BadInput("A refund needs 'reverses': the order_id of the purchase it takes back")
-    if native.type != REFUND and native.reverses is not None:
-        raise BadInput("Only a refund has 'reverses'; leave it out or set the type to refund")
-    if decision_id is None and native.unit is None and native.reverses is None:
-        raise BadInput("The event names nobody; add a decision_id, a token or a unit")
-
-
-def _source(native: NativeEvent, edge: Edge) -> str:
-    source = native.source or edge.source
-    if source not in edge.sources:
-        raise BadInput(
-            f"Source {source[:64]!r} is unknown; use one of {', '.join(edge.sources)} or add it to REWARDLOOP_SOURCES"
-        )
-    return source
-
-
-def _occurred_at(native: NativeEvent, edge: Edge) -> int:
-    try:
-        moment = parse_time(native.occurred_at)
-    except (ValueError, OverflowError):
-        raise BadInput(
-            f"occurred_at {native.occurred_at!r} is not a time; write ISO 8601 like 2026-11-22T10:02:00Z"
-        ) from None
-    if moment < EARLIEST:
-        raise BadInput(f"occurred_at {native.occurred_at} is before the year 2000; check the sender's clock and unit")
-    if moment > edge.received_at + edge.skew:
-        ahead = (moment - edge.received_at) / DAY
-        raise BadInput(
-            f"occurred_at {native.occurred_at} is {ahead:.1f} days after it was received "
-            f"({format_time(edge.received_at)}); set the sender's clock and send it again"
-        )
-    return moment
-
-
-def value_micros(value: Any) -> int | None:
-    """A number in whole units to integer millionths, without a detour over binary fractions."""
-    if value is None:
-        return None
-    text = str(value)
-    try:
-        if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", text):
-            raise InvalidOperation
-        amount = Decimal(text)
-    except InvalidOperation:
-        raise BadInput(f"value {text[:40]!r} is not a number; write it like 49.90") from None
-    if amount < 0:
-        raise BadInput(
-            f"value {text} is negative; send what was paid, and money given back as a refund with 'reverses'"
-        )
-    if amount > LARGEST_VALUE:
-        raise BadInput(f"value {text} is above {LARGEST_VALUE}; check its unit")
-    return int((amount * MICROS).to_integral_value(ROUND_HALF_EVEN))
 
 
 def _bytes(raw: bytes | dict[str, Any]) -> bytes:

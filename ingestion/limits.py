@@ -1,14 +1,11 @@
 """Limits on every request body, before anything else reads it: size, media type, JSON, depth, characters."""
 
-from typing import Any
-
 import msgspec
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingestion.problems import problem
-
-DEPTH = 32
+from ingestion.rules import DEPTH, fault
 
 
 class BodyLimits:
@@ -60,19 +57,7 @@ def _refusal(scope: Scope, body: bytes) -> tuple[int, str, str] | None:
         return 400, "Not readable JSON", f"The body is not readable JSON ({error}); send one JSON document in UTF-8"
     except RecursionError:
         return 422, "Input cannot be used", f"The body is nested deeper than {DEPTH}; flatten it"
-    return (422, "Input cannot be used", sentence) if (sentence := _fault(document)) else None
-
-
-def _fault(document: Any, depth: int = 0) -> str | None:
-    if depth > DEPTH:
-        return f"The body is nested deeper than {DEPTH}; flatten it"
-    if isinstance(document, str) and "\x00" in document:
-        return "A text in the body holds the character U+0000; take it out"
-    if isinstance(document, dict):
-        return next((fault for pair in document.items() for part in pair if (fault := _fault(part, depth + 1))), None)
-    if isinstance(document, list):
-        return next((fault for part in document if (fault := _fault(part, depth + 1))), None)
-    return None
+    return (422, "Input cannot be used", sentence) if (sentence := fault(document)) else None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from infra.clock import DAY, HOUR, MICROS, format_time, parse_time
 from infra.secrets import Secrets
-from ingestion.decode import PROPERTIES, Edge, decode_event
+from ingestion.decode import Edge, decode_event
 from ingestion.events import Event, Rejected, hash_id
+from ingestion.rules import PROPERTIES, value_micros
 from ingestion.tokens import make_token
 
 SECRETS = Secrets(b"m" * 32, {1: b"u" * 32, 2: b"v" * 32}, {1: b"t" * 32})
@@ -128,6 +129,12 @@ def test_any_fields_are_an_event_or_rejected(fields: dict[str, Any]) -> None:
 def test_values_are_exact_micros(value: Any, micros: int | None) -> None:
     """A value becomes integer millionths, the nearest one, without a binary fraction in between."""
     assert micros == decoded(value=value).value_micros
+
+
+@given(st.floats(0, 10**10) | st.decimals(0, 10**10, places=6).map(float))
+def test_a_float_is_worth_its_digits(value: float) -> None:
+    """A number counts the same millionths as the text of its digits."""
+    assert value_micros(repr(value)) == value_micros(value)
 
 
 def test_token_names_the_decision_and_the_position() -> None:
