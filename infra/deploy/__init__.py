@@ -1,0 +1,1 @@
+"""How Rewardloop is run: containers, dashboards, and a Kafka for machines without Docker."""
