@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from infra.clock import Clock, SimulatedClock, system_clock
 from infra.errors import Misconfigured
 
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\*(\.{_LABEL})+\.[a-z][a-z0-9-]*[a-z0-9])(:[0-9]{{1,5}})?")
+
 
 class Settings(BaseSettings):
     """What an installation may choose. Each field's description is its documentation."""
@@ -54,6 +57,28 @@ class Settings(BaseSettings):
         24, description="Events dated further than this into the future are quarantined."
     )
     quarantine_days: PositiveInt = Field(30, description="How long the raw bytes of a rejected record are kept.")
+    public_url: str = Field(
+        "",
+        description="Address of the API as readers of your copy reach it, for redirect links; empty: as it was called.",
+    )
+    redirect_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts that redirect links may lead to, as a JSON list: `shop.example.com`, `*.example.com` (below it, "
+        "at any depth), `localhost:3000` (a port only where it is named). Empty: no redirect links.",
+    )
+    redirect_token: bool = Field(
+        True, description="Whether a redirect adds `rl=<token>` to the query of where it leads, for purchases to carry."
+    )
+    spool_limit_bytes: PositiveInt = Field(
+        268_435_456, description="Most bytes of clicks kept under `<home>/spool` while their log is away."
+    )
+    bot_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="Clicks sooner than this after their decision started, or four within it, are labelled `bot`; "
+        "0: speed labels nobody.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     worker_batch_records: PositiveInt = Field(5_000, description="Most records the worker applies in one transaction.")
     worker_batch_wait_ms: int = Field(
@@ -97,6 +122,25 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", server):
                 raise ValueError(f"{server!r} is not host:port, for example 127.0.0.1:9092")
         return servers
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", url):
+            raise ValueError(
+                "not an address like https://go.example.com; write scheme and host, a path if there is one"
+            )
+        return url.rstrip("/")
+
+    @field_validator("redirect_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host.lower()):
+                raise ValueError(
+                    f"{host!r} is not a host like shop.example.com or *.example.com, without scheme and path"
+                )
+        return tuple(host.lower() for host in hosts)
 
     @model_validator(mode="after")
     def _signing_in_is_complete(self) -> Self:
@@ -158,6 +202,11 @@ class Settings(BaseSettings):
     def secrets_path(self) -> Path:
         """Where the secrets are."""
         return self.secrets_file or self.home / "secrets.json"
+
+    @property
+    def spool(self) -> Path:
+        """Where clicks wait while their log is away."""
+        return self.home / "spool"
 
     @property
     def bundles(self) -> Path:
