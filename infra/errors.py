@@ -7,6 +7,7 @@
     ├── Misconfigured       a setting or a secret that stops the start, named
     ├── ModelRefused        a model file that did not pass verification; the last good model keeps serving
     ├── EstimateRefused     too little overlap or too few units for an honest number
+    ├── OutOfLog            the place where a topic is to be read on is not in its log: records are missing
     └── Unavailable         a dependency is away; trying again helps (the only retriable one)
 
 Bad *records* are not exceptions: decoders return ``Rejected`` and the record goes to quarantine.
@@ -64,6 +65,25 @@ class EstimateRefused(RewardloopError):
 
     status = 409
     title = "Estimate refused"
+
+
+class OutOfLog(RewardloopError):
+    """The next position to read is outside the log: retention deleted records, or the topic was made anew.
+
+    Reading elsewhere would skip records without a word, so the reader stops. ``partition`` is (topic, number),
+    ``position`` the offset asked for; the log holds offsets from ``earliest`` up to, not including, ``latest``.
+    """
+
+    title = "Records are missing from the log"
+
+    def __init__(self, partition: tuple[str, int], position: int, earliest: int, latest: int) -> None:
+        topic, number = partition
+        super().__init__(
+            f"Topic {topic}, partition {number}: the next position to read is {position}, and the log holds "
+            f"{earliest} to {latest}. Records were deleted before they were read, or the topic was made anew; "
+            "nothing was skipped. Say where to go on with `rewardloop replay`."
+        )
+        self.partition, self.position, self.earliest, self.latest = partition, position, earliest, latest
 
 
 class Unavailable(RewardloopError):

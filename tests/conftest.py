@@ -4,19 +4,24 @@ A migrated database is made once per run: SQLite tests get a copy of the file, P
 every table emptied.
 """
 
+import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, make_url, text
 
+from infra.broker import ensure_topics
 from infra.database import open_database
+from infra.deploy.kafka import LocalKafka, why_not
 from infra.migrations import migrate
 from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import metadata
+from ingestion.topics import all_topics
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +106,34 @@ def secrets() -> Secrets:
 def settings(tmp_path: Path) -> Settings:
     """Settings of an embedded installation with its data in this test's folder."""
     return Settings(home=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap servers of a real Kafka: the one KAFKA_BOOTSTRAP_SERVERS names, else one started for this run."""
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+        return
+    need_local_kafka()
+    with LocalKafka() as brokers:
+        yield brokers.bootstrap_servers
+
+
+@pytest.fixture
+def kafka_settings(kafka: str, tmp_path: Path) -> Settings:
+    """Settings with topics and a consumer group of this test's own; the topics exist."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    settings = Settings(
+        home=tmp_path, kafka_bootstrap_servers=kafka, kafka_topic_prefix=name, kafka_group=f"{name}-worker"
+    )
+    ensure_topics(settings, list(all_topics(name)))
+    return settings
+
+
+def need_local_kafka() -> None:
+    """Skip the test where Java or Maven is missing; in CI that is a failure, not a reason to skip."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def new_postgres_database(server: str, name: str) -> str:
