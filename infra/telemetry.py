@@ -26,9 +26,9 @@ worker_refused = Counter(
     "rewardloop_worker_refused_records", "Records put into quarantine because the database refused them"
 )
 worker_decode_seconds = Histogram("rewardloop_worker_decode_seconds", "Duration of decoding what one poll returned")
-worker_commit_failures = Counter(
-    "rewardloop_worker_commit_failures", "Commits of offsets to Kafka that failed; the database's offsets rule"
-)
 announcement_failures = Counter(
     "rewardloop_announcement_failures", "Quarantined records that could not be announced on the quarantine topic"
+)
+webhooks_refused = Counter(
+    "rewardloop_webhooks_refused", "Webhook requests answered with 401, whatever the cause", ["connection"]
 )

@@ -15,6 +15,7 @@ from infra.errors import Conflict, RewardloopError
 from infra.tables import audit, offsets
 from ingestion.ledger import Stored, newest_batch
 
+REWRITTEN = "the end of the log was lost and written anew, so records may be others than those that were read"
 ACCEPTED = "offsets.accept_gap"
 """The audit's word for a gap that a person accepted."""
 
@@ -30,6 +31,20 @@ class Gap(NamedTuple):
     missing: int | None
     reason: str
 
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        where = f"{self.topic} {self.partition}"
+        if self.reason == REWRITTEN:
+            return (
+                f"Read it all again, which changes nothing that was applied: rewardloop replay --from earliest "
+                f"--topic {self.topic} --partition {self.partition}; then start the worker"
+            )
+        return (
+            "If the records exist elsewhere, send them again: what was applied already changes nothing. Then start the "
+            f"partition at the beginning of its log, on the record: rewardloop offsets accept-gap {where}"
+        )
+
 
 class GapFound(RewardloopError):
     """A partition cannot be read on; the message says what to do."""
@@ -38,11 +53,8 @@ class GapFound(RewardloopError):
 
     def __init__(self, gap: Gap) -> None:
         self.gap = gap
-        super().__init__(
-            f"{gap.topic}/{gap.partition}: {gap.reason}. Nothing was skipped, the worker stopped. If the records exist "
-            "elsewhere, send them again: what was applied already changes nothing. Then start the partition at the "
-            f"beginning of its log, on the record: rewardloop offsets accept-gap {gap.topic} {gap.partition}"
-        )
+        at = f"{gap.topic}/{gap.partition}"
+        super().__init__(f"{at}: {gap.reason}. Nothing was skipped, the worker stopped. {gap.advice}")
 
 
 def gap_of(
