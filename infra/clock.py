@@ -20,6 +20,8 @@ DAY = 24 * HOUR
 EARLIEST = 946_684_800 * MICROS
 """2000-01-01: a fact that claims to be older was dated by a clock that is off."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def system_clock() -> int:
     """The machine's time."""
@@ -53,7 +55,7 @@ def parse_time(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * MICROS + delta.microseconds
 
 

@@ -104,8 +104,6 @@ def add_contents(
     unknown campaign, :class:`BadInput` for a text that is too long.
     """
     campaign = read_campaign(connection, campaign_id, lock=True)
-    if campaign.state == "ended":
-        raise Conflict(f"Campaign {campaign_id!r} has ended and takes no more contents; register a new one")
     definition, _ = load_loop(connection, campaign.loop_id)
     admitted = [admit(definition, campaign_id, content, text_limit, now) for content in contents]
     by_copy = _stored(connection, tables.contents.c.fingerprint, [c.fingerprint for c in admitted], campaign_id)
@@ -122,6 +120,8 @@ def add_contents(
             answers.append(Registered(content.content_id, "created", content.approval))
         else:
             answers.append(Registered(known.content_id, "existing", known.approval))
+    if new and campaign.state == "ended":
+        raise Conflict(f"Campaign {campaign_id!r} has ended and takes no more contents; register a new one")
     insert_new(connection, tables.contents, [content_row(content) for content in new])
     return answers
 

@@ -84,6 +84,8 @@ def value_micros(value: Any) -> int | None:
     """A number in whole units to integer millionths, without a detour over binary fractions."""
     if value is None:
         return None
+    if type(value) is int and 0 <= value <= LARGEST_VALUE:
+        return value * MICROS
     if type(value) is float and 0 <= value < _EXACT and (micros := round(value * MICROS)) / MICROS == value:
         return micros
     text = str(value)
