@@ -6,16 +6,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, Text, and_, create_engine, event, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    String,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    create_engine,
+    event,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from infra.dialect import Run, as_list, listed, prepared
+from infra.dialect import Run, as_list, elements, listed, part, prepared
 from infra.errors import Misconfigured, Unavailable
 
 JOIN_LOCK = 7_236_411_905
@@ -139,13 +152,10 @@ def insert_once(connection: Connection, table: Table, rows: Sequence[Row]) -> No
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        connection.execute(_insert_once(connection, table), list(rows))
+        _insert_listed(table, tuple(rows[0]), "once")(connection, rows=_as_list(table, rows))
     else:
         statement, columns = _driver_insert(table, tuple(rows[0]))
-        values = (
-            [row[name] for row in rows] if to is None else map(to, [row[name] for row in rows]) for name, to in columns
-        )
-        connection.exec_driver_sql(statement, list(zip(*values, strict=True)))
+        connection.exec_driver_sql(statement, list(_values(columns, rows)))
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> set[tuple[Any, ...]]:
@@ -153,8 +163,8 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Row]) -> set
     if not rows:
         return set()
     if connection.dialect.name == "postgresql":
-        statement = _insert_once(connection, table).returning(*table.primary_key.columns)
-        return {tuple(row) for row in connection.execute(statement, list(rows))}
+        new = _insert_listed(table, tuple(rows[0]), "new")(connection, rows=_as_list(table, rows))
+        return set(map(tuple, new))
     keys = set(zip(*([row[name] for row in rows] for name in _key(table)), strict=True))
     stored = {tuple(row) for row in _stored_keys(table)(connection, keys=as_list(keys))}
     insert_once(connection, table, rows)
@@ -165,18 +175,20 @@ def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert the rows, or replace the columns of the stored ones with the same primary key."""
     if not rows:
         return
-    statement = _insert(connection, table)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in _key(table)}
-    connection.execute(statement.on_conflict_do_update(index_elements=_key(table), set_=changed), list(rows))
+    if connection.dialect.name == "postgresql":
+        _insert_listed(table, tuple(rows[0]), "replace")(connection, rows=_as_list(table, rows))
+    else:
+        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(rows[0]), "replace"), list(rows))
 
 
 def add_up(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert the rows, or add their non-key columns to the stored ones with the same primary key."""
     if not rows:
         return
-    statement = _insert(connection, table)
-    added = {name: table.c[name] + statement.excluded[name] for name in rows[0] if name not in _key(table)}
-    connection.execute(statement.on_conflict_do_update(index_elements=_key(table), set_=added), list(rows))
+    if connection.dialect.name == "postgresql":
+        _insert_listed(table, tuple(rows[0]), "add")(connection, rows=_as_list(table, rows))
+    else:
+        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(rows[0]), "add"), list(rows))
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -185,30 +197,66 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def _insert(connection: Connection, table: Table) -> Any:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def _insert_once(connection: Connection, table: Table) -> Any:
-    return _insert(connection, table).on_conflict_do_nothing(index_elements=_key(table))
-
-
 Convert = Callable[[Any], Any]
+Columns = Sequence[tuple[str, Convert | None]]
+"""Names of columns, each with the conversion of its values for the driver."""
+
+OnConflict = Literal["once", "new", "replace", "add"]
+
+
+def _on_conflict(statement: Any, table: Table, columns: Sequence[str], what: OnConflict) -> Any:
+    if what in ("once", "new"):
+        return statement.on_conflict_do_nothing(index_elements=_key(table))
+    changed = [name for name in columns if name not in _key(table)]
+    values = {
+        name: table.c[name] + statement.excluded[name] if what == "add" else statement.excluded[name]
+        for name in changed
+    }
+    return statement.on_conflict_do_update(index_elements=_key(table), set_=values)
 
 
 @cache
-def _driver_insert(table: Table, columns: tuple[str, ...]) -> tuple[str, Sequence[tuple[str, Convert | None]]]:
-    """Insert-once as SQLite's driver takes it, and each parameter's column with its conversion.
+def _insert_listed(table: Table, columns: tuple[str, ...], what: OnConflict) -> Run:
+    """Insert out of one JSON parameter, on PostgreSQL: a fifth of the time of a statement per row."""
+    each = elements(bindparam("rows", type_=Text()), "each_row")
+    parts = [part(each.c.value, place, _cast(table.c[name].type)) for place, name in enumerate(columns)]
+    statement = postgresql.insert(table).from_select(columns, select(*parts).select_from(each), include_defaults=False)
+    statement = _on_conflict(statement, table, columns, what)
+    return prepared(lambda: statement.returning(*table.primary_key.columns) if what == "new" else statement)
+
+
+def _cast(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    """None for texts: casting one to a length would cut it, where storing it is an error."""
+    return None if isinstance(kind, String | Json) else kind
+
+
+def _as_list(table: Table, rows: Sequence[Row]) -> str:
+    return as_list(_values(_conversions(table, tuple(rows[0]), postgresql.dialect()), rows))
+
+
+def _values(columns: Columns, rows: Sequence[Row]) -> Iterator[tuple[Any, ...]]:
+    """The rows as tuples, converted for the driver."""
+    values = (
+        [row[name] for row in rows] if to is None else map(to, [row[name] for row in rows]) for name, to in columns
+    )
+    return zip(*values, strict=True)
+
+
+@cache
+def _driver_insert(table: Table, columns: tuple[str, ...]) -> tuple[str, Columns]:
+    """Insert-once as SQLite's driver takes it, and the columns of its parameters.
 
     SQLAlchemy looks at every parameter of every row; that costs as much as storing them.
     """
     dialect = sqlite.dialect()
     statement = sqlite.insert(table).on_conflict_do_nothing(index_elements=_key(table))
     compiled = statement.compile(dialect=dialect, column_keys=list(columns))
-    converted = [
-        (name, table.c[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in compiled.positiontup or ()
-    ]
-    return str(compiled), converted
+    return str(compiled), _conversions(table, tuple(compiled.positiontup or ()), dialect)
+
+
+@cache
+def _conversions(table: Table, columns: tuple[str, ...], dialect: Dialect) -> Columns:
+    return [(name, table.c[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in columns]
 
 
 @cache
