@@ -1,0 +1,282 @@
+"""Machines that click: link scanners, previews, prefetching browsers. Their events are kept and labelled ``bot``.
+
+A label is a word about an event (``event_labels``), excluded from metrics by definition (``EXCLUDING_LABELS`` in
+``ingestion/outcomes.py``) and taken back by anybody: ``rewardloop events unlabel``. The words come from
+
+1. the vendor, with the event (``ingestion/connectors``),
+2. how our own redirect was asked: method, headers, client (:func:`machine`),
+3. a sweep over stored events (:class:`BotWatch`): a client that is known as a machine's, and impossible speeds:
+   a click sooner than ``fastest`` after its decision started, or ``BURST`` clicks of one decision or one customer
+   within that time. Only clicks and opens: a shop's word about money is not doubted because of its speed.
+
+The sweep is a function of the stored facts, and idempotent: its word is dated when the event was received, so that it
+is one word however often it is said, and a person's later word always holds against it.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, Row, Text, and_, exists, func, literal, select, union
+from sqlalchemy.sql import Select
+
+from infra.clock import DAY, MICROS, Clock
+from infra.database import reading
+from infra.dialect import as_list, listed, prepared
+from infra.errors import NotFound
+from infra.secrets import Secrets
+from infra.settings import Settings
+from infra.tables import attributions, batches, decisions, event_labels, events
+from ingestion import store
+from ingestion.attribution import start_of
+from ingestion.events import ACTIVATION, Batch, Label
+
+BOT = "bot"
+KINDS = ("click", "open")
+"""Types of events that machines make."""
+BURST = 4
+"""Clicks within ``fastest`` that are too many: a double click is two."""
+RANGE = 20_000
+"""Most records of the ledger that one sweep looks at; a single batch may be larger."""
+
+PREFETCHING = (
+    ("sec-purpose", "prefetch"),  # Chromium, Firefox: also "prefetch;prerender"
+    ("purpose", "prefetch"),  # older Chromium, Safari
+    ("x-purpose", "preview"),  # Safari's top sites
+    ("x-moz", "prefetch"),  # older Firefox
+)
+"""Headers, with the word in them, by which a browser says that nobody has clicked yet."""
+
+MACHINES = (
+    # proxies that fetch for a mailbox
+    *("GoogleImageProxy", "YahooMailProxy", "Google-Safety", "GoogleDocs"),
+    # mail gateways and link scanners that say who they are
+    *("link-scanner", "Barracuda", "Mimecast", "Proofpoint", "Symantec", "TrendMicro", "Office-Existence-Discovery"),
+    # previews of chats and social networks
+    *("Slackbot", "Slack-ImgProxy", "facebookexternalhit", "Facebot", "Twitterbot", "LinkedInBot", "WhatsApp/"),
+    *("TelegramBot", "Discordbot", "SkypeUriPreview", "Pinterestbot", "redditbot", "Iframely", "Embedly"),
+    # crawlers
+    *("Googlebot", "AdsBot-Google", "bingbot", "BingPreview", "Applebot", "YandexBot", "Baiduspider", "DuckDuckBot"),
+    *("AhrefsBot", "SemrushBot", "PetalBot", "GPTBot", "ClaudeBot", "CCBot", "Bytespider", "Amazonbot"),
+    # programs
+    *("curl/", "Wget/", "python-requests", "python-httpx", "aiohttp", "Go-http-client", "Java/", "Apache-HttpClient"),
+    *("node-fetch", "axios/", "libwww-perl", "HeadlessChrome", "PhantomJS"),
+)
+"""What machines write into their user agent, anywhere in it, in any case. Scanners that pose as browsers are not
+known by their name; speed gives many of them away."""
+
+_MACHINE = re.compile("|".join(re.escape(name) for name in MACHINES), re.IGNORECASE)
+
+
+class Click(NamedTuple):
+    """A stored click or open. ``group``: the decision it belongs to, or the customer."""
+
+    group: str
+    source: str
+    event_id: str
+    occurred_at: int
+    received_at: int
+
+
+def machine(method: str, headers: Mapping[str, str]) -> str | None:
+    """Why a request was not made by a person's click; None: perhaps it was. Header names in lower case."""
+    if method == "HEAD":
+        return "a HEAD request"
+    for header, word in PREFETCHING:
+        if word in headers.get(header, "").lower():
+            return f"{header}: {word}"
+    return known_client(headers.get("user-agent", "")) if headers.get("user-agent") else "no user agent"
+
+
+def known_client(client: str) -> str | None:
+    """Why a client is a machine, by its own name."""
+    found = _MACHINE.search(client)
+    return f"client {found.group()}" if found else None
+
+
+def in_a_burst(clicks: Iterable[Click], fastest: int) -> set[Click]:
+    """The clicks that are among ``BURST`` of one group within less than ``fastest`` microseconds."""
+    by_group: dict[str, list[Click]] = defaultdict(list)
+    for click in clicks:
+        by_group[click.group].append(click)
+    found: set[Click] = set()
+    for group in by_group.values():
+        group.sort(key=lambda click: (click.occurred_at, click.source, click.event_id))
+        for first, last in enumerate(range(BURST - 1, len(group))):
+            if group[last].occurred_at - group[first].occurred_at < fastest:
+                found.update(group[first : last + 1])
+    return found
+
+
+def suspects(connection: Connection, since_batch: int, upto_batch: int, fastest: int) -> list[Label]:
+    """Labels for what the batches after ``since_batch``, up to ``upto_batch``, show to be machines' clicks.
+
+    Clicks about which somebody has said ``bot`` before, or taken it back, are left out. ``fastest``: microseconds;
+    0 leaves speed out of it.
+    """
+    recent = and_(events.c.batch_no > since_batch, events.c.batch_no <= upto_batch)
+    reasons: dict[tuple[str, str], tuple[int, str]] = {}
+    for row in connection.execute(_recent_clients().where(recent)):
+        if reason := known_client(str(row.raw.get("client", ""))):
+            reasons[row.source, row.event_id] = row.received_at, reason
+    if fastest:
+        touched = list(connection.execute(_of_decisions(since_batch, upto_batch)))
+        for row in touched:
+            if row.start is not None and 0 <= row.occurred_at - row.start < fastest:
+                reasons[row.source, row.event_id] = row.received_at, "sooner than a person could"
+        of_decisions = map(_click, touched)
+        of_units = map(_click, connection.execute(_of_units(fastest).where(recent)))
+        for click in in_a_burst(of_decisions, fastest) | in_a_burst(of_units, fastest):
+            reasons.setdefault((click.source, click.event_id), (click.received_at, "too many at once"))
+    known = _judged_before(connection, list(reasons))
+    return [
+        Label(source=source, event_id=event_id, label=BOT, labelled_at=received_at, reason=reason)
+        for (source, event_id), (received_at, reason) in sorted(reasons.items())
+        if (source, event_id) not in known
+    ]
+
+
+class BotWatch:
+    """The sweep, for one process: it goes on where it stopped, and begins a day back.
+
+    Any number of processes may sweep the same events: a label that is there is a duplicate.
+    """
+
+    def __init__(self, engine: Engine, secrets: Secrets, settings: Settings, clock: Clock) -> None:
+        self._engine, self._secrets, self._settings, self._clock = engine, secrets, settings, clock
+        self._since: int | None = None
+
+    def label_bots(self) -> int:
+        """Look at the batches since the last call, at most ``RANGE`` records of them; returns how many it labelled.
+
+        Raises :class:`Unavailable` when the database is away; the next call looks at the same batches.
+        """
+        with reading(self._engine) as connection:
+            since = _a_day_back(connection, self._clock()) if self._since is None else self._since
+            upto = _up_to(connection, since)
+            fastest = int(self._settings.bot_seconds * MICROS)
+            labels = suspects(connection, since, upto, fastest) if upto > since else []
+        if labels:
+            store.apply(self._engine, Batch(labels=tuple(labels)), self._secrets, self._clock())
+        self._since = upto
+        return len(labels)
+
+
+def put_label(
+    engine: Engine, secrets: Secrets, source: str, event_id: str, label: str, applies: bool, reason: str, now: int
+) -> Label:
+    """A person's word about a stored event: it holds against every word said before.
+
+    Raises :class:`NotFound` for an event that is not stored.
+    """
+    said = (event_labels.c.source == source, event_labels.c.event_id == event_id, event_labels.c.label == label)
+    with reading(engine) as connection:
+        if not connection.scalar(select(exists().where(events.c.source == source, events.c.event_id == event_id))):
+            raise NotFound(
+                f"No event {event_id!r} of source {source!r}; GET /v1/decisions/{{id}} shows a decision's events"
+            )
+        latest = connection.scalar(select(func.max(event_labels.c.labelled_at)).where(*said))
+    word = Label(
+        source=source,
+        event_id=event_id,
+        label=label,
+        labelled_at=now if latest is None else max(now, latest + 1),
+        applies=applies,
+        reason=reason,
+    )
+    store.apply(engine, Batch(labels=(word,)), secrets, now)
+    return word
+
+
+def _recent_clients() -> Select[Any]:
+    columns = (events.c.source, events.c.event_id, events.c.received_at, events.c.raw)
+    return select(*columns).where(events.c.type.in_(KINDS))
+
+
+def _of_decisions(since: int, upto: int) -> Select[Any]:
+    """Every click of the decisions that the batches touched, by a click, an activation or their own arrival."""
+    new = and_(events.c.batch_no > since, events.c.batch_no <= upto)
+    same = and_(attributions.c.source == events.c.source, attributions.c.event_id == events.c.event_id)
+    touched = union(
+        select(attributions.c.decision_id)
+        .select_from(events.join(attributions, same))
+        .where(new, events.c.type.in_(KINDS)),
+        select(events.c.decision_id).where(new, events.c.type == ACTIVATION),
+        select(decisions.c.decision_id).where(decisions.c.batch_no > since, decisions.c.batch_no <= upto),
+    ).subquery("touched")
+    return (
+        select(
+            attributions.c.decision_id.label("group"),
+            events.c.source,
+            events.c.event_id,
+            events.c.occurred_at,
+            events.c.received_at,
+            start_of(decisions).label("start"),
+        )
+        .select_from(touched)
+        .join(attributions, attributions.c.decision_id == touched.c.decision_id)
+        .join(events, same)
+        .join(decisions, decisions.c.decision_id == touched.c.decision_id)
+        .where(events.c.type.in_(KINDS))
+        .distinct()
+    )
+
+
+def _of_units(fastest: int) -> Select[Any]:
+    """Every click of a customer next to a recent one (``events``, restricted by the caller)."""
+    near = events.alias("near")
+    return (
+        select(near.c.unit.label("group"), near.c.source, near.c.event_id, near.c.occurred_at, near.c.received_at)
+        .select_from(events)
+        .join(
+            near,
+            and_(
+                near.c.unit == events.c.unit,
+                near.c.occurred_at.between(events.c.occurred_at - fastest, events.c.occurred_at + fastest),
+            ),
+        )
+        .where(events.c.type.in_(KINDS), near.c.type.in_(KINDS), near.c.batch_no.is_not(None))
+        .distinct()
+    )
+
+
+def _click(row: Row[Any]) -> Click:
+    return Click(row.group, row.source, row.event_id, row.occurred_at, row.received_at)
+
+
+def _judged_before(connection: Connection, found: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those about which there is a word already, for or against."""
+    return {(row.source, row.event_id) for row in _words(connection, found=as_list(found))} if found else set()
+
+
+@prepared
+def _words() -> Select[Any]:
+    found = listed("found", source=Text(), event_id=Text())
+    word = event_labels.c
+    same = and_(word.source == found.c.source, word.event_id == found.c.event_id, word.label == literal(BOT))
+    return select(word.source, word.event_id).select_from(found.join(event_labels, same))
+
+
+def _a_day_back(connection: Connection, now: int) -> int:
+    """The newest batch older than a day; 0 without one."""
+    query = select(batches.c.batch_no).where(batches.c.at < now - DAY).order_by(batches.c.batch_no.desc()).limit(1)
+    return connection.scalar(query) or 0
+
+
+def _up_to(connection: Connection, since: int) -> int:
+    """The last batch of the next range of the ledger; ``since`` when there is none."""
+    line = batches.c
+    query = (
+        select(line.batch_no, line.read + line.decisions)
+        .where(line.batch_no > since)
+        .order_by(line.batch_no)
+        .limit(1_000)
+    )
+    upto, total = since, 0
+    for batch_no, size in connection.execute(query):
+        total += size
+        if total > RANGE and upto > since:
+            break
+        upto = batch_no
+    return upto
