@@ -4,6 +4,7 @@
     ├── BadInput            the caller can mend it: the message says what was found and what to do
     │   ├── NotFound        a loop, campaign, content, decision or version that does not exist
     │   └── Conflict        the same id with another body, or a lost compare-and-swap
+    ├── Unauthorized        a sender who did not prove who they are; why is not said
     ├── Misconfigured       a setting or a secret that stops the start, named
     ├── ModelRefused        a model file that did not pass verification; the last good model keeps serving
     ├── EstimateRefused     too little overlap or too few units for an honest number
@@ -45,6 +46,13 @@ class Conflict(BadInput):
 
     status = 409
     title = "Conflict"
+
+
+class Unauthorized(RewardloopError):
+    """A request without a valid signature. The message is the same for every cause."""
+
+    status = 401
+    title = "Not authorised"
 
 
 class Misconfigured(RewardloopError):

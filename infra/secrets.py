@@ -2,19 +2,36 @@
 
 ``{"master": hex, "units": {"1": hex}, "tokens": {"1": hex}}``: the highest key of ``units`` and ``tokens`` is the
 one in use, lower ones still verify. Customers are matched under the newest two unit secrets, so the next rotation waits
-for the longest window. ``"holdouts": {loop: hex}`` deals a loop's holdout anew. The embedded mode makes the file on
-first use; a server must be given it.
+for the longest window. ``"holdouts": {loop: hex}`` deals a loop's holdout anew. ``"webhooks": {connection: {"connector":
+"shopify", "keys": ["new", "old"]}}`` lets vendors in; a connection named like its connector may leave ``connector`` out,
+and ``"unsigned": true`` in place of keys takes anybody's word. The embedded mode makes the file on first use; a server
+must be given it.
 """
 
 import json
 import os
+import re
 import secrets as entropy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from infra.errors import Misconfigured
 from infra.randomness import derive, digest
 from infra.settings import Settings
+
+CONNECTION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Names of webhook connections: they are the permanent source of their events."""
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Whom a connection belongs to: which connector reads it, and the keys in force, any of which may have signed."""
+
+    connector: str
+    keys: tuple[str, ...] = field(repr=False)
+    unsigned: bool = False
+    """Nothing is checked: for a network that only the sender reaches."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Secrets:
     units: dict[int, bytes] = field(repr=False)
     tokens: dict[int, bytes] = field(repr=False)
     holdouts: dict[str, bytes] = field(repr=False, default_factory=dict)
+    webhooks: dict[str, Webhook] = field(repr=False, default_factory=dict)
 
     def loop(self, loop_id: str) -> bytes:
         """The secret behind a loop's draws (invariant 8)."""
@@ -64,7 +82,9 @@ def load_secrets(settings: Settings) -> Secrets:
     try:
         stored = json.loads(path.read_text())
         salts = {loop_id: bytes.fromhex(salt) for loop_id, salt in stored.get("holdouts", {}).items()}
-        return Secrets(bytes.fromhex(stored["master"]), _keys(stored["units"]), _keys(stored["tokens"]), salts)
+        keys = bytes.fromhex(stored["master"]), _keys(stored["units"]), _keys(stored["tokens"])
+        webhooks = {name: _webhook(path, name, entry) for name, entry in stored.get("webhooks", {}).items()}
+        return Secrets(*keys, salts, webhooks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Misconfigured(
             f"{path} is not a secrets file ({type(error).__name__}); restore it from its back-up"
@@ -76,6 +96,19 @@ def _keys(stored: dict[str, str]) -> dict[int, bytes]:
     if not keys or any(len(key) < 16 for key in keys.values()):
         raise ValueError("every key ring needs at least one key of 16 bytes or more")
     return keys
+
+
+def _webhook(path: Path, name: str, entry: Any) -> Webhook:
+    """One connection. What is wrong is said by its name, never with a key."""
+    known = isinstance(entry, dict) and entry.keys() <= {"connector", "keys", "unsigned"}
+    keys, unsigned = (entry.get("keys", []), entry.get("unsigned", False)) if known else (None, False)
+    usable = isinstance(keys, list) and all(isinstance(key, str) and key.strip() for key in keys)
+    if not re.fullmatch(CONNECTION, name) or not usable or not isinstance(unsigned, bool) or bool(keys) == unsigned:
+        raise Misconfigured(
+            f"Webhook {name[:64]!r} in {path} is wrong: write a name of letters, digits, '.', '_' and '-', with "
+            '{"connector": "shopify", "keys": ["…"]}, or "unsigned": true in place of keys'
+        )
+    return Webhook(str(entry.get("connector", name)), tuple(key.strip() for key in keys or ()), unsigned)
 
 
 def _make(path: Path) -> None:

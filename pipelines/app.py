@@ -27,7 +27,7 @@ from infra.logs import configure_logs, log
 from infra.migrations import migrate
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
-from ingestion import collector, problems, store
+from ingestion import collector, problems, store, webhooks
 from ingestion.collector import Collector
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch
@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(collector.router)
+    app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     problems.install(app)
@@ -130,6 +131,7 @@ def _start(settings: Settings) -> Running:
     engine, clock = open_database(settings.database), clock_of(settings)
     migrate(engine)
     secrets = load_secrets(settings)
+    webhooks.check_webhooks(secrets)
     snapshots = Snapshots(engine, settings.bundles)
     snapshots.refresh()
     decisions = DecisionLog(_impatient(open_database(settings.database)))

@@ -12,6 +12,7 @@ from infra.migrations import heads
 from ingestion import quarantine, store
 from ingestion.decode import Edge, decode_event
 from ingestion.events import Event, Rejected
+from ingestion.intake import connector_of, take_again
 from ingestion.ledger import conservation
 from ingestion.loops import load_loop, load_loops
 from ingestion.switches import killed_loops, set_switch
@@ -244,7 +245,7 @@ def _switch(loop: str, killed: bool, reason: str) -> None:
 
 
 def _decode(workspace: Workspace, held: quarantine.Held) -> Event | Rejected:
-    """A native event again; a row of an import is mended in its file instead."""
+    """A native event again, or a vendor's record; a row of an import is mended in its file instead."""
     raw = held.raw or b""
     if held.source.startswith("import:"):
         reason = "a row of an import is mended in its file; import the mended rows under another import name"
@@ -252,6 +253,8 @@ def _decode(workspace: Workspace, held: quarantine.Held) -> Event | Rejected:
     settings = workspace.settings
     sources = (held.source, *settings.sources)
     edge = Edge(workspace.secrets, sources, workspace.clock(), settings.clock_skew_hours * HOUR)
+    if connector_of(held.position):
+        return take_again(held.position, raw, edge, format_time(held.created_at))
     return decode_event(raw, edge)
 
 

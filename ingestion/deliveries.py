@@ -1,0 +1,92 @@
+"""Vendors' payloads in files: one JSON document, a JSON array, or JSON lines, each also gzipped.
+
+Every document, array element or line is a delivery: a body as the vendor posts it, or, as many tools record requests,
+``{"headers": {...}, "body": ...}``. JSON lines are read as a stream; a single document is read whole.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from infra.errors import BadInput
+
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Stored(NamedTuple):
+    """A delivery from a file: raw body, and headers under lower-case names."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class DeliveryFile:
+    """An opened file. ``deliveries`` can be read once; ``position`` says how many of ``size`` bytes are behind it."""
+
+    deliveries: Iterator[Stored]
+    size: int
+    position: Callable[[], int]
+
+
+@contextmanager
+def open_deliveries(path: Path) -> Iterator[DeliveryFile]:
+    """The deliveries in ``path``. Raises :class:`BadInput` when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            stream: Any = gzip.GzipFile(fileobj=file) if zipped else file
+            yield DeliveryFile(_deliveries(stream), path.stat().st_size, file.tell)
+    except (OSError, EOFError) as error:
+        raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def open_delivery(raw: bytes) -> Stored:
+    """Body and headers of a recorded request; anything else is a body without headers."""
+    document = _document(raw)
+    headers = document.get("headers") if isinstance(document, dict) else None
+    if not isinstance(headers, dict) or "body" not in document:
+        return Stored(raw, {})
+    body = document["body"]
+    return Stored(
+        body.encode() if isinstance(body, str) else msgspec.json.encode(body),
+        {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
+    )
+
+
+def _deliveries(stream: IO[bytes]) -> Iterator[Stored]:
+    """JSON lines if the first line is a whole document and another follows; else the file is one document."""
+    lines = (line for line in stream if line.strip())
+    first, second = next(lines, b"").removeprefix(_BYTE_ORDER_MARK), next(lines, None)
+    if second is not None and _document(first) is not None:
+        yield from map(open_delivery, chain((first, second), lines))
+        return
+    whole = b"".join(chain((first,) if second is None else (first, second), lines))
+    document = _document(whole)
+    if isinstance(document, list):
+        yield from (open_delivery(msgspec.json.encode(element)) for element in document)
+    elif document is not None or not _is_lines(whole):
+        yield open_delivery(whole)
+    else:
+        yield from map(open_delivery, whole.splitlines())
+
+
+def _is_lines(content: bytes) -> bool:
+    """Whether a file that is no document has lines that are: JSON lines, of which the first is damaged."""
+    return any(isinstance(_document(line), dict | list) for line in content.splitlines())
+
+
+def _document(raw: bytes) -> Any:
+    """The JSON document, or None."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,127 @@
+"""Vendors' webhooks: ``POST /v1/webhooks/{connection}``.
+
+1. The connection, by its name in the secrets file: it says which connector reads the body and which keys are in force.
+2. The signature, over the raw bytes, before anything parses them. Every cause gives the same 401.
+3. The connector's items become facts, each for itself; the connection's name is their source.
+4. They are stored like those of ``/v1/events``; only then the vendor is answered.
+
+At least once is safe: vendors send again until they see a 200, and every event is stored once. A body that cannot be
+used is no reason to send it again, so it is answered with 200 and lies in quarantine.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+
+from infra.clock import HOUR, format_time
+from infra.errors import Misconfigured, NotFound, Unauthorized
+from infra.logs import log
+from infra.secrets import Secrets, Webhook
+from infra.telemetry import webhooks_refused
+from ingestion import store
+from ingestion.bodies import RejectedEvent
+from ingestion.collector import Collector, Wired
+from ingestion.connectors import CONNECTORS
+from ingestion.connectors.items import Ignored
+from ingestion.connectors.signatures import Delivery
+from ingestion.decode import Edge
+from ingestion.events import Rejected
+from ingestion.fields import Body
+from ingestion.intake import Outcome, Taken, batch_of, take
+from ingestion.problems import responses
+
+router = APIRouter(prefix="/v1")
+
+
+class WebhookAnswer(Body):
+    """What became of each record: the numbers and the list add up to the records sent."""
+
+    accepted: int = Field(description="New facts, joined with their decisions.")
+    duplicate: int = Field(description="Known already, with the same body.")
+    pending: int = Field(description="New facts whose decision is not known yet.")
+    ignored: dict[str, int] = Field(description="No events for us, by reason; not stored.")
+    rejected: list[RejectedEvent] = Field(description="Put into quarantine.")
+
+
+def check_webhooks(secrets: Secrets) -> None:
+    """Refuse a connection to nowhere, and warn of those that take anybody's word. Raises :class:`Misconfigured`."""
+    for name, webhook in secrets.webhooks.items():
+        if webhook.connector not in CONNECTORS:
+            known = ", ".join(CONNECTORS)
+            raise Misconfigured(f"Webhook {name!r} names connector {webhook.connector!r}; there are {known}")
+        if webhook.unsigned:
+            log.warning("webhook_unsigned", connection=name, advice="anybody who reaches it can write events")
+
+
+async def _delivery(request: Request) -> Delivery:
+    """The request as it came: raw bytes, nothing parsed."""
+    wired: Collector = request.app.state.collector
+    return Delivery(await request.body(), dict(request.headers), wired.clock())
+
+
+@router.post(
+    "/webhooks/{connection}",
+    tags=["events"],
+    summary="Take a vendor's webhook",
+    responses=responses(401, 404, 413),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
+)
+def receive(connection: str, wired: Wired, delivery: Annotated[Delivery, Depends(_delivery)]) -> WebhookAnswer:
+    """Store what a vendor reports: clicks, purchases, refunds and what else its connector recognises.
+
+    The connection and its keys are in the secrets file, under `webhooks`. Each record stands or falls alone.
+    """
+    webhook = wired.secrets.webhooks.get(connection)
+    if webhook is None:
+        raise NotFound(f'No webhook {connection[:64]!r}; add it to the secrets file, under "webhooks"')
+    if not _is_signed(webhook, delivery):
+        webhooks_refused.labels(connection).inc()
+        raise Unauthorized("The request does not carry a valid signature; check the key of this webhook")
+    skew = wired.settings.clock_skew_hours * HOUR
+    edge = Edge(wired.secrets, (connection,), delivery.received_at, skew)
+    items = CONNECTORS[webhook.connector].read(delivery.body, delivery.headers)
+    outcomes = take(webhook.connector, items, edge, format_time(delivery.received_at))
+    return _answer(list(_stored(wired, outcomes, delivery.received_at)))
+
+
+def _is_signed(webhook: Webhook, delivery: Delivery) -> bool:
+    return webhook.unsigned or CONNECTORS[webhook.connector].check(delivery, webhook.keys)
+
+
+def _stored(wired: Collector, outcomes: Sequence[Outcome], now: int) -> Iterator[tuple[Outcome, Any]]:
+    """Each outcome with what the store made of it, in transactions of at most ``events_limit`` records."""
+    days, most = wired.settings.quarantine_days, wired.settings.events_limit
+    for start in range(0, len(outcomes), most):
+        some = outcomes[start : start + most]
+        applied = store.apply(wired.engine, batch_of(some), wired.secrets, now, quarantine_days=days)
+        states = iter(applied.events)
+        yield from ((outcome, next(states) if isinstance(outcome, Taken) else outcome) for outcome in some)
+
+
+def _answer(stored: Sequence[tuple[Outcome, Any]]) -> WebhookAnswer:
+    words = Counter(state for _, state in stored if isinstance(state, str))
+    ignored = Counter(state.reason for _, state in stored if isinstance(state, Ignored))
+    if words["ignored"]:
+        ignored[store.FORGOTTEN] += words["ignored"]
+    return WebhookAnswer(
+        accepted=words["applied"],
+        duplicate=words["duplicate"],
+        pending=words["pending"],
+        ignored=dict(ignored),
+        rejected=[
+            RejectedEvent(index=index, event_id=_event_id(outcome), reason=state.reason)
+            for index, (outcome, state) in enumerate(stored)
+            if isinstance(state, Rejected)
+        ],
+    )
+
+
+def _event_id(outcome: Outcome) -> str | None:
+    """The id in what was rejected, where it had one."""
+    if isinstance(outcome, Taken):
+        return outcome.event.event_id
+    _, kind, name = outcome.position.split("/", 2) if isinstance(outcome, Rejected) else ("", "", "")
+    return name if kind == "event" else None
