@@ -21,7 +21,7 @@ from sqlalchemy import Engine, Table, select
 from infra import tables
 from infra.database import canonical_json, reading
 from infra.secrets import Secrets
-from ingestion.events import Decision, Event
+from ingestion.events import Decision, Event, Label
 from ingestion.ledger import STATES
 from ingestion.quarantine import CONFLICT, show
 from tests.ingestion.oracle import Truth, World
@@ -91,6 +91,8 @@ class _Sent:
     facts: dict[Id, Fact] = field(default_factory=dict)
     confirmed: set[Id] = field(default_factory=set)
     conflicts: dict[tuple[Id, str], bool] = field(default_factory=dict)
+    labels: set[tuple[str, str, str]] = field(default_factory=set)
+    ignored: int = 0
     unusable: Counter[bytes] = field(default_factory=Counter)
     unusable_confirmed: Counter[bytes] = field(default_factory=Counter)
     records: int = 0
@@ -105,6 +107,9 @@ class _Sent:
 
     def _take(self, line: Line) -> None:
         fact = line.sending.fact
+        if line.sending.ignored:
+            self.ignored += 1
+            return
         if fact is None:
             value = line.sending.value or b""
             self.unusable[value] += 1
@@ -114,6 +119,8 @@ class _Sent:
         first = self.facts.setdefault(id_, fact)
         if _body(first) == _body(fact):
             self.confirmed |= {id_} if line.acknowledged else set()
+            if isinstance(fact, Event):
+                self.labels.update((fact.source, fact.event_id, label) for label in line.sending.labels)
         else:
             key = (id_, _body(fact))
             self.conflicts[key] = self.conflicts.get(key, False) or line.acknowledged
@@ -136,6 +143,7 @@ def _check_facts(engine: Engine, sent: _Sent, verdict: Verdict) -> World:
         else:
             world.events[fact.source, fact.event_id] = fact
     _check_keys(engine, world, verdict)
+    _check_labels(engine, sent, world, verdict)
     return world
 
 
@@ -148,9 +156,22 @@ def _check_keys(engine: Engine, world: World, verdict: Verdict) -> None:
     verdict.phantom += [f"a key of {key[0]} is kept for an event that is not stored" for key in kept - due.keys()]
 
 
+def _check_labels(engine: Engine, sent: _Sent, world: World, verdict: Verdict) -> None:
+    table = tables.event_labels
+    with reading(engine) as connection:
+        rows = connection.execute(select(table.c.source, table.c.event_id, table.c.label).where(table.c.applies)).all()
+    said = {tuple(row) for row in rows}
+    due = {label for label in sent.labels if label[:2] in world.events}
+    verdict.lost += [f"label {label[2]} of event {label[1]} is not stored" for label in due - said]
+    verdict.phantom += [f"label {label[2]} of event {label[1]} was never said" for label in said - due]
+    world.labels = [
+        Label(source=source, event_id=event_id, label=label, labelled_at=0) for source, event_id, label in due
+    ]
+
+
 def _check_quarantine(engine: Engine, secrets: Secrets, sent: _Sent, verdict: Verdict) -> None:
     with reading(engine) as connection:
-        ids = list(connection.scalars(select(tables.quarantine.c.id)))
+        ids = list(connection.scalars(select(tables.quarantine.c.id).where(tables.quarantine.c.state == "held")))
     held = [show(engine, secrets, id_) for id_ in ids]
     places = Counter((record.source, record.position, record.raw) for record in held)
     verdict.doubled += [f"quarantine holds {place[1]} {n} times" for place, n in places.items() if n > 1]
@@ -245,6 +266,8 @@ def _customers(world: World) -> Iterator[World]:
         parts[_name(decision_id)].decisions[decision_id] = decision
     for key, event in world.events.items():
         parts[_name(event.event_id)].events[key] = event
+    for label in world.labels:
+        parts[_name(label.event_id)].labels.append(label)
     yield from parts.values()
 
 

@@ -3,9 +3,8 @@
 1. *intent*: the whole record, before the broker hears of it.
 2. *acknowledged*: the numbers of the intents that the broker confirmed.
 
-A sender that dies in between leaves intents without acknowledgement: the broker may hold them or not, and whoever
-goes on sends them again. The ledger knows nothing of how the product decodes: ``fact`` is what the record means, put
-down by whoever made it up; None: nothing that can be used.
+A sender that dies in between leaves intents without acknowledgement: the broker may hold them or not. The ledger
+knows nothing of how the product decodes: ``fact`` is what the record means, put down by whoever made it up.
 """
 
 import base64
@@ -32,6 +31,11 @@ class Sending:
     key: bytes | None
     value: bytes | None
     fact: Decision | Event | None
+    """None: nothing that can be used."""
+    labels: tuple[str, ...] = ()
+    """What is said about the event."""
+    ignored: bool = False
+    """Without a fact: to be counted and left alone, instead of kept in quarantine."""
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -113,6 +117,8 @@ def _document(sending: Sending) -> dict[str, Any]:
         "value": _text(sending.value),
         "headers": [(name, _text(value)) for name, value in sending.headers],
         "fact": None if fact is None else msgspec.to_builtins(fact),
+        "labels": sending.labels,
+        "ignored": sending.ignored,
     }
 
 
@@ -125,6 +131,8 @@ def _sending(document: dict[str, Any]) -> Sending:
         value=_bytes(document["value"]),
         headers=tuple((name, _bytes(value) or b"") for name, value in document["headers"]),
         fact=None if fact is None else msgspec.convert(fact, type_),
+        labels=tuple(document["labels"]),
+        ignored=document["ignored"],
     )
 
 

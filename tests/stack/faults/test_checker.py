@@ -12,7 +12,7 @@ from infra import tables
 from infra.database import reading, writing
 from infra.secrets import Secrets
 from ingestion import store
-from ingestion.events import Batch, Decision, Event, Rejected
+from ingestion.events import Batch, Decision, Event, Label, Rejected
 from ingestion.loops import put_loop
 from tests.stack.faults.checker import Verdict, check
 from tests.stack.faults.ledger import Ledger, Sending
@@ -43,7 +43,7 @@ def stored(engine: Engine, ledger: Ledger, secrets: Secrets) -> Engine:
     rejected = Rejected(source="shop", position="events/0/17", reason="no JSON", raw=POISON)
     for batch in (
         Batch(decisions=tuple(fact for fact in facts() if isinstance(fact, Decision))),
-        Batch(events=tuple(fact for fact in facts() if isinstance(fact, Event)), rejected=(rejected,)),
+        Batch(events=tuple(fact for fact in facts() if isinstance(fact, Event)), labels=words(), rejected=(rejected,)),
         Batch(events=(other_body(),)),
     ):
         store.apply(engine, batch, secrets, 0)
@@ -54,6 +54,19 @@ def facts() -> list[Decision | Event]:
     return [fact for customer in customers(SEED, CUSTOMERS) for fact in customer.facts]
 
 
+def bots() -> frozenset[str]:
+    return frozenset().union(*(customer.bots for customer in customers(SEED, CUSTOMERS)))
+
+
+def words() -> tuple[Label, ...]:
+    """What is said about the events of bots."""
+    return tuple(
+        Label(source=fact.source, event_id=fact.event_id, label="bot", labelled_at=5)
+        for fact in facts()
+        if isinstance(fact, Event) and fact.event_id in bots()
+    )
+
+
 def other_body() -> Event:
     """The first event again, with another value."""
     event = next(fact for fact in facts() if isinstance(fact, Event))
@@ -61,7 +74,9 @@ def other_body() -> Event:
 
 
 def sending(fact: Decision | Event) -> Sending:
-    return Sending("decisions" if isinstance(fact, Decision) else "events", None, b"{}", fact)
+    if isinstance(fact, Decision):
+        return Sending("decisions", None, b"{}", fact)
+    return Sending("events", None, b"{}", fact, labels=("bot",) if fact.event_id in bots() else ())
 
 
 def change(engine: Engine, statement: Any) -> None:
@@ -88,7 +103,7 @@ def test_a_faultless_store_has_nothing_wrong(stored: Engine, ledger: Ledger, sec
     """A store that took every record once agrees with the ledger and the oracle in every row."""
     records = len(facts()) + 2
 
-    verdict = check(stored, ledger.path, secrets, read=records)
+    verdict = check(stored, ledger.path, secrets, read=records + len(words()))
 
     assert verdict.wrong == []
     assert verdict.records == records
@@ -143,6 +158,13 @@ def test_a_quarantined_record_that_is_gone_is_lost(
 ) -> None:
     """A record that cannot be used, and the second body of an event, must be in quarantine with their bytes."""
     change(stored, delete(tables.quarantine).where(tables.quarantine.c.position.like(position)))
+
+    assert kinds(check(stored, ledger.path, secrets)) == {"lost"}
+
+
+def test_a_label_that_is_gone_is_lost(stored: Engine, ledger: Ledger, secrets: Secrets) -> None:
+    """What was said about an event is kept with it."""
+    change(stored, delete(tables.event_labels).where(*this(tables.event_labels, first(stored, tables.event_labels))))
 
     assert kinds(check(stored, ledger.path, secrets)) == {"lost"}
 
@@ -229,7 +251,7 @@ def test_a_batch_that_counts_wrongly_is_unaccounted(stored: Engine, ledger: Ledg
 
 def test_a_skipped_record_is_unaccounted(stored: Engine, ledger: Ledger, secrets: Secrets) -> None:
     """If the log held more records than the batches read, something was skipped."""
-    verdict = check(stored, ledger.path, secrets, read=len(facts()) + 3)
+    verdict = check(stored, ledger.path, secrets, read=len(facts()) + len(words()) + 3)
 
     assert kinds(verdict) == {"unaccounted"}
 
@@ -259,6 +281,13 @@ def test_what_was_not_confirmed_may_be_there(stored: Engine, ledger: Ledger, sec
     stray = Event(source="shop", event_id="e-b-7-999", type="click", occurred_at=1, received_at=0, unit="u1:00")
     ledger.intend([sending(stray)])
     store.apply(stored, Batch(events=(stray,)), secrets, 0)
+
+    assert check(stored, ledger.path, secrets).wrong == []
+
+
+def test_a_record_that_is_ignored_is_nowhere(stored: Engine, ledger: Ledger, secrets: Secrets) -> None:
+    """An empty record is counted, and neither lost nor kept."""
+    ledger.acknowledge(ledger.intend([Sending("events", None, None, None, ignored=True)]))
 
     assert check(stored, ledger.path, secrets).wrong == []
 

@@ -6,7 +6,10 @@ from tests.stack.faults.ledger import Ledger, Sending, read_ledger
 from tests.stack.faults.world import customers
 
 FACTS = [fact for customer in customers(3, 4) for fact in customer.facts]
-SENDINGS = [Sending("events", b"k", b"v", None, (("h", b"1"),)), Sending("decisions", None, None, FACTS[0])]
+SENDINGS = [
+    Sending("events", b"k", b"v", None, ignored=True, headers=(("h", b"1"),)),
+    Sending("decisions", None, None, FACTS[0], labels=("bot",)),
+]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ events is the sum of what the slow oracle says of each customer alone.
 
 What happens often: several loops, campaigns and slates; deferred decisions, activated late, twice or never; clicks by
 decision, by token, by unit; purchases that two vendors report; refunds in part, whole, twice, too late; events on the
-edges of the windows; events long before or about no decision; currencies that do not count; clocks that are off.
+edges of the windows; events long before or about no decision; clicks of bots; currencies that do not count; clocks
+that are off.
 """
 
 import hashlib
@@ -80,6 +81,10 @@ class Customer:
 
     decisions: tuple[Decision, ...]
     events: tuple[Event, ...]
+    bots: frozenset[str]
+    """Ids of the events whose reporter says a bot made them."""
+    orders: dict[str, str]
+    """The order's own id by its fact key."""
 
     @property
     def facts(self) -> tuple[Decision | Event, ...]:
@@ -98,11 +103,6 @@ def unit_of(name: str) -> str:
     return f"u1:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
-def fact_key(order: str) -> str:
-    """What the join knows an order by."""
-    return hashlib.sha256(order.encode()).hexdigest()
-
-
 @dataclass
 class _Story:
     """What happens to one customer, written down as it happens."""
@@ -111,7 +111,8 @@ class _Story:
     name: str
     decisions: list[Decision] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    orders: int = 0
+    bots: set[str] = field(default_factory=set)
+    orders: dict[str, str] = field(default_factory=dict)
 
     def customer(self) -> Customer:
         moment = ORIGIN + self.random.randrange(20 * DAY)
@@ -123,7 +124,7 @@ class _Story:
             for _ in range(self.random.choice((0, 1, 1, 2, 4))):
                 self._response(decision)
         self._strays()
-        return Customer(tuple(self.decisions), tuple(self.events))
+        return Customer(tuple(self.decisions), tuple(self.events), frozenset(self.bots), self.orders)
 
     def _decision(self, moment: int) -> Decision:
         pick = self.random
@@ -193,8 +194,7 @@ class _Story:
 
     def _order(self, decision: Decision, moment: int) -> None:
         pick = self.random
-        self.orders += 1
-        order = f"o-{self.name}-{self.orders}"
+        order = f"o-{self.name}-{len(self.events)}"
         cents = pick.choice((499, 1_999, 4_990, 24_900, 0))
         currency = pick.choices(("EUR", "USD", None), (8, 1, 1))[0]
         self._add("purchase", moment, decision=self._named(decision), order=order, cents=cents, currency=currency)
@@ -209,7 +209,7 @@ class _Story:
         pick = self.random
         moment = bought + pick.choice((HOUR, DAY, 2 * DAY, 3 * DAY, 3 * DAY + 1, 9 * DAY))
         amount = pick.choice((cents, cents // 2, cents // 3, None))
-        name = pick.choice((None, f"r-{self.name}-{self.orders}", order))
+        name = pick.choice((None, f"r-{order}", order))
         self._add("refund", moment, order=name, cents=amount, currency=currency, reverses=order)
 
     def _strays(self) -> None:
@@ -245,6 +245,8 @@ class _Story:
         named = decision.decision_id if decision is not None else decision_id
         nobody = named is None and reverses is not None
         slate: Any = pick.choice(decision.chosen) if decision is not None and pick.random() < 0.5 else None
+        if kind in ("click", "purchase") and pick.random() < 0.05:
+            self.bots.add(f"e-{self.name}-{len(self.events)}")
         self.events.append(
             Event(
                 source=pick.choice(SOURCES),
@@ -259,8 +261,16 @@ class _Story:
                 position=slate.position if slate is not None else None,
                 value_micros=None if cents is None else cents * 10_000,
                 currency=currency if cents is not None else None,
-                fact_key=fact_key(order) if order is not None else None,
-                reverses=fact_key(reverses) if reverses is not None else None,
+                fact_key=self._key(order),
+                reverses=self._key(reverses),
                 raw={},
             )
         )
+
+    def _key(self, order: str | None) -> str | None:
+        """What the join knows an order by."""
+        if order is None:
+            return None
+        key = hashlib.sha256(order.encode()).hexdigest()
+        self.orders[key] = order
+        return key
