@@ -27,13 +27,12 @@ def place_of(engine: Engine, secrets: Secrets, settings: Settings, now: int) -> 
     """The place records are decoded at, with the loops as they are now. Raises :class:`Unavailable`."""
     with reading(engine) as connection:
         loops = load_loops(connection)
-    named = topics(settings.kafka_topic_prefix)
     return Place(
         secrets,
         sources_of(secrets, settings),
         now,
         settings.clock_skew_hours * HOUR,
-        topics=(named.decisions.name, named.events.name, named.contents.name),
+        topics=topics(settings.kafka_topic_prefix),
         loops=loops,
         text_limit=settings.text_limit_bytes,
         candidate_limit=settings.candidate_limit,

@@ -46,6 +46,7 @@ from ingestion.events import (
 from ingestion.fields import LONG_ID
 from ingestion.loops import LoopDefinition
 from ingestion.rules import fault, known_source, moment, named_decision, require, value_micros
+from ingestion.topics import Topics
 
 POLICY_VERSION = "elsewhere"
 """What decisions of the topic name as their policy: the one of the team that made them."""
@@ -210,13 +211,17 @@ Decoded = Event | Labelled | Decision | ContentMessage | Registered | Ignored | 
 class Place(Edge):
     """What decoding needs besides the record."""
 
-    topics: tuple[str, str, str]
-    """Names of the topics: decisions, events, contents."""
+    topics: Topics
     loops: Mapping[str, tuple[LoopDefinition, int]]
     """The definition in force and its version, by loop id."""
     text_limit: int = 20_000
     candidate_limit: int = 500
     record_limit: int = 1_048_576
+
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """By topic, the index in ``_KINDS``."""
+        return {topic.name: index for index, topic in enumerate(self.topics.read)}
 
     @cached_property
     def unit_versions(self) -> tuple[str, ...]:
@@ -349,7 +354,7 @@ class _Kind(NamedTuple):
 
 
 def _kind_of(record: Record, place: Place) -> _Kind:
-    return _KINDS[place.topics.index(record.topic)]
+    return _KINDS[place.kinds[record.topic]]
 
 
 def _read_event(record: Record, place: Place) -> Event | Labelled:
@@ -632,7 +637,7 @@ _KINDS = (
     _Kind(_read_event, "An event is a JSON object with event_id, type and occurred_at"),
     _Kind(_read_copy, "A content is a JSON object with campaign and slots"),
 )
-"""In the order of ``Place.topics``: decisions, events, contents."""
+"""In the order of ``Topics.read``: decisions, events, contents."""
 
 _UNITS = ("unit", "unit_before")
 _UNHASHED = (
