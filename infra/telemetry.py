@@ -32,3 +32,13 @@ announcement_failures = Counter(
 webhooks_refused = Counter(
     "rewardloop_webhooks_refused", "Webhook requests answered with 401, whatever the cause", ["connection"]
 )
+new_events = Counter(
+    "rewardloop_events", "New events by type; types that only some installations have are `other`", ["type"]
+)
+new_labels = Counter(
+    "rewardloop_event_labels",
+    "New words about events: the bot share is label bot, applies true less false, over the clicks",
+    ["label", "applies"],
+)
+redirects = Counter("rewardloop_redirects", "Redirect links asked for, by where their click went", ["click"])
+spool_bytes = Gauge("rewardloop_spool_bytes", "Clicks on disk that wait for their log")

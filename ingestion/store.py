@@ -33,10 +33,19 @@ from infra.tables import (
     forgotten_units,
     historical_results,
 )
-from infra.telemetry import batch_seconds, conservation_error, quarantined, records, transitions
+from infra.telemetry import (
+    batch_seconds,
+    conservation_error,
+    new_events,
+    new_labels,
+    quarantined,
+    records,
+    transitions,
+)
 from ingestion.events import DIGEST_VERSION, Batch, Decision, Event, Rejected, event_digest, hash_id
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
 from ingestion.loops import load_loops
+from ingestion.outcomes import EXCLUDING_LABELS
 from ingestion.quarantine import conflict_of, hold, release
 from ingestion.rejoin import Facts, Rejoined, rejoin
 
@@ -45,6 +54,9 @@ EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
 
 FORGOTTEN = "forgotten unit"
 """Why a fact about a customer who asked to be deleted is ignored."""
+
+COMMON_TYPES = ("click", "open", "purchase", "refund", "activation", "unsubscribe", "rating")
+"""Types of events that have a metric of their own; a client could invent any number of others."""
 
 State = Literal["applied", "duplicate", "ignored"] | Rejected
 Fact = TypeVar("Fact", Decision, Event)
@@ -93,7 +105,7 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
         rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
         rejoined = rejoin(connection, rules, facts)
         counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
-    _publish(counts)
+    _publish(counts, facts)
     return _applied(batch_no, counts, states)
 
 
@@ -337,7 +349,13 @@ def _applied(batch_no: int, counts: Counts, states: tuple[EventState, ...]) -> A
     )
 
 
-def _publish(counts: Counts) -> None:
+def _publish(counts: Counts, facts: Facts) -> None:
+    types = (event.type if event.type in COMMON_TYPES else "other" for event in facts.events)
+    for type_, count in Counter(types).items():
+        new_events.labels(type_).inc(count)
+    for label in facts.labels:
+        word = label.label if label.label in EXCLUDING_LABELS else "other"
+        new_labels.labels(word, str(label.applies).lower()).inc()
     for state in STATES:
         records.labels(state).inc(getattr(counts, state))
     quarantined.labels("rejected").inc(counts.quarantined)
