@@ -23,8 +23,8 @@ from infra.broker import Partition, Record
 from infra.errors import Conflict, Unavailable
 from infra.logs import log
 from infra.telemetry import worker_batches, worker_refused, worker_waiting
-from ingestion.events import Batch, Offset, Rejected
-from ingestion.messages import Decoded, batch_of, position_of
+from ingestion.events import Offset, Rejected
+from ingestion.messages import Decoded, position_of
 from ingestion.store import Applied
 
 Step = Callable[[str], None]
@@ -57,9 +57,10 @@ class Chunk(NamedTuple):
         """Where the partitions stand afterwards."""
         return {(record.topic, record.partition): record.offset + 1 for record, _ in self.items}
 
-    def batch(self) -> Batch:
-        """What the store applies."""
-        offsets = tuple(
+    @property
+    def offsets(self) -> tuple[Offset, ...]:
+        """What is saved with the records."""
+        return tuple(
             Offset(
                 topic=topic,
                 partition=partition,
@@ -69,7 +70,6 @@ class Chunk(NamedTuple):
             )
             for (topic, partition), end in self.ends.items()
         )
-        return batch_of([decoded for _, decoded in self.items], offsets)
 
     def halves(self) -> tuple["Chunk", "Chunk"]:
         """The first and the second half; the second begins where the first ends."""
@@ -85,12 +85,12 @@ class Dropped(Exception):
 class Applier:
     """The thread and its one waiting place.
 
-    ``write`` is ``store.apply``, ``reject`` makes a record one for quarantine, ``after`` is told what was applied.
+    ``write`` stores a chunk in one transaction, ``reject`` makes a record one for quarantine, ``after`` is told what was applied.
     """
 
     def __init__(
         self,
-        write: Callable[[Batch], Applied],
+        write: Callable[[Chunk], Applied],
         reject: Callable[[Record, str], Rejected],
         after: Callable[[Applied], None],
         step: Step,
@@ -198,8 +198,7 @@ class Applier:
         worker_refused.inc()
 
     def _commit(self, chunk: Chunk) -> None:
-        batch = chunk.batch()
-        applied = self._patiently(chunk, batch)
+        applied = self._patiently(chunk)
         self._step("applied")
         if chunk.items:
             worker_batches.labels("applied").inc()
@@ -207,13 +206,13 @@ class Applier:
                 self._settled |= chunk.ends
         self._after(applied)
 
-    def _patiently(self, chunk: Chunk, batch: Batch) -> Applied:
+    def _patiently(self, chunk: Chunk) -> Applied:
         for delay in delays():
             if chunk.epoch != self.epoch:
                 break
             self._step("before_apply")
             try:
-                applied = self._write(batch)
+                applied = self._write(chunk)
             except Unavailable as away:
                 self._rest(chunk, delay, away)
             else:

@@ -51,10 +51,10 @@ def topics(prefix: str = "rewardloop") -> Topics:
         contents=topic("contents", "content id", 1, 90, "Campaigns and contents, each content once."),
         quarantine=topic(
             "quarantine",
-            "reason",
+            "source",
             1,
             30,
-            "Records that could not be used, as they came, with the reason and where they stood.",
+            "What was put into quarantine: id, source, position and reason; never bytes, these are in the database.",
         ),
     )
 

@@ -42,11 +42,11 @@ from infra.telemetry import (
     worker_read,
     worker_waiting,
 )
-from ingestion.applier import Applier, Step
+from ingestion.applier import Applier, Chunk, Step
 from ingestion.events import Rejected
 from ingestion.gaps import REWRITTEN, Gap, GapFound, gap_of
 from ingestion.ledger import Stored, stored_offsets
-from ingestion.messages import Decoded
+from ingestion.messages import Decoded, batch_of
 from ingestion.progress import Progress
 from ingestion.store import Applied, apply
 
@@ -83,6 +83,9 @@ class Decoder(Protocol):
     def decode(self, records: Sequence[Record]) -> Sequence[Decoded]:
         """What each record is, in their order. Raises ``Unavailable`` when what must be known cannot be looked up."""
 
+    def settle(self, records: Sequence[Record], decoded: Sequence[Decoded]) -> Sequence[Decoded]:
+        """The same against what is stored. Raises ``Unavailable``; calling it again is safe."""
+
     def reject(self, record: Record, reason: str) -> Rejected:
         """The record for quarantine."""
 
@@ -112,12 +115,9 @@ class Worker:
         announce: Callable[[Applied], None] = nothing,
         step: Step = nothing,
     ) -> None:
-        days = settings.quarantine_days
-        self._engine, self._settings = engine, settings
+        self._engine, self._secrets, self._settings, self._clock = engine, secrets, settings, clock
         self._consume, self._decoder, self._topic_ids, self._step = consume, decoder, topic_ids, step
-        self._applier = Applier(
-            lambda batch: apply(engine, batch, secrets, clock(), quarantine_days=days), decoder.reject, announce, step
-        )
+        self._applier = Applier(self._write, decoder.reject, announce, step)
         self._progress = Progress()
         self._given_away: SimpleQueue[Sequence[Partition]] = SimpleQueue()
         self._epoch = 0
@@ -290,6 +290,12 @@ class Worker:
         for topic, count in Counter(record.topic for record in wanted).items():
             worker_read.labels(topic).inc(count)
         self._step("decoded")
+
+    def _write(self, chunk: Chunk) -> Applied:
+        """Store a chunk; called by the apply thread."""
+        decoded = self._decoder.settle([record for record, _ in chunk.items], [one for _, one in chunk.items])
+        batch, days = batch_of(decoded, chunk.offsets), self._settings.quarantine_days
+        return apply(self._engine, batch, self._secrets, self._clock(), quarantine_days=days)
 
     def _is_due(self) -> bool:
         """Whether what waits is to be applied now: it fills a batch, or waited long; nothing at all is a tick."""
