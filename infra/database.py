@@ -231,7 +231,8 @@ def _cast(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
 
 
 def _as_list(table: Table, rows: Sequence[Row]) -> str:
-    return as_list(_values(_conversions(table, tuple(rows[0]), postgresql.dialect()), rows))
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    return as_list(_values(_conversions(table, tuple(rows[0]), dialect), rows))
 
 
 def _values(columns: Columns, rows: Sequence[Row]) -> Iterator[tuple[Any, ...]]:

@@ -57,6 +57,11 @@ def _table(name: str, doc: str, *parts: Any, **options: Any) -> Table:
     return Table(name, metadata, *parts, **options)
 
 
+def _some(name: str, condition: str, *columns: str) -> Index:
+    """An index of the rows under ``condition`` only: most rows have nothing there, and cost nothing."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
+
+
 loops = _table(
     "loops",
     "Definitions of loops; every version is kept, the highest is in force.",
@@ -135,10 +140,9 @@ decisions = _table(
     _must("deferred", Boolean, "True: counts from its activation only."),
     _must("decided_at", BigInteger, "When it was decided."),
     _may("batch_no", BigInteger, "The batch that counted it; null until then."),
-    Index("ix_decisions_loop_id_unit_decided_at", "loop_id", "unit", "decided_at"),
-    Index("ix_decisions_unit", "unit"),
-    Index("ix_decisions_campaign_id_decided_at", "campaign_id", "decided_at"),
-    Index("ix_decisions_batch_no", "batch_no"),
+    Index("ix_decisions_loop_id_decided_at", "loop_id", "decided_at"),
+    _some("ix_decisions_unit", "unit IS NOT NULL", "unit"),
+    _some("ix_decisions_waiting", "batch_no IS NULL", "batch_no"),
 )
 
 event_keys = _table(
@@ -173,12 +177,12 @@ events = _table(
     _must("received_at", BigInteger, "When it arrived; never read by the join."),
     _must("raw", Json, "Allow-listed further fields."),
     _may("batch_no", BigInteger, "The batch that applied it."),
-    Index("ix_events_decision_id", "decision_id"),
-    Index("ix_events_unit_occurred_at", "unit", "occurred_at"),
-    Index("ix_events_unit_before", "unit_before"),
-    Index("ix_events_fact_key", "fact_key"),
-    Index("ix_events_reverses", "reverses"),
-    Index("ix_events_batch_no", "batch_no"),
+    _some("ix_events_decision_id", "decision_id IS NOT NULL", "decision_id"),
+    _some("ix_events_activation", "type = 'activation'", "decision_id", "occurred_at"),
+    _some("ix_events_unit_occurred_at", "unit IS NOT NULL", "unit", "occurred_at"),
+    _some("ix_events_unit_before", "unit_before IS NOT NULL", "unit_before"),
+    _some("ix_events_fact_key", "fact_key IS NOT NULL", "fact_key"),
+    _some("ix_events_reverses", "reverses IS NOT NULL", "reverses"),
 )
 
 attributions = _table(

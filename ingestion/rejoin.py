@@ -40,7 +40,15 @@ from infra.database import upsert
 from infra.dialect import as_list, listed, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
-from ingestion.attribution import COLUMNS, direct_attributions, names_no_decision, reach_of, reversals, start_of
+from ingestion.attribution import (
+    COLUMNS,
+    direct_attributions,
+    is_activation,
+    names_no_decision,
+    reach_of,
+    reversals,
+    start_of,
+)
 from ingestion.events import ACTIVATION, Event, Label
 from ingestion.loops import LoopDefinition
 from ingestion.outcomes import joining, parameters
@@ -151,7 +159,7 @@ def _near() -> ColumnElement[bool]:
 def _activated(extreme: Any) -> ColumnElement[int]:
     activation = events.alias("activating")
     found = select(extreme(activation.c.occurred_at)).where(
-        activation.c.decision_id == decisions.c.decision_id, activation.c.type == ACTIVATION
+        activation.c.decision_id == decisions.c.decision_id, is_activation(activation)
     )
     return found.correlate(decisions).scalar_subquery()
 
@@ -283,7 +291,7 @@ def _counted() -> Select[Any]:
     activation = events.alias("earlier")
     activated_before = exists().where(
         activation.c.decision_id == decisions.c.decision_id,
-        activation.c.type == ACTIVATION,
+        is_activation(activation),
         activation.c.batch_no < batch_no,
     )
     counted_before = and_(

@@ -1,9 +1,11 @@
 """The one door to the ledger: ``apply`` takes a batch of records through one transaction (invariant 4).
 
 1. Insert the facts: campaigns, contents, decisions, event keys, events, labels, results; in this order, sorted by
-   key, each once. What is about a forgotten unit is ignored. On SQLite the write lock is held from the start.
+   key, each once, under the ``batch_no`` that is next as far as can be seen. What is about a forgotten unit is
+   ignored. On SQLite the write lock is held from the start.
 2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
-3. Take the next ``batch_no`` and stamp this batch's facts, and the decisions the API has stored since.
+3. Take the next ``batch_no`` and stamp the decisions the API has stored since; and this batch's facts again, if
+   another batch took their number meanwhile. Nobody has seen them under it: they are not committed.
 4. Rejoin: attributions, outcomes and content statistics of all that the batch touches.
 5. Keep the ledger: quarantine, offsets (only if they still stand where the batch began), the line of the batch.
 6. Commit.
@@ -15,13 +17,27 @@ quarantined.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from functools import cache
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, Select, Table, Text, exists, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    exists,
+    select,
+    tuple_,
+    update,
+)
 
 from infra.database import insert_new, insert_once, lock_join, reading, writing
-from infra.dialect import as_list, listed, prepared
+from infra.dialect import Run, as_list, listed, prepared
 from infra.secrets import Secrets
 from infra.tables import (
     campaigns,
@@ -42,7 +58,17 @@ from infra.telemetry import (
     records,
     transitions,
 )
-from ingestion.events import DIGEST_VERSION, Batch, Decision, Event, Rejected, event_digest, hash_id
+from ingestion.events import (
+    DIGEST_VERSION,
+    Batch,
+    Decision,
+    Event,
+    HistoricalResult,
+    Label,
+    Rejected,
+    event_digest,
+    hash_id,
+)
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
 from ingestion.loops import load_loops
 from ingestion.outcomes import EXCLUDING_LABELS
@@ -78,6 +104,15 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[EventState, ...]
 
 
+class _Brought(NamedTuple):
+    """The facts of a batch that are new, each once."""
+
+    decisions: list[Decision]
+    events: list[Event]
+    labels: list[Label]
+    results: list[HistoricalResult]
+
+
 class Inserted(msgspec.Struct, kw_only=True):
     """Which facts were new, and which contradict stored ones. Lists are aligned with the batch's."""
 
@@ -98,10 +133,11 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
             if not _decisions_wait(connection):
                 return _nothing(newest_batch(connection))
     with batch_seconds.time(), writing(engine) as connection:
-        inserted = insert_facts(connection, batch)
+        expected = newest_batch(connection) + 1
+        inserted = insert_facts(connection, batch, expected)
         lock_join(connection)
         batch_no = newest_batch(connection) + 1
-        facts = stamp(connection, batch, inserted, batch_no)
+        facts = stamp(connection, batch, inserted, expected, batch_no)
         rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
         rejoined = rejoin(connection, rules, facts)
         counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
@@ -109,47 +145,41 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
     return _applied(batch_no, counts, states)
 
 
-def insert_facts(connection: Connection, batch: Batch) -> Inserted:
-    """Step 1: insert each fact once."""
-    insert_once(connection, campaigns, _rows(batch.campaigns, "campaign_id"))
+def insert_facts(connection: Connection, batch: Batch, batch_no: int) -> Inserted:
+    """Step 1: insert each fact once, under ``batch_no``."""
+    insert_once(connection, campaigns, _rows(batch.campaigns, ["campaign_id"]))
+    definitions = sorted(batch.contents, key=lambda content: content.content_id)
     insert_once(
         connection,
         contents,
-        [
-            {**row, "fingerprint": content.fingerprint}
-            for row, content in zip(
-                _rows(batch.contents, "content_id"),
-                sorted(batch.contents, key=lambda content: content.content_id),
-                strict=True,
-            )
-        ],
+        [{**msgspec.structs.asdict(content), "fingerprint": content.fingerprint} for content in definitions],
     )
     forgotten = _forgotten(connection, batch)
     return Inserted(
-        decisions=_insert_known(connection, batch.decisions, forgotten, _insert_decisions),
-        events=_insert_known(connection, batch.events, forgotten, _insert_events),
-        labels=_insert(connection, event_labels, batch.labels),
-        results=_insert(connection, historical_results, batch.results),
+        decisions=_insert_known(connection, batch.decisions, forgotten, batch_no, _insert_decisions),
+        events=_insert_known(connection, batch.events, forgotten, batch_no, _insert_events),
+        labels=_insert(connection, event_labels, batch.labels, batch_no),
+        results=_insert(connection, historical_results, batch.results, batch_no),
     )
 
 
-def stamp(connection: Connection, batch: Batch, inserted: Inserted, batch_no: int) -> Facts:
-    """Step 3: from now on these facts count."""
+def stamp(connection: Connection, batch: Batch, inserted: Inserted, expected: int, batch_no: int) -> Facts:
+    """Step 3: from now on these facts count, under ``batch_no``."""
+    brought = _Brought(
+        [fact for fact, state in zip(batch.decisions, inserted.decisions, strict=True) if state == "applied"],
+        [fact for fact, state in zip(batch.events, inserted.events, strict=True) if state == "applied"],
+        [fact for fact, new in zip(batch.labels, inserted.labels, strict=True) if new],
+        [fact for fact, new in zip(batch.results, inserted.results, strict=True) if new],
+    )
+    if batch_no != expected:
+        _number_again(connection, decisions, brought.decisions, batch_no)
+        _number_again(connection, events, brought.events, batch_no)
+        _number_again(connection, event_labels, brought.labels, batch_no)
+        _number_again(connection, historical_results, brought.results, batch_no)
     waiting = update(decisions).where(decisions.c.batch_no.is_(None)).values(batch_no=batch_no)
-    stamped = connection.execute(waiting.returning(decisions.c.decision_id)).scalars().all()
-    for table, new in (
-        (events, inserted.events),
-        (event_labels, inserted.labels),
-        (historical_results, inserted.results),
-    ):
-        if new:
-            connection.execute(update(table).where(table.c.batch_no.is_(None)).values(batch_no=batch_no))
-    return Facts(
-        batch_no,
-        [event for event, state in zip(batch.events, inserted.events, strict=True) if state == "applied"],
-        [label for label, new in zip(batch.labels, inserted.labels, strict=True) if new],
-        stamped,
-    )
+    stored_since = connection.execute(waiting.returning(decisions.c.decision_id)).scalars()
+    new_decisions = [*(decision.decision_id for decision in brought.decisions), *stored_since]
+    return Facts(batch_no, brought.events, brought.labels, new_decisions)
 
 
 def keep_ledger(
@@ -203,16 +233,28 @@ def _decisions_wait(connection: Connection) -> bool:
     return bool(connection.execute(waiting).scalar_one())
 
 
-def _rows(facts: Iterable[Any], *key: str) -> list[dict[str, Any]]:
-    rows = [msgspec.structs.asdict(fact) for fact in facts]
-    return sorted(rows, key=lambda row: tuple(row[name] for name in key))
+def _rows(facts: Iterable[Any], key: Sequence[str], **more: Any) -> list[dict[str, Any]]:
+    """The facts as rows, sorted by key."""
+    ordered = sorted(facts, key=attrgetter(*key))
+    return [msgspec.structs.asdict(fact) | more for fact in ordered]
 
 
-def _insert(connection: Connection, table: Table, facts: Sequence[Any]) -> list[bool]:
+def _insert(connection: Connection, table: Table, facts: Sequence[Any], batch_no: int) -> list[bool]:
     """Insert facts whose first body is as good as any other; True for each that was new."""
-    key = [column.name for column in table.primary_key.columns]
-    new = insert_new(connection, table, _first_of_each(_rows(facts, *key), key))
+    key = _key(table)
+    new = insert_new(connection, table, _first_of_each(_rows(facts, key, batch_no=batch_no), key))
     return _taken_in_turn([tuple(getattr(fact, name) for name in key) for fact in facts], new)
+
+
+def _number_again(connection: Connection, table: Table, facts: Sequence[Any], batch_no: int) -> None:
+    """Give facts of this batch, which nobody else can see, another number."""
+    if facts:
+        keys = as_list(tuple(getattr(fact, name) for name in _key(table)) for fact in facts)
+        _renumber(table)(connection, keys=keys, batch_no=batch_no)
+
+
+def _key(table: Table) -> list[str]:
+    return [column.name for column in table.primary_key.columns]
 
 
 def _first_of_each(rows: list[dict[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:
@@ -233,13 +275,15 @@ def _insert_known(
     connection: Connection,
     facts: Sequence[Fact],
     forgotten: set[str],
-    insert: Callable[[Connection, Sequence[Fact]], list[State]],
+    batch_no: int,
+    insert: Callable[[Connection, Sequence[Fact], int], list[State]],
 ) -> list[State]:
     """Insert the facts, but for those about forgotten units: these are ignored, and leave nothing behind."""
     if not forgotten:
-        return insert(connection, facts)
+        return insert(connection, facts, batch_no)
     known = [forgotten.isdisjoint(_units(fact)) for fact in facts]
-    states = iter(insert(connection, [fact for fact, is_known in zip(facts, known, strict=True) if is_known]))
+    kept = [fact for fact, is_known in zip(facts, known, strict=True) if is_known]
+    states = iter(insert(connection, kept, batch_no))
     return [next(states) if is_known else "ignored" for is_known in known]
 
 
@@ -256,8 +300,8 @@ def _units(fact: Decision | Event) -> list[str]:
     return [unit for unit in named if unit is not None]
 
 
-def _insert_decisions(connection: Connection, batch: Sequence[Decision]) -> list[State]:
-    rows = _first_of_each(_rows(batch, "decision_id"), ["decision_id"])
+def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_no: int) -> list[State]:
+    rows = _first_of_each(_rows(batch, ["decision_id"], batch_no=batch_no), ["decision_id"])
     new = _taken_in_turn([(decision.decision_id,) for decision in batch], insert_new(connection, decisions, rows))
     known = [decision.decision_id for decision, is_new in zip(batch, new, strict=True) if not is_new]
     digests = dict(map(tuple, _stored_requests(connection, known=as_list((id_,) for id_ in known)))) if known else {}
@@ -275,7 +319,7 @@ def _insert_decisions(connection: Connection, batch: Sequence[Decision]) -> list
     ]
 
 
-def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[State]:
+def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int) -> list[State]:
     digests = [event_digest(event) for event in batch]
     ids = [(event.source, hash_id(event.event_id)) for event in batch]
     keys = [
@@ -292,7 +336,7 @@ def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[State
     accepted = insert_new(connection, event_keys, _first_of_each(keys, ["source", "id_hash"]))
     new = _taken_in_turn(ids, accepted)
     accepted_events = [event for event, is_new in zip(batch, new, strict=True) if is_new]
-    insert_once(connection, events, _rows(accepted_events, "source", "event_id"))
+    insert_once(connection, events, _rows(accepted_events, ["source", "event_id"], batch_no=batch_no))
     known = [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new]
     bodies = _stored_bodies(connection, known=as_list(known)) if known else ()
     stored = {(row.source, row.id_hash): row.digest for row in bodies}
@@ -308,6 +352,14 @@ def _insert_events(connection: Connection, batch: Sequence[Event]) -> list[State
         )
         for event, id_, digest, is_new in zip(batch, ids, digests, new, strict=True)
     ]
+
+
+@cache
+def _renumber(table: Table) -> Run:
+    columns = list(table.primary_key.columns)
+    keys = listed("keys", **{column.name: column.type for column in columns})
+    these = tuple_(*columns).in_(select(keys))
+    return prepared(lambda: update(table).where(these).values(batch_no=bindparam("batch_no", type_=BigInteger)))
 
 
 @prepared

@@ -1,4 +1,4 @@
-"""The ledger on topics: the id of the topic that was read
+"""The ledger on topics: the id of the topic that was read, and indexes that hold only the rows with something in them
 
 Revision: 0003
 Before: 0002
@@ -12,12 +12,48 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+WHOLE = (
+    ("decisions", "ix_decisions_batch_no", ["batch_no"]),
+    ("decisions", "ix_decisions_unit", ["unit"]),
+    ("decisions", "ix_decisions_campaign_id_decided_at", ["campaign_id", "decided_at"]),
+    ("decisions", "ix_decisions_loop_id_unit_decided_at", ["loop_id", "unit", "decided_at"]),
+    ("events", "ix_events_batch_no", ["batch_no"]),
+    ("events", "ix_events_decision_id", ["decision_id"]),
+    ("events", "ix_events_unit_occurred_at", ["unit", "occurred_at"]),
+    ("events", "ix_events_unit_before", ["unit_before"]),
+    ("events", "ix_events_fact_key", ["fact_key"]),
+    ("events", "ix_events_reverses", ["reverses"]),
+)
+"""Indexes until now: table, name, columns."""
+
+SMALL = (
+    ("decisions", "ix_decisions_waiting", ["batch_no"], "batch_no IS NULL"),
+    ("decisions", "ix_decisions_unit", ["unit"], "unit IS NOT NULL"),
+    ("decisions", "ix_decisions_loop_id_decided_at", ["loop_id", "decided_at"], None),
+    ("events", "ix_events_activation", ["decision_id", "occurred_at"], "type = 'activation'"),
+    ("events", "ix_events_decision_id", ["decision_id"], "decision_id IS NOT NULL"),
+    ("events", "ix_events_unit_occurred_at", ["unit", "occurred_at"], "unit IS NOT NULL"),
+    ("events", "ix_events_unit_before", ["unit_before"], "unit_before IS NOT NULL"),
+    ("events", "ix_events_fact_key", ["fact_key"], "fact_key IS NOT NULL"),
+    ("events", "ix_events_reverses", ["reverses"], "reverses IS NOT NULL"),
+)
+"""Indexes from now on: table, name, columns, condition."""
+
 
 def upgrade() -> None:
     """To this revision."""
     op.add_column("offsets", sa.Column("topic_id", sa.String(length=64), nullable=True))
+    for table, name, _ in WHOLE:
+        op.drop_index(name, table)
+    for table, name, columns, condition in SMALL:
+        where = None if condition is None else sa.text(condition)
+        op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
 
 
 def downgrade() -> None:
     """Back to the one before."""
+    for table, name, _, _ in SMALL:
+        op.drop_index(name, table)
+    for table, name, columns in WHOLE:
+        op.create_index(name, table, columns)
     op.drop_column("offsets", "topic_id")
