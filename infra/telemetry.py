@@ -1,14 +1,37 @@
-"""Prometheus metrics: prefix ``rewardloop_``, base units, no user or decision ids as labels."""
+"""Prometheus metrics: prefix ``rewardloop_``, base units, no user or decision ids as labels.
+
+Counters are of this process; the gauges about the ledger (conservation, pending, quarantine, join methods) are of the
+installation, the same in every process that shows them. ``docs/how-to/watch-it-run.md`` says what to do about them.
+"""
 
 from prometheus_client import Counter, Gauge, Histogram
 
+read_records = Counter("rewardloop_read_records", "Records that came into the ledger: the sum of rewardloop_records")
 records = Counter("rewardloop_records", "Records read, by the state they ended in", ["state"])
 transitions = Counter(
     "rewardloop_transitions", "Records that left pending or quarantine, by from and to", ["left", "to"]
 )
-conservation_error = Gauge("rewardloop_conservation_error", "Records read minus records in exactly one state; always 0")
+conservation_error = Gauge("rewardloop_conservation_error", "Records read minus records in a state; always 0")
+counted_decisions = Counter("rewardloop_counted_decisions", "Decisions that became exposures: a batch has counted them")
+pending_records = Gauge("rewardloop_pending_records", "Events in the ledger that belong to no decision, now")
+pending_oldest_seconds = Gauge(
+    "rewardloop_pending_oldest_seconds",
+    "How long the oldest event has waited that names a decision nobody has seen; 0 for none",
+)
+quarantine_held_records = Gauge("rewardloop_quarantine_held_records", "Records in quarantine, now")
+join_method_share = Gauge(
+    "rewardloop_join_method_share_ratio",
+    "How the newest events found their decisions: the share of each method, of `none` among them; 0 without events",
+    ["method"],
+)
+database_up = Gauge("rewardloop_database_up", "1 while the database answers this process, else 0")
 batch_seconds = Histogram("rewardloop_batch_seconds", "Duration of one apply of a batch")
 rank_seconds = Histogram("rewardloop_rank_seconds", "Duration of one rank, from body to answer", ["learning_mode"])
+decision_log_depth = Gauge("rewardloop_decision_log_depth", "Decisions that wait to be stored before they are answered")
+refreshed_at = Gauge(
+    "rewardloop_refreshed_timestamp_seconds",
+    "When this process last looked for new models, copy and statistics and found the database, Unix time",
+)
 ranks = Counter("rewardloop_ranks", "Answers of /v1/rank", ["group", "learning_mode", "durable"])
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
