@@ -15,11 +15,10 @@ wrong passwords, certificates and permissions, :class:`BadInput` for a message t
 """
 
 import logging
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from kafka import (
@@ -33,6 +32,7 @@ from kafka import (
 from kafka import errors as faults
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.net.compat import KafkaNetClient
 
 from infra.errors import BadInput, Misconfigured, OutOfLog, RewardloopError, Unavailable
 from infra.logs import log
@@ -121,7 +121,7 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
-            max_block_ms=START_SECONDS * 1000,
+            max_block_ms=5_000,
             request_timeout_ms=10_000,
             delivery_timeout_ms=30_000,
             metrics_enabled=False,
@@ -188,6 +188,7 @@ class Consumer:
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             session_timeout_ms=SESSION_SECONDS * 1000,
+            heartbeat_interval_ms=1_000,
             metadata_max_age_ms=30_000,
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_bytes=16 * 1024 * 1024,
@@ -451,16 +452,21 @@ def _translating(client: Any) -> Iterator[None]:
 
 
 def _open(client: Callable[..., Any], settings: Settings, **options: object) -> Any:
-    """A client of kafka-python, connected; its faults in our words."""
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # below that it writes passwords and values
-    try:
-        return client(**_connection(settings), **options)
-    except faults.KafkaTimeoutError as error:
-        raise _unreachable(settings) from error
-    except faults.KafkaError as error:
-        raise _translated(error) from error
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(f"Kafka's certificate files cannot be used: {error}") from error
+    """A client of kafka-python, connected; its faults in our words. One that cannot connect leaves nothing behind."""
+    made: list[Any] = []
+
+    def network(**configuration: object) -> Any:
+        made.append(KafkaNetClient(**configuration))
+        return made[0]
+
+    with _listening() as heard:
+        try:
+            return client(kafka_client=network, **_connection(settings), **options)
+        except faults.KafkaError as error:
+            made[0].close()
+            made[0]._manager._net.stop()
+            unheard = isinstance(error, faults.KafkaTimeoutError)
+            raise (_unreachable(settings, heard) if unheard else _translated(error)) from error
 
 
 def _connection(settings: Settings) -> dict[str, object]:
@@ -474,9 +480,10 @@ def _connection(settings: Settings) -> dict[str, object]:
         "sasl_mechanism": settings.kafka_sasl_mechanism or None,
         "sasl_plain_username": settings.kafka_sasl_username or None,
         "sasl_plain_password": _password(settings),
-        "ssl_cafile": _text(settings.kafka_ssl_cafile),
-        "ssl_certfile": _text(settings.kafka_ssl_certfile),
-        "ssl_keyfile": _text(settings.kafka_ssl_keyfile),
+        "reconnect_backoff_max_ms": 2_000,
+        "ssl_cafile": _file("kafka_ssl_cafile", settings.kafka_ssl_cafile),
+        "ssl_certfile": _file("kafka_ssl_certfile", settings.kafka_ssl_certfile),
+        "ssl_keyfile": _file("kafka_ssl_keyfile", settings.kafka_ssl_keyfile),
     }
 
 
@@ -485,36 +492,68 @@ def _servers(settings: Settings) -> list[str]:
 
 
 def _password(settings: Settings) -> str | None:
-    file = settings.kafka_sasl_password_file
-    if file is None:
+    file = _file("kafka_sasl_password_file", settings.kafka_sasl_password_file)
+    return None if file is None else Path(file).read_text().rstrip("\r\n")
+
+
+def _file(setting: str, path: Path | None) -> str | None:
+    """The path as kafka-python takes it, once it is known that it can be read."""
+    if path is None:
         return None
     try:
-        return file.read_text().rstrip("\r\n")
+        path.open("rb").close()
     except OSError as error:
-        raise Misconfigured(f"REWARDLOOP_KAFKA_SASL_PASSWORD_FILE={str(file)!r}: {error.strerror}") from None
+        raise Misconfigured(f"REWARDLOOP_{setting.upper()}={str(path)!r}: {error.strerror}") from None
+    return str(path)
 
 
-def _unreachable(settings: Settings) -> RewardloopError:
-    """Why no broker could be talked to, found out by knocking at each once more."""
-    reasons = {server: _knock(server, settings) for server in _servers(settings)}
-    said = "; ".join(f"{server}: {reason}" for server, reason in reasons.items())
-    if any(isinstance(reason, ssl.SSLCertVerificationError) for reason in reasons.values()):
-        return Misconfigured(f"The brokers' certificate is not trusted ({said}); set REWARDLOOP_KAFKA_SSL_CAFILE")
-    return Unavailable(
-        f"No Kafka broker answers within {START_SECONDS} s as {settings.kafka_security_protocol} ({said})"
-    )
+def _unreachable(settings: Settings, heard: Sequence[Exception]) -> RewardloopError:
+    """Why no broker could be talked to, from what kafka-python logged: it keeps trying even with a wrong password."""
+    refused = [error for error in heard if isinstance(error, NOT_ALLOWED)]
+    if refused:
+        return _translated(refused[0])
+    last = f": {heard[-1]}" if heard else ""
+    if "certificate verify failed" in last:
+        return Misconfigured(f"The brokers' certificate is not trusted; see REWARDLOOP_KAFKA_SSL_CAFILE{last}")
+    asked = f"{settings.kafka_bootstrap_servers} with {settings.kafka_security_protocol}"
+    return Unavailable(f"No Kafka broker answers at {asked} within {START_SECONDS} s{last}")
 
 
-def _knock(server: str, settings: Settings) -> Exception | str:
-    host, _, port = server.rpartition(":")
+class _Ears(logging.Handler):
+    """Keeps the errors that kafka-python logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[Exception] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        errors = (argument for argument in arguments if isinstance(argument, Exception))
+        self.heard.extend(error for error in errors if not isinstance(error, faults.KafkaTimeoutError))
+
+
+class _Voice(logging.Handler):
+    """Says in our log what kafka-python logs: at debug level, because while brokers are away it says much."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.debug("kafka", said=record.getMessage())
+
+
+VOICE = _Voice()
+
+
+@contextmanager
+def _listening() -> Iterator[list[Exception]]:
+    ears, logger = _Ears(), logging.getLogger("kafka")
+    if VOICE not in logger.handlers:
+        logger.setLevel(logging.ERROR)  # below that it writes passwords and values
+        logger.addHandler(VOICE)
+        logger.propagate = False
+    logger.addHandler(ears)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=3) as plain:
-            if settings.kafka_security_protocol.endswith("SSL"):
-                context = ssl.create_default_context(cafile=_text(settings.kafka_ssl_cafile))
-                context.wrap_socket(plain, server_hostname=host.strip("[]")).close()
-    except OSError as error:
-        return error
-    return "connects, and is not heard"
+        yield ears.heard
+    finally:
+        logger.removeHandler(ears)
 
 
 def _translated(error: Exception) -> RewardloopError:
@@ -539,7 +578,3 @@ def _ours(partition: Any) -> Partition:
 
 def _theirs(partition: Partition) -> Any:
     return TopicPartition(*partition)
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)

@@ -270,7 +270,7 @@ class LocalKafka:
             "share.coordinator.state.topic.min.isr": enough,
             "group.initial.rebalance.delay.ms": 0,
             "broker.heartbeat.interval.ms": 1000,
-            "broker.session.timeout.ms": 6000,
+            "broker.session.timeout.ms": 6000 if several else 3000,
             "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
             "num.network.threads": 2,
             "num.io.threads": 4,
