@@ -1,15 +1,16 @@
 """The HTTP API: one app that mounts the collector's and the ranker's calls, and the threads behind them.
 
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
-4 decision log, 5 the threads: ``refresh`` (new models, copy, statistics) and ``tick`` (decisions become exposures).
-The stop goes the other way round; the decision log writes what it has taken.
+4 the way to Kafka, decision log and click log, 5 the threads: ``refresh`` (new models, copy, statistics), ``tick`` (decisions become
+exposures, machines' clicks are labelled) and ``spool`` (clicks that waited for their log).
+The stop goes the other way round; both logs write what they have taken.
 
     create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
 """
 
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +23,20 @@ from starlette.concurrency import run_in_threadpool
 
 from infra.clock import Clock
 from infra.database import open_database
-from infra.errors import RewardloopError
+from infra.errors import RewardloopError, Unavailable
 from infra.logs import configure_logs, log
 from infra.migrations import migrate
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
-from ingestion import collector, problems, store, webhooks
-from ingestion.collector import Collector
+from ingestion import collector, problems, redirects, store, webhooks
+from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
-from ingestion.events import Batch
+from ingestion.events import Batch, Rejected
 from ingestion.limits import BodyLimits
+from ingestion.publisher import Publisher, accept
+from ingestion.redirects import Click, ClickLog, Record, Redirects
+from ingestion.spool import Spool
+from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.operations import Jobs
 from reward_models.serving import routes
@@ -56,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
+        app.state.redirects = running.redirects
         try:
             yield
         finally:
@@ -68,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(collector.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
+    app.include_router(redirects.router)
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     problems.install(app)
     _describe(app)
@@ -87,13 +94,17 @@ class Running:
 
     collector: Collector
     serving: Serving
+    redirects: Redirects
     jobs: Jobs
     threads: tuple["Repeating", ...]
 
     def stop(self) -> None:
-        """Stop the threads, write the decisions that wait, end the jobs, close the database."""
+        """Stop the threads, write the clicks and decisions that wait, end the jobs, close the database."""
         for thread in self.threads:
             thread.stop()
+        self.redirects.clicks.stop()
+        if self.collector.publisher is not None:
+            self.collector.publisher.close()
         self.serving.decisions.stop()
         self.jobs.stop()
         self.serving.decisions.engine.dispose()
@@ -136,21 +147,52 @@ def _start(settings: Settings) -> Running:
     snapshots.refresh()
     decisions = DecisionLog(_impatient(open_database(settings.database)))
     decisions.start()
+    watch = BotWatch(engine, secrets, settings, clock)
+    publisher = _publisher(settings)
+    wired = Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots), publisher)
+    clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
+    clicks.start()
     threads = (
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
-        Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
+        Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock, watch)),
+        Repeating("spool", settings.tick_seconds, clicks.drain),
     )
     return Running(
-        Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots)),
+        wired,
         Serving(engine, secrets, settings, clock, snapshots, decisions),
+        Redirects(secrets, settings, clock, clicks),
         Jobs(settings),
         threads,
     )
 
 
-def _tick(engine: Engine, secrets: Secrets, clock: Clock) -> None:
-    """Count the decisions that wait: an empty batch stamps them."""
+def _tick(engine: Engine, secrets: Secrets, clock: Clock, watch: BotWatch) -> None:
+    """Count the decisions that wait: an empty batch stamps them. Then label the machines' clicks."""
     store.apply(engine, Batch(), secrets, clock())
+    watch.label_bots()
+
+
+def _publisher(settings: Settings) -> Publisher | None:
+    """The way to Kafka, if it is configured. An absent broker is waited for by whoever needs it."""
+    if not settings.kafka:
+        return None
+    publisher = Publisher(settings)
+    try:
+        publisher.open()
+    except Unavailable as away:
+        log.warning("broker_away", reason=str(away))
+    return publisher
+
+
+def _recorder(wired: Collector) -> Record:
+    """Puts clicks where events go: into the store, or onto their topic."""
+
+    def record(clicks: Sequence[Click], damaged: Sequence[Rejected]) -> None:
+        events = tuple(click.event for click in clicks)
+        labels = tuple(label for click in clicks for label in click.labels)
+        accept(wired, Batch(events=events, labels=labels, rejected=tuple(damaged)), wired.clock())
+
+    return record
 
 
 def _try_to_refresh(snapshots: Snapshots) -> None:

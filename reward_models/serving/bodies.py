@@ -7,8 +7,12 @@ from pydantic import Discriminator, Field, Tag
 from ingestion.bodies import ContentBody
 from ingestion.events import Group, Mode
 from ingestion.fields import Body, DecisionId, Features, Id, Name, Person
+from ingestion.links import LINKS_LIMIT, URL_LIMIT
 from ingestion.loops import LoopId
 
+Links = Annotated[
+    dict[Name, Annotated[str, Field(min_length=1, max_length=URL_LIMIT)]], Field(min_length=1, max_length=LINKS_LIMIT)
+]
 Slots = Annotated[int, Field(ge=1, le=500, description="How many positions are really shown.")]
 
 
@@ -45,6 +49,12 @@ class RankBody(Body):
     excluded: Annotated[list[Id], Field(max_length=500)] = Field(
         default_factory=list, description="Contents that must not be chosen."
     )
+    links: Links | None = Field(
+        None,
+        description="`{name: address}` on hosts in `REWARDLOOP_REDIRECT_HOSTS`: each content within `slots` is answered "
+        "with addresses that record the click and lead there. Not part of the decision: repeated with other links, it "
+        "is the stored choice with these.",
+    )
     dry_run: bool = Field(False, description="Store nothing.")
     explain: bool = Field(False, description="Answer every candidate's numbers too.")
 
@@ -56,6 +66,11 @@ class Ranked(Body):
     position: int = Field(description="1 is first.")
     score: float | None = Field(description="Posterior mean of the reward; null in a fallback.")
     propensity: float | None = Field(description="Probability, given the positions above; null beyond `slots`.")
+    links: dict[str, str] | None = Field(
+        None,
+        description="With `links`, within `slots`: the addresses to put into the copy, by name. When nothing was stored: "
+        "the addresses as given, so that the copy works.",
+    )
 
 
 class CandidateAnswer(Body):

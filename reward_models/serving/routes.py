@@ -28,6 +28,7 @@ from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, start_campaign
 from ingestion.events import Content, Decision
 from ingestion.fields import DecisionId
+from ingestion.links import check_links, make_link
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from ingestion.tokens import make_token
@@ -76,14 +77,16 @@ Wired = Annotated[Serving, Depends(_serving)]
 
 
 @router.post("/rank", tags=["decisions"], summary="Choose a content", responses=responses(400, 404, 409, 413, 415))
-def choose(body: RankBody, wired: Wired) -> RankAnswer:
+def choose(body: RankBody, wired: Wired, request: HttpRequest) -> RankAnswer:
     """Decide which content to send, store the decision with its probabilities, and answer it.
 
     Repeat it with the same `decision_id` and the same body: the stored answer comes back.
     """
     began = time.perf_counter()
+    check_links(body.links or {}, body.slots, wired.settings)
     decision, durable = _decide(body, wired)
-    answered = _answer(decision, durable, body.explain, wired.secrets)
+    public = wired.settings.public_url or str(request.base_url)
+    answered = _answer(decision, durable, body, wired.secrets, public)
     if not body.dry_run:
         telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
     telemetry.rank_seconds.labels(decision.learning_mode).observe(time.perf_counter() - began)
@@ -240,7 +243,7 @@ def _is_known(draft: Content, campaign: Campaign) -> bool:
 
 def _digest(body: RankBody, secrets: Secrets) -> str:
     """Keyed, because the body names the customer in clear. What only shapes the answer is left out."""
-    said = body.model_dump(mode="json", exclude_unset=True, exclude={"dry_run", "explain"})
+    said = body.model_dump(mode="json", exclude_unset=True, exclude={"dry_run", "explain", "links"})
     return digest(secrets.loop(body.loop), "request", canonical_json(said).decode()).hex()
 
 
@@ -273,13 +276,17 @@ def _request(body: RankBody, asked: str, names: tuple[str, ...] | None, now: int
     )
 
 
-def _answer(decision: Decision, durable: bool, explain: bool, secrets: Secrets) -> RankAnswer:
+def _answer(decision: Decision, durable: bool, body: RankBody, secrets: Secrets, public: str) -> RankAnswer:
     scores = {candidate.content_id: candidate.score for candidate in decision.candidates}
     shown = {placement.content_id for placement in decision.chosen}
     others = sorted((name for name in scores if name not in shown), key=lambda name: (-(scores[name] or 0.0), name))
     ranked = [
         Ranked(
-            content_id=one.content_id, position=one.position, score=scores[one.content_id], propensity=one.propensity
+            content_id=one.content_id,
+            position=one.position,
+            score=scores[one.content_id],
+            propensity=one.propensity,
+            links=body.links and _links(body.links, decision.decision_id, one.position, durable, secrets, public),
         )
         for one in decision.chosen
     ]
@@ -297,8 +304,19 @@ def _answer(decision: Decision, durable: bool, explain: bool, secrets: Secrets) 
         policy_version=decision.policy_version,
         durable=durable,
         excluded=[ExclusionAnswer(content_id=one.content_id, reason=one.reason) for one in decision.excluded],
-        candidates=[CandidateAnswer(**msgspec.to_builtins(one)) for one in decision.candidates] if explain else None,
+        candidates=[CandidateAnswer(**msgspec.to_builtins(one)) for one in decision.candidates]
+        if body.explain
+        else None,
     )
+
+
+def _links(
+    links: dict[str, str], decision_id: str, position: int, durable: bool, secrets: Secrets, public: str
+) -> dict[str, str]:
+    """What to put into the copy: signed links; the plain addresses when there is no decision to credit."""
+    if not durable:
+        return links
+    return {name: make_link(secrets, public, decision_id, position, url) for name, url in links.items()}
 
 
 def _to_score(body: ScoreBody, wired: Serving) -> list[Content]:

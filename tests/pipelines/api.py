@@ -27,8 +27,8 @@ JSON = {"content-type": "application/json"}
 
 
 def running(database_url: str, home: Path, **settings: Any) -> TestClient:
-    """A client of the app on this database; use it as a context manager."""
-    quick = {"tick_seconds": 0.1, "refresh_seconds": 0.1}
+    """A client of the app on this database; use it as a context manager. Tests click at once, so speed is allowed."""
+    quick = {"tick_seconds": 0.1, "refresh_seconds": 0.1, "bot_seconds": 0}
     app = create_app(Settings(home=home, database_url=database_url, **(quick | settings)))
     return TestClient(app, raise_server_exceptions=False)
 
