@@ -9,10 +9,13 @@
     ├── ModelRefused        a model file that did not pass verification; the last good model keeps serving
     ├── EstimateRefused     too little overlap or too few units for an honest number
     ├── OutOfLog            the place where a topic is to be read on is not in its log: records are missing
-    └── Unavailable         a dependency is away; trying again helps (the only retriable one)
+    └── Unavailable         a dependency is away; trying again helps (this branch alone is retriable)
+        └── NotAcknowledged not everything of a call was kept; what was counts once when all is sent again
 
 Bad *records* are not exceptions: decoders return ``Rejected`` and the record goes to quarantine.
 """
+
+from collections.abc import Sequence
 
 
 class RewardloopError(Exception):
@@ -21,6 +24,11 @@ class RewardloopError(Exception):
     retriable = False
     status = 500
     title = "Internal error"
+
+    @property
+    def parts(self) -> Sequence[tuple[str, str]]:
+        """Offending parts of the input: JSON pointer and sentence."""
+        return ()
 
 
 class BadInput(RewardloopError):
@@ -32,6 +40,11 @@ class BadInput(RewardloopError):
     def __init__(self, message: str, pointer: str = "") -> None:
         super().__init__(message)
         self.pointer = pointer
+
+    @property
+    def parts(self) -> Sequence[tuple[str, str]]:
+        """The one offending part."""
+        return ((self.pointer, str(self)),)
 
 
 class NotFound(BadInput):
@@ -100,3 +113,16 @@ class Unavailable(RewardloopError):
     retriable = True
     status = 503
     title = "Temporarily unavailable"
+
+
+class NotAcknowledged(Unavailable):
+    """Not everything of a call was kept. ``missing``: JSON pointer and reason of each part that was not."""
+
+    def __init__(self, message: str, missing: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+
+    @property
+    def parts(self) -> Sequence[tuple[str, str]]:
+        """What was not kept."""
+        return self.missing

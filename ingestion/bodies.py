@@ -226,6 +226,13 @@ class EventsAnswer(Body):
     rejected: list[RejectedEvent] = Field(description="Put into quarantine.")
 
 
+class PublishedAnswer(Body):
+    """What became of each event with Kafka configured: the number and the list add up to the events sent."""
+
+    accepted: int = Field(description="Acknowledged by Kafka; the worker counts each once.")
+    rejected: list[RejectedEvent] = Field(description="Put into quarantine.")
+
+
 class ActivateBody(Body):
     """That a decision was really sent."""
 
@@ -237,7 +244,9 @@ class ActivateAnswer(Body):
 
     decision_id: str = Field(description="The decision.")
     activated_at: str = Field(description="Its earliest activation.")
-    state: Literal["applied", "duplicate"] = Field(description="`duplicate`: it was activated before.")
+    state: Literal["applied", "duplicate", "published"] = Field(
+        description="`duplicate`: it was activated before; `published`: it is on the events topic."
+    )
 
 
 class FeedbackBody(Body):

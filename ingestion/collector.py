@@ -4,22 +4,18 @@ Every call is one transaction: what is refused leaves nothing behind. At least o
 because every id is an idempotency key: the same body again changes nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
 from sqlalchemy import Connection, Engine, Row, func, select
 
 from infra import tables
-from infra.clock import HOUR, Clock, format_time, parse_time
+from infra.clock import HOUR, format_time, parse_time
 from infra.database import reading, writing
 from infra.errors import BadInput, NotFound
 from infra.ids import uuid7
-from infra.secrets import Secrets
-from infra.settings import Settings
-from ingestion import store
 from ingestion.backfill import redefine
 from ingestion.bodies import (
     ActivateAnswer,
@@ -40,6 +36,7 @@ from ingestion.bodies import (
     LoopAnswer,
     Loops,
     MetricResult,
+    PublishedAnswer,
     RejectedEvent,
     Results,
     StoredContent,
@@ -62,47 +59,37 @@ from ingestion.feedback import add_feedback
 from ingestion.fields import DecisionId, Id
 from ingestion.loops import LoopDefinition, LoopId, load_loop, load_loops, parse_definition
 from ingestion.problems import responses
+from ingestion.publisher import accept
 from ingestion.results import Result, campaign_results
 from ingestion.switches import killed_loops, set_switch
+from ingestion.wiring import Collector, Wired
 
 router = APIRouter(prefix="/v1")
 
+PUBLISHED: dict[int | str, dict[str, Any]] = {
+    202: {"model": PublishedAnswer, "description": "On the events topic (with Kafka configured)"}
+}
 API = "api"
 """The actor of changes that name nobody."""
 
 
-@dataclass(frozen=True)
-class Collector:
-    """What the calls stand on. ``changed`` is called after a change that the ranker must see."""
-
-    engine: Engine
-    secrets: Secrets
-    settings: Settings
-    clock: Clock
-    changed: Callable[[], None]
-
-    def edge(self) -> Edge:
-        """What the decoder must know, now."""
-        skew = self.settings.clock_skew_hours * HOUR
-        return Edge(self.secrets, self.settings.sources, self.clock(), skew)
-
-
-async def _collector(request: Request) -> Collector:
-    found: Collector = request.app.state.collector
-    return found
-
-
-Wired = Annotated[Collector, Depends(_collector)]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most entries of the page.")]
 After = Annotated[Id | None, Query(description="`next` of the page before.")]
 
 
-@router.post("/events", tags=["events"], summary="Send events", responses=responses(400, 413, 415))
-def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
+@router.post(
+    "/events",
+    tags=["events"],
+    summary="Send events",
+    response_model=EventsAnswer,
+    responses={**responses(400, 413, 415), **PUBLISHED},
+)
+def send_events(body: EventsBody, wired: Wired) -> EventsAnswer | JSONResponse:
     """Store a batch of native events and join them with their decisions.
 
     Each event stands or falls alone: an unusable one is put into quarantine with its reason, the others count.
-    The same event id with the same body is a duplicate and changes nothing.
+    The same event id with the same body is a duplicate and changes nothing. With Kafka configured the events are on
+    their topic once this is answered (202), and duplicates are told from new ones by the worker.
     """
     limit = wired.settings.events_limit
     if len(body.events) > limit:
@@ -112,21 +99,22 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
     events = {index: event for index, event in enumerate(decoded) if isinstance(event, Event)}
     rejected = {index: event for index, event in enumerate(decoded) if isinstance(event, Rejected)}
     batch = Batch(events=tuple(events.values()), rejected=tuple(rejected.values()))
-    applied = store.apply(
-        wired.engine, batch, wired.secrets, edge.received_at, quarantine_days=wired.settings.quarantine_days
-    )
-    states: dict[int, Any] = dict(zip(events, applied.events, strict=True)) | rejected
+    kept = accept(wired, batch, edge.received_at, [f"/events/{index}" for index in events])
+    states: dict[int, Any] = dict(zip(events, kept, strict=True)) | rejected
+    refused = [
+        RejectedEvent(index=index, event_id=_event_id(body.events[index]), reason=state.reason)
+        for index, state in sorted(states.items())
+        if isinstance(state, Rejected)
+    ]
+    if wired.publisher is not None:
+        return _published(PublishedAnswer(accepted=len(events), rejected=refused))
     words = list(states.values())
     return EventsAnswer(
         accepted=words.count("applied"),
         duplicate=words.count("duplicate"),
         pending=words.count("pending"),
         ignored=words.count("ignored"),
-        rejected=[
-            RejectedEvent(index=index, event_id=_event_id(body.events[index]), reason=state.reason)
-            for index, state in sorted(states.items())
-            if isinstance(state, Rejected)
-        ],
+        rejected=refused,
     )
 
 
@@ -134,24 +122,18 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer:
     "/decisions/{decision_id:path}/activate",
     tags=["decisions"],
     summary="Activate",
-    responses=responses(400, 404, 413, 415),
+    response_model=ActivateAnswer,
+    responses={**responses(400, 404, 413, 415), 202: {"model": ActivateAnswer, "description": "On the events topic"}},
 )
-def activate(decision_id: DecisionId, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer:
+def activate(decision_id: DecisionId, wired: Wired, body: ActivateBody | None = None) -> ActivateAnswer | JSONResponse:
     """Say that a decision was really sent: its windows start now, and a deferred decision counts from now on."""
     now = wired.clock()
     known = _activated_at(wired.engine, decision_id)
     if known is None:
         at = _sent_at(wired, decision_id, body.occurred_at, now) if body and body.occurred_at else now
-        event = Event(
-            source=wired.settings.sources[0],
-            event_id=f"{ACTIVATION}:{hash_id(decision_id)[:32]}",
-            type=ACTIVATION,
-            occurred_at=at,
-            received_at=now,
-            decision_id=decision_id,
-            link="decision_id",
-        )
-        store.apply(wired.engine, Batch(events=(event,)), wired.secrets, now)
+        accept(wired, Batch(events=(_activation(wired, decision_id, at, now),)), now)
+        if wired.publisher is not None:
+            return _published(ActivateAnswer(decision_id=decision_id, activated_at=format_time(at), state="published"))
     activated_at = _activated_at(wired.engine, decision_id)
     return ActivateAnswer(
         decision_id=decision_id,
@@ -298,6 +280,23 @@ def approve(content_id: Id, body: ApprovalBody, wired: Wired) -> ApprovalAnswer:
         before = set_approval(connection, content_id, body.approval, body.actor, body.reason, wired.clock())
     wired.changed()
     return ApprovalAnswer(content_id=content_id, before=before, approval=body.approval)
+
+
+def _published(answer: PublishedAnswer | ActivateAnswer) -> JSONResponse:
+    return JSONResponse(answer.model_dump(), 202)
+
+
+def _activation(wired: Collector, decision_id: str, at: int, now: int) -> Event:
+    """Said at another time it is another fact: the earliest counts."""
+    return Event(
+        source=wired.settings.sources[0],
+        event_id=f"{ACTIVATION}:{hash_id(decision_id)[:32]}:{at}",
+        type=ACTIVATION,
+        occurred_at=at,
+        received_at=now,
+        decision_id=decision_id,
+        link="decision_id",
+    )
 
 
 def _decoded(item: Any, index: int, edge: Edge) -> Event | Rejected:

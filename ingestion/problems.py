@@ -57,7 +57,14 @@ def problem(
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route declares for its errors in the OpenAPI document; 422 and 503 are always among them."""
-    words = {400: "Not readable JSON", 401: "Not authorised", 404: "Not found", 409: "Conflict", 413: "Too large", 415: "Not JSON"}
+    words = {
+        400: "Not readable JSON",
+        401: "Not authorised",
+        404: "Not found",
+        409: "Conflict",
+        413: "Too large",
+        415: "Not JSON",
+    }
     words |= {422: "Input cannot be used", 503: "Temporarily unavailable"}
     return {status: {"model": Problem, "description": words[status]} for status in sorted({*statuses, 422, 503})}
 
@@ -83,7 +90,7 @@ def install(app: FastAPI) -> None:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RewardloopError)
-    errors = [FieldError(pointer=error.pointer, message=str(error))] if isinstance(error, BadInput) else []
+    errors = [FieldError(pointer=where, message=what) for where, what in error.parts]
     headers = {"Retry-After": "1"} if error.retriable else {}
     return problem(error.status, error.title, str(error), request.url.path, errors, headers)
 

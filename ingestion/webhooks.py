@@ -23,7 +23,6 @@ from infra.secrets import Secrets, Webhook
 from infra.telemetry import webhooks_refused
 from ingestion import store
 from ingestion.bodies import RejectedEvent
-from ingestion.collector import Collector, Wired
 from ingestion.connectors import CONNECTORS
 from ingestion.connectors.items import Ignored
 from ingestion.connectors.signatures import Delivery
@@ -32,6 +31,8 @@ from ingestion.events import Rejected
 from ingestion.fields import Body
 from ingestion.intake import Outcome, Taken, batch_of, take
 from ingestion.problems import responses
+from ingestion.publisher import accept
+from ingestion.wiring import Collector, Wired
 
 router = APIRouter(prefix="/v1")
 
@@ -39,7 +40,7 @@ router = APIRouter(prefix="/v1")
 class WebhookAnswer(Body):
     """What became of each record: the numbers and the list add up to the records sent."""
 
-    accepted: int = Field(description="New facts, joined with their decisions.")
+    accepted: int = Field(description="New facts, joined with their decisions; with Kafka, on the events topic.")
     duplicate: int = Field(description="Known already, with the same body.")
     pending: int = Field(description="New facts whose decision is not known yet.")
     ignored: dict[str, int] = Field(description="No events for us, by reason; not stored.")
@@ -93,11 +94,10 @@ def _is_signed(webhook: Webhook, delivery: Delivery) -> bool:
 
 def _stored(wired: Collector, outcomes: Sequence[Outcome], now: int) -> Iterator[tuple[Outcome, Any]]:
     """Each outcome with what the store made of it, in transactions of at most ``events_limit`` records."""
-    days, most = wired.settings.quarantine_days, wired.settings.events_limit
+    most = wired.settings.events_limit
     for start in range(0, len(outcomes), most):
         some = outcomes[start : start + most]
-        applied = store.apply(wired.engine, batch_of(some), wired.secrets, now, quarantine_days=days)
-        states = iter(applied.events)
+        states = iter(accept(wired, batch_of(some), now))
         yield from ((outcome, next(states) if isinstance(outcome, Taken) else outcome) for outcome in some)
 
 
@@ -107,7 +107,7 @@ def _answer(stored: Sequence[tuple[Outcome, Any]]) -> WebhookAnswer:
     if words["ignored"]:
         ignored[store.FORGOTTEN] += words["ignored"]
     return WebhookAnswer(
-        accepted=words["applied"],
+        accepted=words["applied"] + words["published"],
         duplicate=words["duplicate"],
         pending=words["pending"],
         ignored=dict(ignored),

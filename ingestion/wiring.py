@@ -1,0 +1,40 @@
+"""What the calls of the collector, the webhooks and the redirects stand on: made once, by ``pipelines/app.py``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from infra.clock import HOUR, Clock
+from infra.secrets import Secrets
+from infra.settings import Settings
+from ingestion.decode import Edge
+from ingestion.publisher import Publisher
+
+
+@dataclass(frozen=True)
+class Collector:
+    """What the calls stand on. ``changed`` is called after a change that the ranker must see."""
+
+    engine: Engine
+    secrets: Secrets
+    settings: Settings
+    clock: Clock
+    changed: Callable[[], None]
+    publisher: Publisher | None = None
+    """Where events go with Kafka configured; without, they go into the store."""
+
+    def edge(self) -> Edge:
+        """What the decoder must know, now."""
+        skew = self.settings.clock_skew_hours * HOUR
+        return Edge(self.secrets, self.settings.sources, self.clock(), skew)
+
+
+async def _collector(request: Request) -> Collector:
+    found: Collector = request.app.state.collector
+    return found
+
+
+Wired = Annotated[Collector, Depends(_collector)]
