@@ -21,6 +21,7 @@ from infra import tables
 from infra.database import chunks, insert_new, writing
 from infra.errors import RewardloopError, Unavailable
 from infra.logs import log
+from infra.telemetry import decision_log_depth
 from ingestion.events import Decision
 
 GROUP = 200
@@ -49,6 +50,7 @@ class DecisionLog:
 
     def start(self) -> None:
         """Start the writer."""
+        decision_log_depth.set_function(self._queue.qsize)
         self._thread.start()
 
     def stop(self) -> None:

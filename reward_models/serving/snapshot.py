@@ -191,6 +191,7 @@ class Snapshots:
                 self.fault = str(error)
                 raise
             self.loaded, self.fault = True, None
+            telemetry.refreshed_at.set_to_current_time()
             return self.current
 
     def model(self, connection: Connection, loop_id: str, version: str) -> RewardModel:
