@@ -75,8 +75,7 @@ class TopicDecoder:
     def decode(self, records: Sequence[Record]) -> list[Decoded]:
         """What each record is. Raises :class:`Unavailable` when the database, asked for loops, is away."""
         place = replace(self._place, received_at=self._clock())
-        _, events, _ = place.topics
-        if any(record.topic != events for record in records):
+        if any(record.topic != place.topics.events.name for record in records):
             self._loops.refresh()
         return [self._decoded(record, place) for record in records]
 

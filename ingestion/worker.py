@@ -158,7 +158,11 @@ class Worker:
         Raises :class:`Unavailable` to be asked again, :class:`GapFound`.
         """
         self._hear()
-        self._ask()
+        try:
+            self._ask()
+        except Unavailable as away:
+            raise _DatabaseAway(str(away)) from away
+        self._identify()
         found = {partition: self._position(partition) for partition in partitions}
         for partition, position in found.items():
             self._progress.place(partition, position or 0)
@@ -225,7 +229,7 @@ class Worker:
         try:
             self._ask()
         except Unavailable as away:
-            self._rest_for(away)
+            self._rest("database", away)
             return
         for partition in unplaced:
             position = self._position(partition) or 0
@@ -234,14 +238,10 @@ class Worker:
         self._consumer.resume(unplaced)
 
     def _ask(self) -> None:
-        """Where the partitions stand, and which topics these are."""
-        try:
-            with reading(self._engine) as connection:
-                self._stored = stored_offsets(connection)
-        except Unavailable as away:
-            raise _DatabaseAway(str(away)) from away
+        """Where the partitions stand."""
+        with reading(self._engine) as connection:
+            self._stored = stored_offsets(connection)
         self._back("database")
-        self._identify()
 
     def _identify(self) -> None:
         self._ids = self._topic_ids()
@@ -266,7 +266,7 @@ class Worker:
             self._outside(outside)
             return []
         except Unavailable as away:
-            self._rest_for(away)
+            self._rest("database" if isinstance(away, _DatabaseAway) else "broker", away)
             return []
         self._back("broker")
         return records
@@ -359,9 +359,6 @@ class Worker:
                 self._identified_at = now
             if self._ids != before:
                 self._progress.start_over()
-
-    def _rest_for(self, away: Unavailable) -> None:
-        self._rest("database" if isinstance(away, _DatabaseAway) else "broker", away)
 
     def _rest(self, on: str, away: Unavailable) -> None:
         """A dependency is away: say so once, and wait a growing moment."""
