@@ -5,7 +5,7 @@ Every document, array element or line is a delivery: a body as the vendor posts 
 """
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -64,19 +64,42 @@ def open_delivery(raw: bytes) -> Stored:
 
 def _deliveries(stream: IO[bytes]) -> Iterator[Stored]:
     """JSON lines if the first line is a whole document and another follows; else the file is one document."""
-    lines = (line for line in stream if line.strip())
-    first, second = next(lines, b"").removeprefix(_BYTE_ORDER_MARK), next(lines, None)
-    if second is not None and _document(first) is not None:
-        yield from map(open_delivery, chain((first, second), lines))
+    lines = _without_mark(stream)
+    begin = list(_up_to_the_second(lines))
+    said = _said(begin)
+    if len(said) > 1 and _document(said[0]) is not None:
+        yield from map(open_delivery, chain(said, (line.strip() for line in lines if line.strip())))
         return
-    whole = b"".join(chain((first,) if second is None else (first, second), lines))
+    whole = b"".join(chain(begin, lines))
     document = _document(whole)
     if isinstance(document, list):
         yield from (open_delivery(msgspec.json.encode(element)) for element in document)
     elif document is not None or not _is_lines(whole):
         yield open_delivery(whole)
     else:
-        yield from map(open_delivery, whole.splitlines())
+        yield from map(open_delivery, _said(whole.splitlines()))
+
+
+def _without_mark(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines, without the byte order mark that some files begin with."""
+    for first in stream:
+        yield first.removeprefix(_BYTE_ORDER_MARK)
+        yield from stream
+
+
+def _up_to_the_second(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines up to the second that is not blank."""
+    found = 0
+    for line in lines:
+        yield line
+        found += bool(line.strip())
+        if found == 2:
+            return
+
+
+def _said(lines: Iterable[bytes]) -> list[bytes]:
+    """The lines that are not blank."""
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _is_lines(content: bytes) -> bool:

@@ -1,0 +1,80 @@
+"""Vendors' payloads in files: which deliveries a file holds, whatever its form."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.errors import BadInput
+from ingestion.deliveries import Stored, open_deliveries, open_delivery
+
+ONE, TWO = {"event": "open", "n": 1}, {"event": "click", "n": 2}
+PLAIN: list[tuple[bytes, dict[str, str]]] = [
+    (json.dumps(document, separators=(",", ":")).encode(), {}) for document in (ONE, TWO)
+]
+
+
+def read(path: Path, content: bytes) -> list[Stored]:
+    """The deliveries of a file with this content."""
+    path.write_bytes(content)
+    with open_deliveries(path) as file:
+        return list(file.deliveries)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([ONE, TWO], separators=(",", ":")),
+        json.dumps([ONE, TWO], indent=2),
+        f"[{json.dumps(ONE)},\r\n{json.dumps(TWO)}]\r\n",
+        "\n".join(json.dumps(one, separators=(",", ":")) for one in (ONE, TWO)),
+        "\ufeff\n\n" + "\n\n".join(json.dumps(one, separators=(",", ":")) for one in (ONE, TWO)) + "\n",
+    ],
+    ids=["array", "indented array", "array of lines", "JSON lines", "blank lines and a BOM"],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_two_records_in_every_form(tmp_path: Path, content: str, zipped: bool) -> None:
+    """An array and JSON lines hold a delivery per record, gzipped or not."""
+    raw = content.encode()
+    found = read(tmp_path / "file", gzip.compress(raw) if zipped else raw)
+
+    assert [(json.loads(body.decode("utf-8-sig")), headers) for body, headers in found] == [(ONE, {}), (TWO, {})]
+
+
+def test_one_document_is_one_delivery(tmp_path: Path) -> None:
+    """Indented or in one line, an object is one body, as it stands in the file."""
+    for raw in (json.dumps(ONE).encode(), json.dumps(ONE, indent=2).encode()):
+        assert read(tmp_path / "file", raw) == [(raw, {})]
+
+
+def test_a_recorded_request_is_opened() -> None:
+    """Headers lose their case; the body may be a document or the text of one."""
+    headers = {"X-Shopify-Topic": "orders/paid", "Content-Length": 17}
+    for body in ({"id": 1}, '{"id":1}'):
+        found = open_delivery(json.dumps({"headers": headers, "body": body, "topic": "x"}).encode())
+
+        assert found == (b'{"id":1}', {"x-shopify-topic": "orders/paid"})
+
+
+def test_a_damaged_line_stands_alone(tmp_path: Path) -> None:
+    """In JSON lines a line that is no JSON is a delivery like the others, also the first one."""
+    good = PLAIN[0][0]
+
+    assert read(tmp_path / "file", good + b"\n{cut\n" + good) == [(good, {}), (b"{cut", {}), (good, {})]
+    assert read(tmp_path / "file", b"{cut\n" + good) == [(b"{cut", {}), (good, {})]
+
+
+def test_a_damaged_document_is_one_delivery(tmp_path: Path) -> None:
+    """A document that was cut off is one unreadable body, not as many as it has lines."""
+    cut = json.dumps([ONE, TWO], indent=2).encode()[:-20]
+
+    assert read(tmp_path / "file", cut) == [(cut, {})]
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    """A missing file and a gzip that is cut short are errors of the call, by name."""
+    with pytest.raises(BadInput, match="nowhere"), open_deliveries(tmp_path / "nowhere") as file:
+        list(file.deliveries)
+    with pytest.raises(BadInput, match="cut"):
+        read(tmp_path / "cut", gzip.compress(json.dumps([ONE] * 1000).encode())[:-20])
