@@ -35,7 +35,11 @@ refreshed_at = Gauge(
 ranks = Counter("rewardloop_ranks", "Answers of /v1/rank", ["group", "learning_mode", "durable"])
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
-quarantined = Counter("rewardloop_quarantined", "Records put into quarantine", ["reason"])
+quarantined = Counter(
+    "rewardloop_quarantined",
+    "Records put into quarantine: `rejected` as they came, or in `conflict` with a stored fact",
+    ["reason"],
+)
 offset_gap_records = Counter(
     "rewardloop_offset_gap_records", "Records known to be gone from a topic before a worker read them; it then stops"
 )

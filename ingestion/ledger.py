@@ -34,11 +34,6 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     left_quarantine: int = 0
     decisions: int = 0
 
-    @property
-    def difference(self) -> int:
-        """Records read that are in no state, or in more than one; 0 unless there is a mistake in the code."""
-        return self.read - self.applied - self.duplicate - self.ignored - self.pending - self.quarantined
-
 
 def newest_batch(connection: Connection) -> int:
     """Number of the newest batch; 0 before the first."""

@@ -27,6 +27,8 @@ Fact = Event | Decision | Label
 
 CONFLICT = "conflict/"
 """Positions of records that were whole but contradicted a stored fact; their bytes are our own JSON."""
+FIRST_IS_THE_FACT = "the first is the fact"
+"""What the reason of every such record says."""
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,11 @@ def conflict_of(fact: Event | Decision, reason: str) -> Rejected:
     return Rejected(
         source=source, position=f"{CONFLICT}{kind}/{id_}"[:256], reason=reason, raw=msgspec.json.encode(fact)
     )
+
+
+def kind_of(reason: str) -> str:
+    """Few words for the many reasons: ``conflict`` with a stored fact, or ``rejected`` as it came."""
+    return "conflict" if FIRST_IS_THE_FACT in reason else "rejected"
 
 
 def hold(

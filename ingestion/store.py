@@ -36,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 
-from infra.database import insert_new, insert_once, lock_join, reading, writing
+from infra.database import insert_new, insert_once, lock_join, reading, search_by_keys, writing
 from infra.dialect import Run, as_list, listed, prepared
 from infra.secrets import Secrets
 from infra.tables import (
@@ -51,10 +51,11 @@ from infra.tables import (
 )
 from infra.telemetry import (
     batch_seconds,
-    conservation_error,
+    counted_decisions,
     new_events,
     new_labels,
     quarantined,
+    read_records,
     records,
     transitions,
 )
@@ -72,7 +73,7 @@ from ingestion.events import (
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
 from ingestion.loops import load_loops
 from ingestion.outcomes import EXCLUDING_LABELS
-from ingestion.quarantine import conflict_of, hold, release
+from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of, hold, kind_of, release
 from ingestion.rejoin import Facts, Rejoined, rejoin
 
 EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
@@ -133,6 +134,7 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
             if not _decisions_wait(connection):
                 return _nothing(newest_batch(connection))
     with batch_seconds.time(), writing(engine) as connection:
+        search_by_keys(connection)
         expected = newest_batch(connection) + 1
         inserted = insert_facts(connection, batch, expected)
         lock_join(connection)
@@ -312,7 +314,7 @@ def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_n
         if digests[decision.decision_id] == decision.request_digest
         else conflict_of(
             decision,
-            f"Decision {decision.decision_id!r} is stored with another request: the first is the fact; "
+            f"Decision {decision.decision_id!r} is stored with another request: {FIRST_IS_THE_FACT}; "
             "send this one under an id of its own",
         )
         for decision, is_new in zip(batch, new, strict=True)
@@ -347,7 +349,7 @@ def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int
         if stored[id_] == digest
         else conflict_of(
             event,
-            f"Event {event.event_id!r} of {event.source!r} is stored with another body: the first is the fact; "
+            f"Event {event.event_id!r} of {event.source!r} is stored with another body: {FIRST_IS_THE_FACT}; "
             "send a correction under an id of its own",
         )
         for event, id_, digest, is_new in zip(batch, ids, digests, new, strict=True)
@@ -408,10 +410,12 @@ def _publish(counts: Counts, facts: Facts) -> None:
     for label in facts.labels:
         word = label.label if label.label in EXCLUDING_LABELS else "other"
         new_labels.labels(word, str(label.applies).lower()).inc()
+    read_records.inc(counts.read)
     for state in STATES:
         records.labels(state).inc(getattr(counts, state))
-    quarantined.labels("rejected").inc(counts.quarantined)
+    for reason, count in counts.reasons["quarantined"].items():
+        quarantined.labels(kind_of(reason)).inc(count)
+    counted_decisions.inc(counts.decisions)
     transitions.labels("pending", "applied").inc(counts.left_pending)
     transitions.labels("applied", "pending").inc(counts.became_pending)
     transitions.labels("quarantined", "replayed").inc(counts.left_quarantine)
-    conservation_error.inc(counts.difference)

@@ -1,8 +1,9 @@
 """The HTTP API: one app that mounts the collector's and the ranker's calls, and the threads behind them.
 
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
-4 the way to Kafka, decision log and click log, 5 the threads: ``refresh`` (new models, copy, statistics), ``tick`` (decisions become
-exposures, machines' clicks are labelled) and ``spool`` (clicks that waited for their log).
+4 the way to Kafka, decision log and click log, 5 the threads: ``refresh`` (new models, copy, statistics), ``tick``
+(decisions become exposures, machines' clicks are labelled), ``spool`` (clicks that waited for their log) and
+``vitals`` (the gauges about the ledger).
 The stop goes the other way round; both logs write what they have taken.
 
     create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
@@ -36,6 +37,7 @@ from ingestion.limits import BodyLimits
 from ingestion.publisher import Publisher, accept
 from ingestion.redirects import Click, ClickLog, Record, Redirects
 from ingestion.spool import Spool
+from ingestion.vitals import Vitals
 from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.operations import Jobs
@@ -156,6 +158,7 @@ def _start(settings: Settings) -> Running:
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock, watch)),
         Repeating("spool", settings.tick_seconds, clicks.drain),
+        Repeating("vitals", settings.tick_seconds, Vitals(engine, clock).look),
     )
     return Running(
         wired,

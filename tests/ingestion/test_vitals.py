@@ -13,6 +13,7 @@ from infra.secrets import Secrets
 from infra.tables import attributions, batches, events, quarantine
 from ingestion import vitals
 from ingestion.events import Batch, Decision, Event, Rejected
+from ingestion.ledger import STATES
 from ingestion.loops import put_loop
 from ingestion.quarantine import drop
 from ingestion.store import apply
@@ -181,3 +182,23 @@ def test_a_database_that_is_away_is_a_gauge(database: Engine, secrets: Secrets, 
 
     assert away == (0, 1)
     assert gauge("database_up") == 1
+
+
+def test_counters_move_with_the_batch(database: Engine, secrets: Secrets) -> None:
+    """What was read is what ended in a state; a conflict is told from what was rejected; decisions are counted."""
+    names = [
+        ("read_records_total", {}),
+        *(("records_total", {"state": state}) for state in STATES),
+        ("quarantined_total", {"reason": "conflict"}),
+        ("quarantined_total", {"reason": "rejected"}),
+        ("counted_decisions_total", {}),
+    ]
+    take(database, secrets, decision("d", 0), came(0, "e", "d"))
+    before = [gauge(name, **labels) or 0 for name, labels in names]
+    take(database, secrets, decision("d2", 0), came(0, "e", "d"), came(0, "e", "d2"), came(0, "l", "x"), spoilt("1"))
+    moved = [(gauge(name, **labels) or 0) - was for (name, labels), was in zip(names, before, strict=True)]
+
+    read, applied, duplicate, ignored, pending, held, conflicts, rejected, counted_ = moved
+    assert (applied, duplicate, ignored, pending, held) == (1, 1, 0, 1, 2)
+    assert read == 5
+    assert (conflicts, rejected, counted_) == (1, 1, 1)
