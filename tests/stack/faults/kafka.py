@@ -1,0 +1,108 @@
+"""Kafka for the fault suite: a broker that notices dead members fast, and a plain reader of what a log really holds."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+
+from infra.broker import Partition, log_bounds, partitions_of
+from infra.deploy.kafka import LocalKafka
+from infra.settings import Settings
+from ingestion.topics import topics
+
+SESSION_SECONDS = 2
+"""How long a killed worker stays in the group; production takes longer, and the join does not care."""
+
+
+class QuickKafka(LocalKafka):
+    """A local Kafka that allows short sessions and deletes topics and old records at once."""
+
+    def _properties(self, broker: Any) -> dict[str, object]:
+        return {
+            **super()._properties(broker),
+            "group.min.session.timeout.ms": 500,
+            "log.retention.check.interval.ms": 1_000,
+            "log.segment.delete.delay.ms": 1_000,
+        }
+
+
+class Held(NamedTuple):
+    """What the logs of an installation hold: records, and words said in them about events."""
+
+    records: int
+    labels: int
+
+
+def partitions(settings: Settings) -> list[Partition]:
+    """Every partition that a worker reads."""
+    return [
+        (topic.name, n)
+        for topic in topics(settings.kafka_topic_prefix).read
+        for n in partitions_of(settings, topic.name)
+    ]
+
+
+def ends(settings: Settings) -> dict[Partition, int]:
+    """The offset after the last record, for every partition that holds any."""
+    bounds = log_bounds(settings, partitions(settings))
+    return {partition: latest for partition, (_, latest) in bounds.items() if latest > 0}
+
+
+def held(settings: Settings) -> Held:
+    """Read every log from beginning to end, as somebody who knows nothing of Rewardloop."""
+    upto = {TopicPartition(*partition): end for partition, end in ends(settings).items()}
+    reader = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers.split(","), enable_auto_commit=False)
+    try:
+        reader.assign(list(upto))
+        reader.seek_to_beginning()
+        records = labels = 0
+        while any(reader.position(partition) < end for partition, end in upto.items()):
+            for found in reader.poll(timeout_ms=500).values():
+                records += len(found)
+                labels += sum(map(_labels, found))
+        return Held(records, labels)
+    finally:
+        reader.close()
+
+
+def admin(settings: Settings) -> Any:
+    """The broker's administrator; close it."""
+    return KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers.split(","))
+
+
+def lose_group_offsets(settings: Settings) -> None:
+    """Make Kafka forget how far the group had read, as when offsets expire. The group must be empty."""
+    client = admin(settings)
+    try:
+        client.delete_groups([settings.kafka_group])
+    finally:
+        client.close()
+
+
+def lose_records(settings: Settings, before: dict[Partition, int]) -> None:
+    """Delete records below these offsets, as retention does."""
+    client = admin(settings)
+    try:
+        client.delete_records({TopicPartition(*partition): offset for partition, offset in before.items()})
+    finally:
+        client.close()
+
+
+def delete_topics(settings: Settings, names: Sequence[str]) -> None:
+    """Delete topics; they can be made anew under the same names."""
+    client = admin(settings)
+    try:
+        client.delete_topics(list(names))
+    finally:
+        client.close()
+
+
+def _labels(record: Any) -> int:
+    if record.value is None or b'"labels"' not in record.value:
+        return 0
+    try:
+        labels = json.loads(record.value).get("labels")
+    except (ValueError, AttributeError):
+        return 0
+    return len(labels) if isinstance(labels, dict) else 0
