@@ -20,6 +20,7 @@ from ingestion.contents import add_contents, put_campaign, read_campaign
 from ingestion.events import Decision
 from ingestion.loops import load_loops
 from ingestion.messages import ContentMessage, Decoded, Place, Registered, reject
+from ingestion.redirects import REDIRECT
 from ingestion.topics import topics
 
 
@@ -41,8 +42,8 @@ def place_of(engine: Engine, secrets: Secrets, settings: Settings, now: int) -> 
 
 
 def sources_of(secrets: Secrets, settings: Settings) -> tuple[str, ...]:
-    """Every source an event on a topic may name: those of the settings, then the webhook connections."""
-    return tuple(dict.fromkeys((*settings.sources, *secrets.webhooks)))
+    """Every source an event on a topic may name: those of the settings, webhook connections, our own redirect."""
+    return tuple(dict.fromkeys((*settings.sources, *secrets.webhooks, REDIRECT)))
 
 
 def settle(engine: Engine, records: Sequence[Record], decoded: Sequence[Decoded], place: Place) -> list[Decoded]:

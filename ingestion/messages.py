@@ -645,7 +645,8 @@ _UNHASHED = (
     "by the formula in docs/how-to/stream-with-kafka.md"
 )
 _MISSING = re.compile(r"Object missing required field `(.*?)`")
-_AT = re.compile(r"^(.*?)(?: - at `(.*)`)?$", re.DOTALL)
+_END = r"\\Z"
+_AT = re.compile(r"^(.*?)(?: - at (?:`key` in )?`(.*)`)?$", re.DOTALL)
 
 
 def _sentence(error: msgspec.ValidationError, kind: _Kind) -> str:
@@ -659,5 +660,5 @@ def _sentence(error: msgspec.ValidationError, kind: _Kind) -> str:
     if field in _UNITS:
         return _UNHASHED.format(field)
     if pattern := re.search(r"matching regex '(.*)'", message):
-        return f"Field {field!r} does not have the form {pattern[1].removesuffix(chr(92) + 'Z')}$; correct it"
+        return f"Field {field!r} does not have the form {pattern[1].removesuffix(_END)}$; correct it"
     return f"Field {field!r}: {message[:1].lower()}{message[1:].replace('`', '')}; correct it"
