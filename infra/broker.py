@@ -21,19 +21,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from kafka import (
-    ConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    KafkaProducer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
-from kafka import errors as faults
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.net.compat import KafkaNetClient
-
 from infra.errors import BadInput, Misconfigured, OutOfLog, RewardloopError, Unavailable
 from infra.logs import log
 from infra.settings import Settings
@@ -44,13 +31,6 @@ START_SECONDS = 10
 SESSION_SECONDS = 20
 STEP_SECONDS = 0.2
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
-NOT_ALLOWED = (
-    faults.SaslAuthenticationFailedError,
-    faults.UnsupportedSaslMechanismError,
-    faults.IllegalSaslStateError,
-    faults.AuthorizationError,
-)
-TOO_LARGE = (faults.MessageSizeTooLargeError, faults.RecordListTooLargeError)
 
 
 class Record(NamedTuple):
@@ -116,7 +96,7 @@ class Producer:
 
     def __init__(self, settings: Settings) -> None:
         self._producer = _open(
-            KafkaProducer,
+            _kafka().KafkaProducer,
             settings,
             acks="all",
             enable_idempotence=True,
@@ -135,7 +115,7 @@ class Producer:
         deadline = time.monotonic() + timeout
         unknown = {topic: self._missing(topic) for topic in {message.topic for message in messages}}
         sent = [unknown[message.topic] or self._send(message) for message in messages]
-        with suppress(faults.KafkaError):
+        with suppress(_faults().KafkaError):
             self._producer.flush(max(0.0, deadline - time.monotonic()))
         return [_outcome(one, deadline) for one in sent]
 
@@ -146,8 +126,8 @@ class Producer:
     def _missing(self, topic: str) -> RewardloopError | None:
         try:
             self._producer.partitions_for(topic)
-        except faults.KafkaError as error:
-            if isinstance(error, NOT_ALLOWED):
+        except _faults().KafkaError as error:
+            if isinstance(error, _not_allowed()):
                 return _translated(error)
             return Unavailable(
                 f"Kafka does not answer, or topic {topic} does not exist: `rewardloop topics ensure` makes it"
@@ -157,7 +137,7 @@ class Producer:
     def _send(self, message: Message) -> Any:
         try:
             return self._producer.send(message.topic, message.value, message.key, list(message.headers))
-        except faults.KafkaError as error:
+        except _faults().KafkaError as error:
             return _translated(error)
 
 
@@ -166,7 +146,7 @@ def _outcome(sent: Any, deadline: float) -> RewardloopError | None:
         return sent
     try:
         sent.get(timeout=max(0.0, deadline - time.monotonic()))
-    except faults.KafkaError as error:
+    except _faults().KafkaError as error:
         return _translated(error)
     return None
 
@@ -179,20 +159,21 @@ class Consumer:
         self._unplaced: set[Partition] = set()
         self._paused: set[Partition] = set()
         self._consumer = _open(
-            KafkaConsumer,
+            _kafka().KafkaConsumer,
             settings,
             group_id=group,
             auto_offset_reset="none",
             enable_auto_commit=False,
             isolation_level="read_committed",
             allow_auto_create_topics=False,
-            partition_assignment_strategy=[CooperativeStickyAssignor],
+            partition_assignment_strategy=[_kafka().coordinator.assignors.cooperative_sticky.CooperativeStickyAssignor],
             session_timeout_ms=SESSION_SECONDS * 1000,
             heartbeat_interval_ms=1_000,
             metadata_max_age_ms=30_000,
             max_partition_fetch_bytes=2 * 1024 * 1024,
             fetch_max_bytes=16 * 1024 * 1024,
         )
+        _kafka().ConsumerRebalanceListener.register(_Listener)
         self._consumer.subscribe(list(topics), listener=_Listener(self))
 
     def poll(self, most: int, timeout: float) -> list[Record]:
@@ -214,7 +195,7 @@ class Consumer:
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Tell Kafka how far each partition was read, for those who watch the lag; nobody waits for the answer."""
-        offsets = {TopicPartition(*partition): OffsetAndMetadata(at, "", -1) for partition, at in positions.items()}
+        offsets = {_theirs(partition): _kafka().OffsetAndMetadata(at, "", -1) for partition, at in positions.items()}
         if offsets:
             self._consumer.commit_async(offsets, callback=_noted)
 
@@ -230,7 +211,7 @@ class Consumer:
 
     def seek(self, partition: Partition, position: int) -> None:
         """Read this partition from another offset."""
-        self._consumer.seek(TopicPartition(*partition), position)
+        self._consumer.seek(_theirs(partition), position)
 
     def assigned(self) -> set[Partition]:
         """The partitions this member reads now."""
@@ -249,7 +230,7 @@ class Consumer:
         """Give every partition back (``revoked`` is called) and leave the group."""
         try:
             self._consumer.close(autocommit=False, timeout_ms=5_000)
-        except faults.KafkaError as error:
+        except _faults().KafkaError as error:
             raise self._explained(error) from error
 
     def _place(self) -> Unavailable | None:
@@ -266,7 +247,7 @@ class Consumer:
         return None
 
     def _start(self, partition: Partition, position: int | None) -> None:
-        theirs = TopicPartition(*partition)
+        theirs = _theirs(partition)
         if position is None:
             self._consumer.seek_to_beginning(theirs)
         else:
@@ -278,7 +259,7 @@ class Consumer:
     def _read(self, most: int, timeout: float) -> list[Record]:
         try:
             found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=most)
-        except faults.KafkaError as error:
+        except _faults().KafkaError as error:
             raise self._explained(error) from error
         return [
             Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers) if r.headers else ())
@@ -297,9 +278,9 @@ class Consumer:
     def _explained(self, error: Exception) -> RewardloopError:
         if isinstance(error.__cause__, RewardloopError):
             return error.__cause__
-        if isinstance(error, faults.OffsetOutOfRangeError):
+        if isinstance(error, _faults().OffsetOutOfRangeError):
             return self._out_of_log(*next(iter(error.args[0].items())))
-        if isinstance(error, faults.LogTruncationError):
+        if isinstance(error, _faults().LogTruncationError):
             partition = next(iter(error.divergent_offsets))
             return self._out_of_log(partition, self._consumer.position(partition, timeout_ms=0) or 0)
         return _translated(error)
@@ -308,7 +289,7 @@ class Consumer:
         try:
             earliest = self._consumer.beginning_offsets([partition], timeout_ms=5_000)[partition]
             latest = self._consumer.end_offsets([partition], timeout_ms=5_000)[partition]
-        except faults.KafkaError as error:
+        except _faults().KafkaError as error:
             return _translated(error)
         return OutOfLog(_ours(partition), position, earliest, latest)
 
@@ -331,7 +312,7 @@ class Consumer:
 CONNECTIONS = "connection-count"
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python ships no types
+class _Listener:
     """Passes what the group decides to the consumer; runs in kafka-python's own thread while ``poll`` waits."""
 
     def __init__(self, consumer: Consumer) -> None:
@@ -363,13 +344,13 @@ def partitions_of(settings: Settings, topic: str) -> list[int]:
 def offsets_at(settings: Settings, partitions: Sequence[Partition], time_ms: int) -> dict[Partition, int | None]:
     """The first offset written at or after a time, for each; None: nothing is that new."""
     with _reader(settings) as reader:
-        found = reader.offsets_for_times({TopicPartition(*partition): time_ms for partition in partitions})
+        found = reader.offsets_for_times({_theirs(partition): time_ms for partition in partitions})
     return {_ours(partition): at.offset if at is not None else None for partition, at in found.items()}
 
 
 def log_bounds(settings: Settings, partitions: Sequence[Partition]) -> dict[Partition, tuple[int, int]]:
     """For each, the first offset in the log and the one the next record will have."""
-    theirs = [TopicPartition(*partition) for partition in partitions]
+    theirs = [_theirs(partition) for partition in partitions]
     with _reader(settings) as reader:
         earliest, latest = reader.beginning_offsets(theirs), reader.end_offsets(theirs)
     return {_ours(partition): (earliest[partition], latest[partition]) for partition in theirs}
@@ -410,7 +391,7 @@ def _wanted(topic: Topic, replication: int) -> dict[str, object]:
 
 def _state(admin: Any, topic: Topic, created: bool) -> TopicState:
     (found,) = _described(admin, [topic.name])
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
+    resource = _kafka().admin.ConfigResource(_kafka().admin.ConfigResourceType.TOPIC, topic.name)
     configs = admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
     pairs = [
         ("partitions", len(found["partitions"]), topic.partitions),
@@ -429,14 +410,14 @@ def _described(admin: Any, topics: Sequence[str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def _admin(settings: Settings) -> Iterator[Any]:
-    admin = _open(KafkaAdminClient, settings, request_timeout_ms=START_SECONDS * 1000)
+    admin = _open(_kafka().KafkaAdminClient, settings, request_timeout_ms=START_SECONDS * 1000)
     with _translating(admin):
         yield admin
 
 
 @contextmanager
 def _reader(settings: Settings) -> Iterator[Any]:
-    reader = _open(KafkaConsumer, settings, isolation_level="read_committed", enable_auto_commit=False)
+    reader = _open(_kafka().KafkaConsumer, settings, isolation_level="read_committed", enable_auto_commit=False)
     with _translating(reader):
         yield reader
 
@@ -445,7 +426,7 @@ def _reader(settings: Settings) -> Iterator[Any]:
 def _translating(client: Any) -> Iterator[None]:
     try:
         yield
-    except faults.KafkaError as error:
+    except _faults().KafkaError as error:
         raise _translated(error) from error
     finally:
         client.close()
@@ -456,16 +437,16 @@ def _open(client: Callable[..., Any], settings: Settings, **options: object) -> 
     made: list[Any] = []
 
     def network(**configuration: object) -> Any:
-        made.append(KafkaNetClient(**configuration))
+        made.append(_kafka().net.compat.KafkaNetClient(**configuration))
         return made[0]
 
     with _listening() as heard:
         try:
             return client(kafka_client=network, **_connection(settings), **options)
-        except faults.KafkaError as error:
+        except _faults().KafkaError as error:
             made[0].close()
             made[0]._manager._net.stop()
-            unheard = isinstance(error, faults.KafkaTimeoutError)
+            unheard = isinstance(error, _faults().KafkaTimeoutError)
             raise (_unreachable(settings, heard) if unheard else _translated(error)) from error
 
 
@@ -509,13 +490,18 @@ def _file(setting: str, path: Path | None) -> str | None:
 
 def _unreachable(settings: Settings, heard: Sequence[Exception]) -> RewardloopError:
     """Why no broker could be talked to, from what kafka-python logged: it keeps trying even with a wrong password."""
-    refused = [error for error in heard if isinstance(error, NOT_ALLOWED)]
+    refused = [error for error in heard if isinstance(error, _not_allowed())]
     if refused:
         return _translated(refused[0])
     last = f": {heard[-1]}" if heard else ""
     if "certificate verify failed" in last:
         return Misconfigured(f"The brokers' certificate is not trusted; see REWARDLOOP_KAFKA_SSL_CAFILE{last}")
     asked = f"{settings.kafka_bootstrap_servers} with {settings.kafka_security_protocol}"
+    if heard and all("socket disconnected" in str(error) for error in heard):
+        return Misconfigured(
+            f"Kafka hangs up at {asked}: see REWARDLOOP_KAFKA_SECURITY_PROTOCOL, and with SASL also "
+            "REWARDLOOP_KAFKA_SASL_MECHANISM, _USERNAME and _PASSWORD_FILE"
+        )
     return Unavailable(f"No Kafka broker answers at {asked} within {START_SECONDS} s{last}")
 
 
@@ -529,7 +515,7 @@ class _Ears(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         arguments = record.args if isinstance(record.args, tuple) else ()
         errors = (argument for argument in arguments if isinstance(argument, Exception))
-        self.heard.extend(error for error in errors if not isinstance(error, faults.KafkaTimeoutError))
+        self.heard.extend(error for error in errors if not isinstance(error, _faults().KafkaTimeoutError))
 
 
 class _Voice(logging.Handler):
@@ -558,11 +544,11 @@ def _listening() -> Iterator[list[Exception]]:
 
 def _translated(error: Exception) -> RewardloopError:
     """A fault of kafka-python as one of ours."""
-    if isinstance(error, NOT_ALLOWED):
+    if isinstance(error, _not_allowed()):
         return Misconfigured(f"Kafka refuses: {error}")
-    if isinstance(error, TOO_LARGE):
+    if isinstance(error, (_faults().MessageSizeTooLargeError, _faults().RecordListTooLargeError)):
         return BadInput(f"The message is too large for Kafka: {error}")
-    if isinstance(error, faults.KafkaTimeoutError) or getattr(error, "retriable", False):
+    if isinstance(error, _faults().KafkaTimeoutError) or getattr(error, "retriable", False):
         return Unavailable(f"Kafka: {error}")
     return RewardloopError(f"Kafka: {error}")
 
@@ -577,4 +563,28 @@ def _ours(partition: Any) -> Partition:
 
 
 def _theirs(partition: Partition) -> Any:
-    return TopicPartition(*partition)
+    return _kafka().TopicPartition(*partition)
+
+
+def _not_allowed() -> tuple[type[Exception], ...]:
+    named = _faults()
+    return (
+        named.SaslAuthenticationFailedError,
+        named.UnsupportedSaslMechanismError,
+        named.IllegalSaslStateError,
+        named.AuthorizationError,
+    )
+
+
+def _faults() -> Any:
+    return _kafka().errors
+
+
+def _kafka() -> Any:
+    """kafka-python, imported when first used: it takes half a second that programs without Kafka save."""
+    import kafka.admin
+    import kafka.coordinator.assignors.cooperative_sticky
+    import kafka.errors
+    import kafka.net.compat
+
+    return kafka

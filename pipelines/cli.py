@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from infra.errors import RewardloopError
-from pipelines.commands import flows, importing, learning, operating, serving
+from pipelines.commands import flows, importing, learning, operating, serving, topics
 from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ flows.register(app)
 learning.register(app)
 operating.register(app)
 serving.register(app)
+topics.register(app)
 
 
 def main() -> None:

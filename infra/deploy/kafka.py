@@ -235,7 +235,7 @@ class LocalKafka:
             broker.folder.mkdir(exist_ok=True)
             properties = broker.folder / "server.properties"
             properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties(broker).items()))
-            tool = ("kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster)
+            tool = ("kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={cluster}")
             config = ("--config", str(properties))
             running.append(self._java("-Xmx128m", *tool, *config, *users, log=broker.folder / "format.log"))
         for broker, process in zip(self._brokers, running, strict=True):

@@ -1,0 +1,93 @@
+"""The broker module without a broker: settings, and faults in our words."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from kafka import errors as faults
+
+from infra import broker
+from infra.broker import Producer, reachable
+from infra.errors import BadInput, Misconfigured, RewardloopError, Unavailable
+from infra.settings import Settings
+
+NOWHERE = "127.0.0.1:1"
+
+
+def faults_of_kafka() -> list[type[faults.KafkaError]]:
+    """Every fault kafka-python can raise that carries no arguments of its own."""
+    waiting, found = [faults.KafkaError], []
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        found.append(kind)
+    return [kind for kind in dict.fromkeys(found) if kind is not faults.LogTruncationError]
+
+
+@pytest.mark.parametrize("kind", faults_of_kafka(), ids=lambda kind: kind.__name__)
+def test_a_fault_that_kafka_calls_retriable_is_retriable_here(kind: type[faults.KafkaError]) -> None:
+    """No fault changes its nature: what may be tried again stays so, and nothing else becomes so."""
+    assert broker._translated(kind()).retriable is kind.retriable
+
+
+@pytest.mark.parametrize(
+    ("fault", "ours"),
+    [
+        (faults.SaslAuthenticationFailedError("wrong"), Misconfigured),
+        (faults.TopicAuthorizationFailedError("no"), Misconfigured),
+        (faults.MessageSizeTooLargeError("2 MB"), BadInput),
+        (faults.KafkaTimeoutError("late"), Unavailable),
+        (faults.CorruptRecordError("crc"), RewardloopError),
+    ],
+)
+def test_faults_in_our_words(fault: Exception, ours: type[RewardloopError]) -> None:
+    """A wrong password is a setting to mend, a large message bad input, silence something to try again."""
+    assert type(broker._translated(fault)) is ours
+
+
+def test_without_kafka_the_setting_is_named() -> None:
+    """A command that needs Kafka says how to name it."""
+    with pytest.raises(Misconfigured, match="REWARDLOOP_KAFKA_BOOTSTRAP_SERVERS"):
+        reachable(Settings())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kafka_security_protocol": "SSL", "kafka_ssl_cafile": "missing.pem"},
+        {
+            "kafka_security_protocol": "SASL_PLAINTEXT",
+            "kafka_sasl_mechanism": "PLAIN",
+            "kafka_sasl_username": "ann",
+            "kafka_sasl_password_file": "missing.pem",
+        },
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(given: dict[str, object]) -> None:
+    """The message names the setting and the file."""
+    settings = Settings(kafka_bootstrap_servers=NOWHERE, **given)  # type: ignore[arg-type]
+    with pytest.raises(Misconfigured, match=r"REWARDLOOP_KAFKA_\w+='missing.pem': No such file"):
+        reachable(settings)
+
+
+def test_a_password_is_the_file_without_its_last_line_break(tmp_path: Path) -> None:
+    """Editors end files with a line break; spaces belong to the password."""
+    (tmp_path / "password").write_text("two words \n")
+    settings = Settings(
+        kafka_bootstrap_servers=NOWHERE,
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="SCRAM-SHA-512",
+        kafka_sasl_username="ann",
+        kafka_sasl_password_file=tmp_path / "password",
+    )
+    assert broker._connection(settings)["sasl_plain_password"] == "two words "
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says where was asked and what was heard, and no thread stays behind."""
+    monkeypatch.setattr(broker, "START_SECONDS", 1)
+    settings = Settings(kafka_bootstrap_servers=NOWHERE)
+    for attempt in (reachable, Producer):
+        with pytest.raises(Unavailable, match=rf"{NOWHERE} with PLAINTEXT.*ECONNREFUSED"):
+            attempt(settings)
+    assert [thread.name for thread in threading.enumerate() if "kafka" in thread.name] == []
