@@ -48,6 +48,11 @@ lag_records = Gauge("rewardloop_lag_records", "Records on the topic this worker 
 worker_partitions = Gauge("rewardloop_worker_partitions", "Partitions this worker reads")
 worker_read = Counter("rewardloop_worker_records", "Records read from a topic, repeated reads included", ["topic"])
 worker_batches = Counter("rewardloop_worker_batches", "Batches by what became of them", ["outcome"])
+worker_delay_seconds = Histogram(
+    "rewardloop_worker_delay_seconds",
+    "From a record's time on its topic to the commit that applied it: the oldest record of each batch",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200),
+)
 worker_waiting = Gauge("rewardloop_worker_waiting", "1 while the worker waits for a dependency to come back", ["on"])
 worker_refused = Counter(
     "rewardloop_worker_refused_records", "Records put into quarantine because the database refused them"

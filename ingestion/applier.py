@@ -13,6 +13,7 @@ only; what makes it safe is that offsets are saved in the transaction, and only 
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from infra.backoff import delays
 from infra.broker import Partition, Record
 from infra.errors import Conflict, Unavailable
 from infra.logs import log
-from infra.telemetry import worker_batches, worker_refused, worker_waiting
+from infra.telemetry import worker_batches, worker_delay_seconds, worker_refused, worker_waiting
 from ingestion.events import Offset, Rejected
 from ingestion.messages import Decoded, position_of
 from ingestion.store import Applied
@@ -70,6 +71,10 @@ class Chunk(NamedTuple):
             )
             for (topic, partition), end in self.ends.items()
         )
+
+    def age(self, now: float) -> float:
+        """Seconds since the oldest record was written to its topic. ``now``: Unix time, by the machine's clock."""
+        return max(0.0, now - min(record.timestamp_ms for record, _ in self.items) / 1_000)
 
     def halves(self) -> tuple["Chunk", "Chunk"]:
         """The first and the second half; the second begins where the first ends."""
@@ -202,6 +207,7 @@ class Applier:
         self._step("applied")
         if chunk.items:
             worker_batches.labels("applied").inc()
+            worker_delay_seconds.observe(chunk.age(time.time()))
             with self._changed:
                 self._settled |= chunk.ends
         self._after(applied)
