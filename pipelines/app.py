@@ -135,8 +135,14 @@ class Repeating:
                 self._failed = False
             except Exception as error:  # a thread that ends would stop the learning without a word
                 if not self._failed:
-                    log.error("background_work_failed", thread=self._name, exc_info=error)
+                    self._say(error)
                 self._failed = True
+
+    def _say(self, error: Exception) -> None:
+        if isinstance(error, Unavailable):
+            log.warning("background_work_waits", thread=self._name, reason=str(error))
+        else:
+            log.error("background_work_failed", thread=self._name, exc_info=error)
 
 
 def _start(settings: Settings) -> Running:
