@@ -497,7 +497,8 @@ def _unreachable(settings: Settings, heard: Sequence[Exception]) -> RewardloopEr
     if "certificate verify failed" in last:
         return Misconfigured(f"The brokers' certificate is not trusted; see REWARDLOOP_KAFKA_SSL_CAFILE{last}")
     asked = f"{settings.kafka_bootstrap_servers} with {settings.kafka_security_protocol}"
-    if heard and all("socket disconnected" in str(error) for error in heard):
+    answered = [error for error in heard if not isinstance(error, _faults().RequestTimedOutError)]
+    if answered and all("socket disconnected" in str(error) for error in answered):
         return Misconfigured(
             f"Kafka hangs up at {asked}: see REWARDLOOP_KAFKA_SECURITY_PROTOCOL, and with SASL also "
             "REWARDLOOP_KAFKA_SASL_MECHANISM, _USERNAME and _PASSWORD_FILE"
