@@ -30,6 +30,7 @@ Partition = tuple[str, int]
 START_SECONDS = 10
 SESSION_SECONDS = 20
 STEP_SECONDS = 0.2
+SILENT_SECONDS = 30
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -261,11 +262,7 @@ class Consumer:
             found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=most)
         except _faults().KafkaError as error:
             raise self._explained(error) from error
-        return [
-            Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers) if r.headers else ())
-            for records in found.values()
-            for r in records
-        ]
+        return [_record(one) for records in found.values() for one in records]
 
     def _complain(self, absent: Unavailable | None) -> None:
         """Nothing came: say so if that is not because nothing was written."""
@@ -356,6 +353,56 @@ def log_bounds(settings: Settings, partitions: Sequence[Partition]) -> dict[Part
     return {_ours(partition): (earliest[partition], latest[partition]) for partition in theirs}
 
 
+def read_ranges(
+    settings: Settings, ranges: Mapping[Partition, tuple[int, int]], most: int = 1_000
+) -> Iterator[list[Record]]:
+    """Records of ranges of offsets, each from its first up to, not including, its second; outside any group.
+
+    Raises ``OutOfLog`` when retention deletes records that are still to be read, ``Unavailable`` when nothing comes.
+    """
+    left = {partition: end for partition, (begin, end) in ranges.items() if begin < end}
+    with _reader(settings, auto_offset_reset="none") as reader:
+        reader.assign([_theirs(partition) for partition in left])
+        for partition in left:
+            reader.seek(_theirs(partition), ranges[partition][0])
+        moved_at = time.monotonic()
+        while left:
+            records = [record for record in _polled(reader, most) if record.offset < left.get(_at(record), 0)]
+            done = [partition for partition, end in left.items() if reader.position(_theirs(partition)) >= end]
+            if records:
+                yield records
+            for partition in done:
+                del left[partition]
+                reader.pause(_theirs(partition))
+            if records or done:
+                moved_at = time.monotonic()
+            elif time.monotonic() - moved_at > SILENT_SECONDS:
+                raise Unavailable(f"Kafka: no record of {min(left)[0]} came for {SILENT_SECONDS} s")
+
+
+def _polled(reader: Any, most: int) -> list[Record]:
+    try:
+        found = reader.poll(timeout_ms=500, max_records=most)
+    except _faults().OffsetOutOfRangeError as error:
+        partition, position = next(iter(error.args[0].items()))
+        raise OutOfLog(
+            _ours(partition),
+            position,
+            reader.beginning_offsets([partition])[partition],
+            reader.end_offsets([partition])[partition],
+        ) from error
+    return [_record(one) for records in found.values() for one in records]
+
+
+def _record(theirs: Any) -> Record:
+    headers = tuple(theirs.headers) if theirs.headers else ()
+    return Record(theirs.topic, theirs.partition, theirs.offset, theirs.timestamp, theirs.key, theirs.value, headers)
+
+
+def _at(record: Record) -> Partition:
+    return record.topic, record.partition
+
+
 def ensure_topics(settings: Settings, topics: Sequence[Topic], replication: int = -1) -> list[TopicState]:
     """Make the topics that are missing and say how the others differ; nothing that exists is changed.
 
@@ -416,8 +463,9 @@ def _admin(settings: Settings) -> Iterator[Any]:
 
 
 @contextmanager
-def _reader(settings: Settings) -> Iterator[Any]:
-    reader = _open(_kafka().KafkaConsumer, settings, isolation_level="read_committed", enable_auto_commit=False)
+def _reader(settings: Settings, **options: object) -> Iterator[Any]:
+    fixed = {"isolation_level": "read_committed", "enable_auto_commit": False}
+    reader = _open(_kafka().KafkaConsumer, settings, **fixed, **options)
     with _translating(reader):
         yield reader
 
