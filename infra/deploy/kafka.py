@@ -16,6 +16,7 @@ import atexit
 import fcntl
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -23,11 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -40,6 +41,7 @@ Security = Literal["plain", "sasl", "ssl", "sasl_ssl"]
 PROTOCOLS: dict[Security, str] = {"plain": "PLAINTEXT", "sasl": "SASL_PLAINTEXT", "ssl": "SSL", "sasl_ssl": "SASL_SSL"}
 USER, PASSWORD = "rewardloop", "not-a-secret"
 POM = Path(__file__).with_name("pom.xml")
+JAVA_RELEASE = 17
 START_SECONDS = 120
 STOP_SECONDS = 30
 JAVA = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
@@ -54,7 +56,13 @@ def version() -> str:
 def why_not() -> str:
     """What this machine lacks to run Kafka; empty: nothing."""
     missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    return f"Kafka needs Java 17 and Maven: {' and '.join(missing)} not found" if missing else ""
+    if missing:
+        return f"Kafka needs Java {JAVA_RELEASE} and Maven: {' and '.join(missing)} not found"
+    said = subprocess.run(("java", "-version"), capture_output=True, text=True, check=False).stderr  # noqa: S607
+    found = re.search(r'version "(\d+)', said)
+    if found and int(found[1]) >= JAVA_RELEASE:
+        return ""
+    return f"Kafka needs Java {JAVA_RELEASE} or newer, and `java -version` says: {said.strip()}"
 
 
 def fetch() -> Path:
@@ -228,7 +236,7 @@ class LocalKafka:
         return self._brokers[node - 1]
 
     def _format(self) -> None:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = urlsafe_b64encode(sha256(str(self.folder.resolve()).encode()).digest()[:16]).decode().rstrip("=")
         users = [f"--add-scram=SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
         running = []
         for broker in self._brokers:
