@@ -175,32 +175,13 @@ class Applier:
 
     def _apply(self, chunk: Chunk) -> None:
         try:
-            self._settle(chunk)
+            in_pieces(chunk, self._commit, self._reject)
         except Dropped:
             worker_batches.labels("dropped").inc()
         except Conflict as conflict:
             log.info("batch_left_to_another_worker", reason=str(conflict))
             worker_batches.labels("conflict").inc()
             self.drop()
-
-    def _settle(self, chunk: Chunk) -> None:
-        try:
-            self._commit(chunk)
-        except Exception as error:
-            if not chunk.items or not is_about_data(error):
-                raise
-            self._divide(chunk, error)
-
-    def _divide(self, chunk: Chunk, error: Exception) -> None:
-        if len(chunk.items) > 1:
-            for half in chunk.halves():
-                self._settle(half)
-            return
-        record = chunk.items[0].record
-        log.error("record_refused_by_the_database", position=position_of(record), error=type(error).__name__)
-        rejected = self._reject(record, REFUSED.format(type(error).__name__))
-        self._commit(chunk._replace(items=(Item(record, rejected),)))
-        worker_refused.inc()
 
     def _commit(self, chunk: Chunk) -> None:
         applied = self._patiently(chunk)
@@ -235,6 +216,27 @@ class Applier:
 
 _VALUES = {"DataError", "IntegrityError"}
 _MACHINERY = {"DatabaseError", "InterfaceError", "SQLAlchemyError", "RewardloopError", "OSError", "MemoryError"}
+
+
+def in_pieces(chunk: Chunk, commit: Callable[[Chunk], None], reject: Callable[[Record, str], Rejected]) -> None:
+    """Commit the chunk; where data is refused, by halves, until the record that is to blame is rejected.
+
+    Raises what ``commit`` raises for any other reason, or for the rejected record too.
+    """
+    try:
+        commit(chunk)
+    except Exception as error:
+        if not chunk.items or not is_about_data(error):
+            raise
+        if len(chunk.items) > 1:
+            for half in chunk.halves():
+                in_pieces(half, commit, reject)
+            return
+        record = chunk.items[0].record
+        log.error("record_refused_by_the_database", position=position_of(record), error=type(error).__name__)
+        rejected = reject(record, REFUSED.format(type(error).__name__))
+        commit(chunk._replace(items=(Item(record, rejected),)))
+        worker_refused.inc()
 
 
 def is_about_data(error: Exception) -> bool:
