@@ -74,3 +74,11 @@ new_labels = Counter(
 )
 redirects = Counter("rewardloop_redirects", "Redirect links asked for, by where their click went", ["click"])
 spool_bytes = Gauge("rewardloop_spool_bytes", "Clicks on disk that wait for their log")
+
+for _metric, _words in (
+    (records, ("applied", "duplicate", "ignored", "pending", "quarantined")),
+    (quarantined, ("rejected", "conflict")),
+    (worker_waiting, ("broker", "database")),
+):
+    for _word in _words:  # there from the start, so that the first increase is seen as one
+        _metric.labels(_word)
