@@ -147,6 +147,30 @@ def lock_join(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": JOIN_LOCK})
 
 
+def search_by_keys(connection: Connection) -> None:
+    """From here to the commit PostgreSQL finds rows by their keys only, whatever it believes of the sizes of tables.
+
+    A batch asks for thousands of rows among millions. On tables that nobody has analysed yet the planner would rather
+    read them whole. Plans are made for the values at hand, and nothing is compiled for them.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_SEARCH_BY_KEYS)
+
+
+_SEARCH_BY_KEYS = text(
+    "SELECT "
+    + ", ".join(
+        f"set_config('{name}', '{value}', true)"
+        for name, value in (
+            *((f"enable_{way}", "off") for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")),
+            *((f"{what}_collapse_limit", "1") for what in ("join", "from")),
+            ("plan_cache_mode", "force_custom_plan"),
+            ("jit", "off"),
+        )
+    )
+)
+
+
 def insert_once(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert the rows whose primary key is new; leave the stored ones as they are."""
     if not rows:

@@ -40,6 +40,12 @@ from ingestion.loops import LoopDefinition
 COLUMNS = ("source", "event_id", "loop_id", "method", "decision_id")
 """Of ``attributions``, and of every select here that stands in for it."""
 
+AT_HAND = (
+    *("source", "event_id", "type", "decision_id", "link", "unit", "unit_before", "fact_key", "reverses"),
+    "occurred_at",
+)
+"""What attribution reads of an event."""
+
 LAST_TOUCH = "last_touch"
 REVERSAL = "reversal"
 
@@ -60,8 +66,8 @@ def is_reversal(event: FromClause) -> ColumnElement[bool]:
 
 
 def names_no_decision(event: FromClause) -> ColumnElement[bool]:
-    """Events to be attributed by their unit. Not ``IS NULL``: SQLite would look for them by the index of
-    ``decision_id``, which lists them all, instead of by the few keys at hand."""
+    """Events to be attributed by their unit. Not ``IS NULL``, which SQLite might look for in an index of all events
+    instead of by the few keys at hand."""
     return func.coalesce(event.c.decision_id, "") == ""
 
 
@@ -99,10 +105,16 @@ def all_attributions(as_of: AsOf = None) -> CTE:
     return union_all(select(direct), reversals(direct, as_of)).cte("attributed")
 
 
-def direct_attributions(as_of: AsOf = None, only: FromClause | None = None) -> Select[tuple[str, str, str, str, str]]:
-    """Attributions of all events but reversals; with ``only`` (source, event_id), of those events."""
+def direct_attributions(
+    as_of: AsOf = None, at_hand: FromClause | None = None
+) -> Select[tuple[str, str, str, str, str]]:
+    """Attributions of all events but reversals. ``at_hand``: of these events, with the columns of ``AT_HAND`` as
+    they are stored, so that they need not be looked up."""
     reach = listed("reach", loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
-    direct = union_all(_explicit(reach, as_of, only), _last_touch(reach, as_of, only)).subquery("attributed_directly")
+    event = events if at_hand is None else at_hand
+    counted = stamped(events, as_of) if at_hand is None else true()
+    both = (_explicit(reach, as_of, event, counted), _last_touch(reach, as_of, event, counted))
+    direct = union_all(*both).subquery("attributed_directly")
     return select(*(direct.c[name] for name in COLUMNS))
 
 
@@ -139,52 +151,60 @@ def reversals(
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _explicit(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+def _explicit(
+    reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]
+) -> Select[tuple[str, str, str, str, str]]:
     return (
         select(
-            events.c.source,
-            events.c.event_id,
+            event.c.source,
+            event.c.event_id,
             decisions.c.loop_id,
-            func.coalesce(events.c.link, literal("decision_id", String)).label("method"),
+            func.coalesce(event.c.link, literal("decision_id", String)).label("method"),
             decisions.c.decision_id,
         )
-        .select_from(events)
-        .join(decisions, decisions.c.decision_id == events.c.decision_id)
-        .join(reach, reach.c.loop_id == decisions.c.loop_id)
-        .where(_among(events, only), ~is_reversal(events), stamped(events, as_of), stamped(decisions, as_of))
+        .select_from(event)
+        .join(decisions, decisions.c.decision_id == event.c.decision_id)
+        .join(reach, reach.c.loop_id == _loop_of(decisions))
+        .where(~is_reversal(event), counted, stamped(decisions, as_of))
     )
 
 
-def _last_touch(reach: CTE, as_of: AsOf, only: FromClause | None) -> Select[tuple[str, str, str, str, str]]:
+def _last_touch(
+    reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]
+) -> Select[tuple[str, str, str, str, str]]:
     start = start_of(decisions, as_of)
     rank = func.row_number().over(
-        partition_by=(events.c.source, events.c.event_id, decisions.c.loop_id),
+        partition_by=(event.c.source, event.c.event_id, decisions.c.loop_id),
         order_by=(start.desc(), bytewise(decisions.c.decision_id).desc()),
     )
     found = (
         select(
-            events.c.source,
-            events.c.event_id,
+            event.c.source,
+            event.c.event_id,
             decisions.c.loop_id,
             literal(LAST_TOUCH, String).label("method"),
             decisions.c.decision_id,
             rank.label("rank"),
         )
-        .select_from(events)
-        .join(decisions, decisions.c.unit.in_((events.c.unit, events.c.unit_before)))
-        .join(reach, reach.c.loop_id == decisions.c.loop_id)
+        .select_from(event)
+        .join(decisions, decisions.c.unit.in_((event.c.unit, event.c.unit_before)))
+        .join(reach, reach.c.loop_id == _loop_of(decisions))
         .where(
-            _among(events, only),
-            names_no_decision(events),
-            ~is_reversal(events),
-            stamped(events, as_of),
+            names_no_decision(event),
+            ~is_reversal(event),
+            counted,
             stamped(decisions, as_of),
-            start <= events.c.occurred_at + reach.c.tolerance,
-            start > events.c.occurred_at - reach.c.reach,
+            start <= event.c.occurred_at + reach.c.tolerance,
+            start > event.c.occurred_at - reach.c.reach,
         )
         .subquery()
     )
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
+
+
+def _loop_of(decision: FromClause) -> ColumnElement[str]:
+    """Not the bare column: decisions are to be found by the event's keys, never all those of a loop."""
+    return func.coalesce(decision.c.loop_id, "")
 
 
 def _among(event: FromClause, only: FromClause | None) -> ColumnElement[bool]:

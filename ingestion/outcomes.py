@@ -38,6 +38,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 
 from infra.dialect import as_list, bytewise, elements, listed, part
@@ -93,7 +94,7 @@ def judging(restricted: bool, at_a_batch: bool) -> Select[Any]:
     as_of: AsOf = bindparam("as_of", type_=BigInteger) if at_a_batch else None
     attributed = all_attributions(as_of) if at_a_batch else attributions
     wanted = listed("wanted", decision_id=Text()) if restricted else None
-    return _decided(_checked(_scope(attributed, wanted), as_of), wanted)
+    return _decided(_checked(attributed, wanted, as_of))
 
 
 def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
@@ -167,90 +168,89 @@ def _metrics() -> CTE:
     )
 
 
-def _scope(attributed: FromClause, wanted: CTE | None) -> FromClause:
-    """The attributions to judge: those of the wanted decisions, and of other reports of the same facts."""
+_ATTRIBUTED = ("source", "event_id", "loop_id", "method", "decision_id")
+_REPORTED = ("type", "occurred_at", "fact_key", "value_micros", "currency", "content_id", "position")
+
+
+def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE) -> FromClause:
+    """The attributed events to judge: those of the wanted decisions, and the other reports of the same facts, whose
+    ``rival`` is true. Only types that a metric is about."""
     if wanted is None:
-        return attributed
-    reported, other = events.alias("reported"), events.alias("other")
-    own = (
-        select(attributed.c.source, attributed.c.event_id, reported.c.fact_key)
-        .select_from(wanted)
-        .join(attributed, attributed.c.decision_id == wanted.c.decision_id)
-        .join(
-            reported,
-            and_(reported.c.source == attributed.c.source, reported.c.event_id == attributed.c.event_id),
-        )
-        .cte("own")
-        .prefix_with("MATERIALIZED")
-    )
-    keys = select(own.c.fact_key).where(own.c.fact_key.is_not(None)).distinct().subquery("keys")
-    scope = (
-        select(own.c.source, own.c.event_id)
-        .union(
-            select(other.c.source, other.c.event_id).select_from(keys).join(other, other.c.fact_key == keys.c.fact_key)
-        )
-        .cte("scope")
-        .prefix_with("MATERIALIZED")
-    )
+        return _reports(attributed, attributed, events, metrics, rival=False).subquery("scope")
+    own = attributed.join(wanted, attributed.c.decision_id == wanted.c.decision_id)
+    mine = _reports(own, attributed, events, metrics, rival=False).cte("own").prefix_with("MATERIALIZED")
+    keys = select(mine.c.fact_key).where(mine.c.fact_key.is_not(None)).distinct().subquery("keys")
+    other = events.alias("other")
+    theirs = _reports(
+        keys.join(other, other.c.fact_key == keys.c.fact_key), attributed, other, metrics, rival=True
+    ).where(attributed.c.decision_id.not_in(select(wanted.c.decision_id)))
+    return union_all(select(mine), theirs).subquery("scope")
+
+
+def _reports(start: FromClause, attributed: FromClause, event: FromClause, metrics: CTE, rival: bool) -> Select[Any]:
+    """Attributed events, looked up from ``start``, which holds either of the two already."""
+    same = and_(event.c.source == attributed.c.source, event.c.event_id == attributed.c.event_id)
+    missing = attributed if rival else event
     return (
-        select(attributed)
-        .select_from(scope)
-        .join(attributed, and_(attributed.c.source == scope.c.source, attributed.c.event_id == scope.c.event_id))
-        .subquery("attributed_in_scope")
+        select(
+            *(attributed.c[name] for name in _ATTRIBUTED),
+            *(event.c[name] for name in _REPORTED),
+            literal(rival).label("rival"),
+        )
+        .select_from(start.join(missing, same))
+        .where(event.c.type.in_(select(metrics.c.event)))
     )
 
 
-def _checked(attributed: FromClause, as_of: AsOf) -> FromClause:
+def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> FromClause:
     """Reasons 1 to 5, each of which concerns an event by itself."""
-    metrics = _metrics()
-    start = start_of(decisions, as_of)
+    facts = _facts(attributed, wanted, as_of)
     reason = case(
-        (is_labelled(events, as_of), "labelled"),
-        (start.is_(None), "before_activation"),
+        (facts.c.labelled, "labelled"),
+        (facts.c.start.is_(None), "before_activation"),
         (
             or_(
-                events.c.occurred_at < start - metrics.c.backward_window,
-                events.c.occurred_at >= start + metrics.c.window,
+                facts.c.occurred_at < facts.c.start - facts.c.backward_window,
+                facts.c.occurred_at >= facts.c.start + facts.c.window,
             ),
             "outside_window",
         ),
         (
-            and_(metrics.c.currency.is_not(None), func.coalesce(events.c.currency, "") != metrics.c.currency),
+            and_(facts.c.metric_currency.is_not(None), func.coalesce(facts.c.currency, "") != facts.c.metric_currency),
             "other_currency",
         ),
         (
-            and_(metrics.c.aggregate.not_in((literal("any"), literal("count"))), events.c.value_micros.is_(None)),
+            and_(facts.c.aggregate.not_in((literal("any"), literal("count"))), facts.c.value_micros.is_(None)),
             "no_value",
         ),
     )
+    return select(facts, reason.label("reason")).subquery("checked")
+
+
+def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
+    """One row per (event, loop, metric) with all that the reasons look at, each looked up once."""
+    metrics = _metrics()
+    event = _scope(attributed, wanted, metrics)
     return (
         select(
-            attributed.c.source,
-            attributed.c.event_id,
-            attributed.c.loop_id,
-            attributed.c.method,
-            attributed.c.decision_id,
-            _content_of(decisions, events).label("content_id"),
-            metrics.c.metric,
-            metrics.c.metric_version,
-            metrics.c.aggregate,
-            metrics.c.cap,
-            events.c.occurred_at,
-            events.c.fact_key,
-            events.c.value_micros,
-            _taken_back(events, metrics, as_of).label("taken_back"),
-            reason.label("reason"),
+            *(event.c[name] for name in (*_ATTRIBUTED, "occurred_at", "fact_key", "value_micros", "currency", "rival")),
+            *(metrics.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "window")),
+            metrics.c.backward_window,
+            metrics.c.currency.label("metric_currency"),
+            _content_of(decisions, event).label("content_id"),
+            start_of(decisions, as_of).label("start"),
+            is_labelled(event, as_of).label("labelled"),
+            _taken_back(event, metrics, as_of).label("taken_back"),
         )
-        .select_from(attributed)
-        .join(events, and_(events.c.source == attributed.c.source, events.c.event_id == attributed.c.event_id))
-        .join(metrics, and_(metrics.c.loop_id == attributed.c.loop_id, metrics.c.event == events.c.type))
-        .join(decisions, decisions.c.decision_id == attributed.c.decision_id)
-        .cte("checked")
+        .select_from(event)
+        .join(metrics, and_(metrics.c.loop_id == event.c.loop_id, metrics.c.event == event.c.type))
+        .join(decisions, decisions.c.decision_id == event.c.decision_id)
+        .cte("facts")
         .prefix_with("MATERIALIZED")
     )
 
 
-def _decided(checked: FromClause, wanted: CTE | None) -> Select[Any]:
+def _decided(checked: FromClause) -> Select[Any]:
     """Reasons 6 and 7, of which 6 compares the reports of one fact."""
     rank = func.row_number().over(
         partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
@@ -267,15 +267,12 @@ def _decided(checked: FromClause, wanted: CTE | None) -> Select[Any]:
         (and_(ranked.c.fact_key.is_not(None), ranked.c.rank > 1), "same_fact"),
         (ranked.c.taken_back >= func.coalesce(ranked.c.value_micros, 0), "refunded"),
     )
-    decided = select(
+    return select(
         *(ranked.c[name] for name in ("source", "event_id", "loop_id", "method", "decision_id", "content_id")),
         *(ranked.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "occurred_at")),
         (ranked.c.value_micros - func.coalesce(ranked.c.taken_back, 0)).label("value"),
         reason.label("reason"),
-    )
-    if wanted is None:
-        return decided
-    return decided.where(ranked.c.decision_id.in_(select(wanted.c.decision_id)))
+    ).where(ranked.c.rival.is_(False))
 
 
 def _content_of(decision: Any, event: Any) -> ColumnElement[str]:

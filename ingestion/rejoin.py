@@ -5,20 +5,25 @@ Called under the join lock, after the batch's facts are stamped:
 1. *touched events*: the new ones; those that name a decision that is new or newly activated; the events of such a
    decision's unit it might win or lose; those newly labelled; then every event tied to these by a fact key, as
    another report, a refund or the refunded purchase (twice: a refund can itself be reported twice).
-2. their attributions are computed anew; those they had before are remembered.
-3. *touched decisions*: new, newly activated, and all that touched events belong to now or belonged to before.
+2. their attributions are computed anew; those the older ones had before are remembered, the new ones had none.
+3. *touched decisions*: all that touched events of a type with a metric belong to now or belonged to before. Events of
+   other types cannot change an outcome.
 4. their outcomes are computed anew by the one query of ``ingestion/outcomes.py``, and the differences written.
-5. ``content_stats`` moves by what the decisions add now, less what they added before.
+5. ``content_stats`` moves by what the decisions add now, less what they added before: decisions that are new or newly
+   activated, and those whose outcomes differ.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Delete,
     Select,
@@ -32,7 +37,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    union,
+    union_all,
 )
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
@@ -41,6 +46,7 @@ from infra.dialect import as_list, listed, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
 from ingestion.attribution import (
+    AT_HAND,
     COLUMNS,
     direct_attributions,
     is_activation,
@@ -49,7 +55,7 @@ from ingestion.attribution import (
     reversals,
     start_of,
 )
-from ingestion.events import ACTIVATION, Event, Label
+from ingestion.events import ACTIVATION, REFUND, Event, Label
 from ingestion.loops import LoopDefinition
 from ingestion.outcomes import joining, parameters
 
@@ -79,31 +85,39 @@ class Rejoined:
     became_pending: int
 
 
-class _Tied(NamedTuple):
-    """An event with the keys that tie it to others."""
+class _AtHand(NamedTuple):
+    """What attribution reads of an event; the columns of ``AT_HAND``."""
 
     source: str
     event_id: str
+    type: str
+    decision_id: str | None
+    link: str | None
+    unit: str | None
+    unit_before: str | None
     fact_key: str | None
     reverses: str | None
+    occurred_at: int
 
 
-_TIED = (events.c.source, events.c.event_id, events.c.fact_key, events.c.reverses)
+_Touched = dict[EventKey, _AtHand]
+
+_of_event = attrgetter(*AT_HAND)
+_COLUMNS = tuple(events.c[name] for name in AT_HAND)
 
 
 def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     """Bring attributions, outcomes and content statistics up to date with a batch's facts."""
     activated = {event.decision_id for event in facts.events if event.type == ACTIVATION and event.decision_id}
     moved = activated.union(facts.decisions)
-    touched = _touched_events(connection, rules, facts, moved)
-    keys = as_list(sorted(touched))
-    before = _Belonging.of(_forget(connection, touched=keys))
-    direct = _attribute_directly(connection, touched=keys, reach=reach_of(rules.values())).all()
-    after = _Belonging.of([*direct, *_attribute_reversals(connection, touched=keys)])
-    concerned = moved.union(before.decisions, after.decisions)
-    _refresh(connection, rules, facts.batch_no, concerned)
     new = {(event.source, event.event_id) for event in facts.events}
-    old = touched - new
+    touched = _touched_events(connection, rules, facts, moved)
+    old = touched.keys() - new
+    before = _Belonging.of(_forget(connection, touched=as_list(sorted(old))) if old else ())
+    after = _Belonging.of(_attribute(connection, rules, touched))
+    _refresh(
+        connection, rules, facts.batch_no, moved, before.decisions(rules, touched) | after.decisions(rules, touched)
+    )
     return Rejoined(
         frozenset(new - after.events),
         len((old & after.events) - before.events),
@@ -111,39 +125,43 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     )
 
 
-def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: set[str]) -> set[EventKey]:
-    found = {_Tied(event.source, event.event_id, event.fact_key, event.reverses) for event in facts.events}
+def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: set[str]) -> _Touched:
+    found = {(event.source, event.event_id): _AtHand(*_of_event(event)) for event in facts.events}
     if moved:
         reach = max((rule.reach for rule in rules.values()), default=0)
         tolerance = max((rule.tolerance for rule in rules.values()), default=0)
         named = as_list((decision_id,) for decision_id in sorted(moved))
-        found.update(_Tied(*row) for row in _events_of(connection, moved=named, reach=reach, tolerance=tolerance))
+        found |= _keyed(_events_of(connection, moved=named, reach=reach, tolerance=tolerance))
     if facts.labels:
         labelled = as_list((label.source, label.event_id) for label in facts.labels)
-        found.update(_Tied(*row) for row in _labelled(connection, labelled=labelled))
+        found |= _keyed(_labelled(connection, labelled=labelled))
     known: set[str] = set()
     for _ in range(2):
-        keys = {key for event in found for key in (event.fact_key, event.reverses) if key} - known
+        keys = {key for event in found.values() for key in (event.fact_key, event.reverses) if key} - known
         if keys:
-            found.update(_Tied(*row) for row in _tied_by(connection, keys=as_list((key,) for key in sorted(keys))))
+            found |= _keyed(_tied_by(connection, keys=as_list((key,) for key in sorted(keys))))
         known |= keys
-    return {(event.source, event.event_id) for event in found}
+    return found
+
+
+def _keyed(rows: Iterable[Any]) -> _Touched:
+    return {row[:2]: _AtHand(*row) for row in map(tuple, rows)}
 
 
 @prepared
-def _events_of() -> Select[Any]:
+def _events_of() -> CompoundSelect[Any]:
     """Events that name a moved decision, and those of its unit near enough to belong to it at any of its starts."""
     moved = listed("moved", decision_id=Text())
     unit_events = [
-        select(*_TIED)
+        select(*_COLUMNS)
         .select_from(moved)
         .join(decisions, decisions.c.decision_id == moved.c.decision_id)
         .join(events, and_(unit == decisions.c.unit, _near()))
         .where(names_no_decision(events))
         for unit in (events.c.unit, events.c.unit_before)
     ]
-    naming = select(*_TIED).select_from(moved).join(events, events.c.decision_id == moved.c.decision_id)
-    return select(union(naming, *unit_events).subquery("tied"))
+    naming = select(*_COLUMNS).select_from(moved).join(events, events.c.decision_id == moved.c.decision_id)
+    return union_all(naming, *unit_events)
 
 
 def _near() -> ColumnElement[bool]:
@@ -168,28 +186,37 @@ def _activated(extreme: Any) -> ColumnElement[int]:
 def _labelled() -> Select[Any]:
     labelled = listed("labelled", source=Text(), event_id=Text())
     same = and_(events.c.source == labelled.c.source, events.c.event_id == labelled.c.event_id)
-    return select(*_TIED).select_from(labelled.join(events, same))
+    return select(*_COLUMNS).select_from(labelled.join(events, same))
 
 
 @prepared
-def _tied_by() -> Select[Any]:
+def _tied_by() -> CompoundSelect[Any]:
     keys = listed("keys", key=Text())
     ties = [
-        select(*_TIED).select_from(keys).join(events, column == keys.c.key)
+        select(*_COLUMNS).select_from(keys).join(events, column == keys.c.key)
         for column in (events.c.fact_key, events.c.reverses)
     ]
-    return select(union(*ties).subquery("tied"))
+    return union_all(*ties)
 
 
 @dataclass(frozen=True)
 class _Belonging:
-    events: frozenset[EventKey]
-    decisions: frozenset[str]
+    """Attributions: (source, event, decision)."""
+
+    rows: Sequence[tuple[str, str, str]]
 
     @classmethod
-    def of(cls, rows: Iterable[Any]) -> "_Belonging":
-        found = list(map(tuple, rows))
-        return cls(frozenset(row[:2] for row in found), frozenset(row[2] for row in found))
+    def of(cls, rows: Iterable[Any]) -> Self:
+        return cls([tuple(row) for row in rows])
+
+    @cached_property
+    def events(self) -> set[EventKey]:
+        return {(source, event_id) for source, event_id, _ in self.rows}
+
+    def decisions(self, rules: Rules, touched: _Touched) -> set[str]:
+        """Decisions of events that can change an outcome: those of a type with a metric, and activations."""
+        types = {metric.event for rule in rules.values() for metric in rule.metrics} | {ACTIVATION}
+        return {decision_id for source, event_id, decision_id in self.rows if touched[source, event_id].type in types}
 
 
 _RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
@@ -207,9 +234,19 @@ def _forget() -> ReturningDelete[Any]:
     return delete(attributions).where(these).returning(*_RETURNED)
 
 
+def _attribute(connection: Connection, rules: Rules, touched: _Touched) -> list[Any]:
+    if not touched:
+        return []
+    found = list(_attribute_directly(connection, touched=as_list(touched.values()), reach=reach_of(rules.values())))
+    refunds = [key for key, event in touched.items() if event.type == REFUND and event.reverses]
+    return found + list(_attribute_reversals(connection, touched=as_list(refunds)) if refunds else ())
+
+
 @prepared
 def _attribute_directly() -> ReturningInsert[Any]:
-    return attributions.insert().from_select(COLUMNS, direct_attributions(only=_touched())).returning(*_RETURNED)
+    kinds = {name: BigInteger() if name == "occurred_at" else Text() for name in AT_HAND}
+    query = direct_attributions(at_hand=listed("touched", **kinds))
+    return attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
 
 
 @prepared
@@ -227,22 +264,29 @@ _ContentMetric = tuple[Any, ...]
 _ByDecision = dict[str, dict[_ContentMetric, _Row]]
 
 
-def _refresh(connection: Connection, rules: Rules, batch_no: int, concerned: set[str]) -> None:
-    """Outcomes and content statistics of these decisions."""
-    if not concerned:
-        return
-    ids = sorted(concerned)
-    wanted = as_list((id_,) for id_ in ids)
-    before = _by_decision(_stored(connection, wanted=wanted))
-    after = _by_decision(_joined(connection, **parameters(rules.values(), ids)))
+def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str], concerned: set[str]) -> None:
+    """Outcomes of the concerned decisions, and content statistics of these and the moved ones."""
+    before, after = _outcomes(connection, rules, sorted(concerned))
     _write_difference(connection, before, after)
+    differing = {id_ for id_ in before.keys() | after.keys() if before.get(id_) != after.get(id_)}
+    ids = sorted(moved | differing)
+    if not ids:
+        return
     totals: statistics.Totals = {}
     metrics = {loop_id: statistics.measured(definition) for loop_id, definition in rules.items()}
-    for decision in _counted(connection, wanted=wanted, batch_no=batch_no):
+    for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no):
         if decision.loop_id in metrics:
             id_, measured = decision.decision_id, metrics[decision.loop_id]
             _count(totals, measured, decision, before.get(id_, {}), after.get(id_, {}))
     statistics.add_to_stats(connection, totals)
+
+
+def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple[_ByDecision, _ByDecision]:
+    """What is stored of these decisions, and what it should be."""
+    if not ids:
+        return {}, {}
+    stored = _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)))
+    return stored, _by_decision(_joined(connection, **parameters(rules.values(), ids)))
 
 
 @prepared
@@ -306,12 +350,13 @@ def _counted() -> Select[Any]:
 def _count(
     totals: statistics.Totals, metrics: Sequence[tuple[str, str]], decision: Any, before: Any, after: Any
 ) -> None:
-    if decision.before and decision.after and before == after:
-        return
-    if decision.before:
-        statistics.move(totals, statistics.contribution(decision, metrics, _values(before)), -1)
-    if decision.after:
-        statistics.move(totals, statistics.contribution(decision, metrics, _values(after)), 1)
+    old, new = _values(before), _values(after)
+    if decision.before and decision.after:
+        statistics.move(totals, statistics.difference(decision, metrics, old, new), 1)
+    elif decision.before:
+        statistics.move(totals, statistics.contribution(decision, metrics, old), -1)
+    elif decision.after:
+        statistics.move(totals, statistics.contribution(decision, metrics, new), 1)
 
 
 def _values(rows: Mapping[_ContentMetric, _Row]) -> statistics.Values:

@@ -87,20 +87,41 @@ def measured(definition: LoopDefinition) -> list[tuple[str, str]]:
 
 def contribution(decision: Any, metrics: Sequence[tuple[str, str]], values: Values) -> Iterator[tuple[StatsKey, Sums]]:
     """What one started decision adds. Contents beyond the slots were not shown and add nothing."""
-    placed = _placed.decode(decision.chosen)
-    slots = _constraints.decode(decision.constraints).slots or len(placed)
     expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
-    campaign_id, model_version, bucket = decision.campaign_id, decision.model_version or "", decision.decided_at // DAY
-    for placement in placed:
-        if placement.position > slots:
-            continue
-        content_id = placement.content_id
+    for content_id in _shown(decision):
         micros = round(max(-_MOST, min(_MOST, (expected.get(content_id) or 0.0) * 1e6)))
         for name, version in metrics:
             value = values.get((content_id, name, version), 0)
-            key = StatsKey(campaign_id, content_id, name, model_version, bucket)
-            high, low = divmod((value // 100) ** 2, SQUARE_SPLIT)
-            yield key, [1, int(value > 0), value, low, high, micros]
+            yield _key(decision, content_id, name), [1, *_powers(value), micros]
+
+
+def difference(
+    decision: Any, metrics: Sequence[tuple[str, str]], before: Values, after: Values
+) -> Iterator[tuple[StatsKey, Sums]]:
+    """:func:`contribution` with the values ``after``, less that with the values ``before``, where they differ."""
+    for content_id in _shown(decision):
+        for name, version in metrics:
+            old, new = before.get((content_id, name, version), 0), after.get((content_id, name, version), 0)
+            if old != new:
+                moved = [now - once for now, once in zip(_powers(new), _powers(old), strict=True)]
+                yield _key(decision, content_id, name), [0, *moved, 0]
+
+
+def _shown(decision: Any) -> Iterator[str]:
+    placed = _placed.decode(decision.chosen)
+    slots = _constraints.decode(decision.constraints).slots or len(placed)
+    return (placement.content_id for placement in placed if placement.position <= slots)
+
+
+def _key(decision: Any, content_id: str, metric: str) -> StatsKey:
+    bucket = decision.decided_at // DAY
+    return StatsKey(decision.campaign_id, content_id, metric, decision.model_version or "", bucket)
+
+
+def _powers(value: int) -> Sums:
+    """Success, value, and its square in two parts."""
+    high, low = divmod((value // 100) ** 2, SQUARE_SPLIT)
+    return [int(value > 0), value, low, high]
 
 
 def move(totals: Totals, parts: Iterable[tuple[StatsKey, Sums]], sign: int) -> None:
