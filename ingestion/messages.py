@@ -329,8 +329,8 @@ def encode_event(event: Event, topic: str, labels: Iterable[Label] = ()) -> Mess
         properties=Properties(**event.raw) if event.raw else None,
         labels={label.label: label.reason for label in labels if label.applies} or None,
     )
-    key = event.unit or event.decision_id
-    return Message(topic, key.encode() if key else None, _encode(message))
+    key = event.unit or event.decision_id or event.event_id
+    return Message(topic, key.encode(), _encode(message))
 
 
 def _units(micros: int | None) -> float | str | None:
