@@ -1,5 +1,6 @@
 """A PostgreSQL of the fault suite's own: durable as in production, and stopped, killed and filled up at will."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from infra.migrations import migrate
 from tests.conftest import new_postgres_database, run_alone
 
 TEMPLATE = "migrated"
+MEGABYTES = 160
+"""Of a small disk."""
 
 
 class Database:
@@ -68,6 +71,14 @@ class Database:
         """Start again and recover."""
         self._server.ensure_postgres_running()
 
+    def fill(self) -> None:
+        """Leave no room on the disk."""
+        raise NotImplementedError("only a small disk is filled")
+
+    def make_room(self) -> None:
+        """Give the room back."""
+        raise NotImplementedError("only a small disk is filled")
+
     def _control(self, *arguments: str) -> None:
         pgexec(
             "pg_ctl",
@@ -75,3 +86,35 @@ class Database:
             bin_path=self._server.bin_path,
             user=self._server.system_user,
         )
+
+
+class SmallDatabase(Database):
+    """A server on a disk of its own, a tmpfs, so small that it can be filled."""
+
+    def __init__(self) -> None:
+        disk = Path(tempfile.mkdtemp(prefix="rewardloop-faults-disk-"))
+        subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=755", "tmpfs", str(disk)), check=True)
+        self._disk = disk
+        super().__init__(disk / "data")
+
+    def close(self) -> None:
+        """Stop the server and give the disk back."""
+        super().close()
+        subprocess.run(("umount", "--lazy", str(self._disk)), check=False)
+        self._disk.rmdir()
+
+    def fill(self) -> None:
+        """Leave no room on the disk."""
+        with suppress(OSError), (self._disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(65_536))
+
+    def make_room(self) -> None:
+        """Give the room back; a server that gave up is started again."""
+        (self._disk / "ballast").unlink()
+        self.start()
+
+
+def why_no_small_disk() -> str:
+    """What this machine lacks for a disk that can be filled; empty: nothing."""
+    return "" if os.geteuid() == 0 and shutil.which("mount") else "mounting a small tmpfs needs root"

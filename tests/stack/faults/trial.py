@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Table, func, select, update
 
 from infra import tables
 from infra.broker import Message, Partition, Producer, ensure_topics
@@ -34,23 +33,27 @@ from ingestion.loops import put_loop
 from ingestion.topics import all_topics, topics
 from tests.stack.faults import kafka
 from tests.stack.faults.checker import Verdict, check
-from tests.stack.faults.database import Database
+from tests.stack.faults.database import Database, SmallDatabase
 from tests.stack.faults.kafka import QuickKafka
 from tests.stack.faults.ledger import Ledger, Sending
 from tests.stack.faults.proxy import Proxy
 from tests.stack.faults.waiting import until
 from tests.stack.faults.wire import sendings_of
-from tests.stack.faults.workers import Crew, Death, WorkerProcess
+from tests.stack.faults.workers import COMMAND, CommandWorker, Crew, Death, WorkerProcess
 from tests.stack.faults.world import CAMPAIGNS, CONTENTS, LOOPS, SOURCES, customers
 
 BATCH = 50
 """Records per transaction of a worker: small, so that there are many to break."""
+PARTITIONS = 3
 BLOCK = 100
 """Records that are written to the ledger and sent at once."""
 SENDING_SECONDS = 240.0
 CATCH_UP_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
-COMMAND = str(Path(sys.executable).with_name("rewardloop"))
+FACTS = (
+    *(tables.events, tables.event_keys, tables.event_labels, tables.decisions, tables.quarantine),
+    *(tables.attributions, tables.outcomes, tables.content_stats),
+)
 SECRETS = {"master": "6d" * 32, "units": {"1": "75" * 32}, "tokens": {"1": "74" * 32}}
 
 
@@ -84,6 +87,11 @@ class Stage:
     def database(self) -> Database:
         """PostgreSQL."""
         return self._open.enter_context(Database())
+
+    @cached_property
+    def small_database(self) -> SmallDatabase:
+        """PostgreSQL on a small disk."""
+        return self._open.enter_context(SmallDatabase())
 
     def trial(self, brokers: QuickKafka, database: Database, seed: int, size: int) -> "Trial":
         """A new run over the world of that seed and size."""
@@ -146,8 +154,9 @@ class Trial:
         )
 
     def make_topics(self) -> None:
-        """Make the topics that are missing."""
-        ensure_topics(self.settings, list(all_topics(self.settings.kafka_topic_prefix)))
+        """Make the topics that are missing, with a few partitions each."""
+        wanted = all_topics(self.settings.kafka_topic_prefix)
+        ensure_topics(self.settings, [topic._replace(partitions=min(PARTITIONS, topic.partitions)) for topic in wanted])
 
     def define(self, loops: Iterable[str] = tuple(LOOPS)) -> None:
         """Define loops with their campaigns and contents."""
@@ -177,9 +186,16 @@ class Trial:
         """Start workers that are kept alive to the end of the trial."""
         return self._open.enter_context(Crew(self.worker, size))
 
-    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run ``rewardloop`` with these arguments, as the operator of this installation."""
-        return subprocess.run(
+    def command_worker(self) -> "CommandWorker":
+        """Start ``rewardloop worker``."""
+        self._workers += 1
+        worker = CommandWorker(self.environment(), self.folder / f"worker-{self._workers}.log")
+        self._open.callback(worker.kill)
+        return worker
+
+    def command(self, *arguments: str) -> str:
+        """Run ``rewardloop`` with these arguments, as the operator of this installation; returns what it printed."""
+        done = subprocess.run(
             (COMMAND, *arguments),
             env=self.environment(),
             capture_output=True,
@@ -187,6 +203,8 @@ class Trial:
             timeout=COMMAND_SECONDS,
             check=False,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def environment(self) -> dict[str, str]:
         """The settings as a process is given them."""
@@ -261,6 +279,19 @@ class Trial:
         held = kafka.held(self.settings)
         return check(self.engine, self.ledger.path, self.secrets, read=held.records + held.labels + again)
 
+    def rows(self) -> list[list[tuple[object, ...]]]:
+        """Every row of a fact and of what was made of it."""
+        return [_rows(self.engine, table) for table in FACTS]
+
+    def read_from_the_beginning(self) -> None:
+        """Forget how far was read."""
+        with writing(self.engine) as connection:
+            connection.execute(update(tables.offsets).values(position=0))
+
+    def log_of(self, worker: int) -> str:
+        """What the worker of that number has said."""
+        return (self.folder / f"worker-{worker}.log").read_text(errors="replace")
+
     def said(self) -> str:
         """The end of every worker's log."""
         logs = sorted(self.folder.glob("worker-*.log"), key=lambda log: log.stat().st_mtime)
@@ -310,3 +341,8 @@ def _happened(sending: Sending) -> int:
     fact = sending.fact
     assert fact is not None
     return fact.decided_at if isinstance(fact, Decision) else fact.occurred_at
+
+
+def _rows(engine: Engine, table: Table) -> list[tuple[object, ...]]:
+    with reading(engine) as connection:
+        return sorted(map(tuple, connection.execute(select(table))), key=repr)

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from infra.clock import MICROS, format_time
 from infra.secrets import Secrets
@@ -35,8 +38,20 @@ def with_more_fields(sending: Sending) -> Sending:
     document |= {"schema_version": 7, "campaign_tags": ["a", {"deep": [1, None, True]}], "utm": {"source": "x"}}
     if sending.kind == "events":
         document["properties"] = {"device": "phone", "battery": 0.5}
+    return replace(sending, value=_json(document))
+
+
+def conflicting(sending: Sending) -> Sending:
+    """Another body under the same id: it happened a second later."""
+    document = json.loads(sending.value or b"{}")
     fact = sending.fact
-    return Sending(sending.kind, sending.key, _json(document), fact, sending.labels, sending.ignored, sending.headers)
+    if isinstance(fact, Decision):
+        fact = msgspec.structs.replace(fact, decided_at=fact.decided_at + MICROS)
+        document["decided_at"] = format_time(fact.decided_at)
+    elif isinstance(fact, Event):
+        fact = msgspec.structs.replace(fact, occurred_at=fact.occurred_at + MICROS)
+        document["occurred_at"] = format_time(fact.occurred_at)
+    return replace(sending, value=_json(document), fact=fact)
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

@@ -5,12 +5,14 @@ What differs from production: the group notices a dead member sooner, the clock 
 commit order (the worker's own hook, or a step inside the store's transaction) the process kills itself with SIGKILL.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -39,7 +41,7 @@ INSIDE = ("insert_facts", "lock_join", "stamp", "rejoin", "keep_ledger")
 """Steps of the store's transaction: the process dies when one of them is done."""
 STEPS = (*OUTSIDE[:3], *INSIDE, *OUTSIDE[3:])
 
-START_SECONDS = 60.0
+COMMAND = str(Path(sys.executable).with_name("rewardloop"))
 KILLED = -signal.SIGKILL
 
 _context = multiprocessing.get_context("forkserver")
@@ -53,40 +55,33 @@ class Death(NamedTuple):
     nth: int = 1
 
 
-class WorkerProcess:
-    """One worker; it works as soon as it exists."""
+class Process:
+    """A worker's process and its log."""
 
-    def __init__(self, settings: Settings, log: Path, death: Death | None = None, clock_offset: int = 0) -> None:
-        self.log = log
-        self._process = _context.Process(target=_work, args=(settings, log, death, clock_offset), daemon=True)
-        self._process.start()
-
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return self._process.pid or 0
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid, self.log = pid, log
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that ended it."""
-        return self._process.exitcode
+        raise NotImplementedError
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""
-        self._process.kill()
-        self._process.join()
+        self._signal(signal.SIGKILL)
+        self.ended(10)
 
     def pause(self) -> None:
         """Freeze it: its connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, as whoever rolls out a new version does."""
-        self._process.terminate()
+        self._signal(signal.SIGTERM)
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM, and wait for the end; returns the exit code."""
@@ -101,6 +96,38 @@ class WorkerProcess:
     def said(self) -> str:
         """Its log so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.exit_code is None:
+            os.kill(self.pid, number)
+
+
+class WorkerProcess(Process):
+    """One worker; it works as soon as it exists."""
+
+    def __init__(self, settings: Settings, log: Path, death: Death | None = None, clock_offset: int = 0) -> None:
+        self._process = _context.Process(target=_work, args=(settings, log, death, clock_offset), daemon=True)
+        self._process.start()
+        super().__init__(self._process.pid or 0, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.exitcode
+
+
+class CommandWorker(Process):
+    """One worker as people start it: ``rewardloop worker``, given its settings by the environment."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen((COMMAND, "worker"), env=environment, stdout=output, stderr=output)
+        super().__init__(self._process.pid, log)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll()
 
 
 class Crew:
@@ -161,6 +188,7 @@ def _work(settings: Settings, log: Path, death: Death | None, clock_offset: int)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
+    faulthandler.register(signal.SIGUSR1)  # kill -USR1 <pid> shows where a worker hangs
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     broker.SESSION_SECONDS = SESSION_SECONDS
