@@ -13,7 +13,19 @@ from collections.abc import Sequence
 import typer
 
 from infra.errors import RewardloopError
-from pipelines.commands import flows, importing, learning, operating, serving, topics
+from pipelines.commands import (
+    checkup,
+    events,
+    flows,
+    importing,
+    learning,
+    operating,
+    serving,
+    streaming,
+    tokens,
+    topics,
+    units,
+)
 from pipelines.commands.workspace import FAILED, OK, UNAVAILABLE, err
 
 app = typer.Typer(
@@ -27,12 +39,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+checkup.register(app)
 importing.register(app)
 flows.register(app)
 learning.register(app)
 operating.register(app)
+events.register(app)
+tokens.register(app)
 serving.register(app)
+streaming.register(app)
 topics.register(app)
+units.register(app)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands of whoever runs an installation: schema, loops, quarantine, kill switch, tokens, a check-up."""
+"""Commands of whoever runs an installation: schema, loops, quarantine, kill switch."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,12 +11,14 @@ from infra.database import reading, writing
 from infra.migrations import heads
 from ingestion import quarantine, store
 from ingestion.decode import Edge, decode_event
+from ingestion.decoding import TopicDecoder
 from ingestion.events import Event, Rejected
 from ingestion.intake import connector_of, take_again
-from ingestion.ledger import conservation
 from ingestion.loops import load_loop, load_loops
-from ingestion.switches import killed_loops, set_switch
-from ingestion.tokens import make_token
+from ingestion.messages import held_record
+from ingestion.replay import decode_again
+from ingestion.switches import set_switch
+from ingestion.topics import topics
 from pipelines.commands.workspace import (
     FAILED,
     JsonOption,
@@ -45,8 +47,6 @@ def register(app: typer.Typer) -> None:
     app.command()(migrate)
     app.command()(kill)
     app.command()(unkill)
-    app.command()(token)
-    app.command()(doctor)
     loops = typer.Typer(no_args_is_help=True, help=LOOPS, rich_markup_mode=None)
     loops.command("list")(list_loops)
     loops.command("show")(show_loop)
@@ -186,71 +186,22 @@ def unkill(loop: LoopArgument, reason: Reason = "") -> None:
     out().print(f"Loop {loop} chooses again.", markup=False, highlight=False)
 
 
-def token(
-    decision_id: Annotated[str, typer.Argument(help="The decision.", show_default=False)],
-    position: Annotated[int | None, typer.Option(min=1, help="Position in the slate.")] = None,
-) -> None:
-    """Print the signed token that names a decision in links.
-
-    Example: rewardloop token 0198f6f2-7a51-7cc0-a52d-3f0d8e3b2c11
-    """
-    typer.echo(make_token(open_workspace().secrets, decision_id, position))
-
-
-def doctor(as_json: JsonOption = False) -> None:
-    """Check settings, secrets, database, ledger and the models in force; exit code 1 when something is wrong.
-
-    Example: rewardloop doctor
-    """
-    workspace = open_workspace()
-    found = _checks(workspace)
-    if as_json:
-        print_json([{"check": name, "ok": ok, "found": what} for name, ok, what in found])
-    else:
-        rows = [("ok" if ok else "WRONG", name, what) for name, ok, what in found]
-        print_table("Check-up", ["", "what", "found"], rows)
-    if not all(ok for _, ok, _ in found):
-        raise typer.Exit(FAILED)
-
-
-def _checks(workspace: Workspace) -> list[tuple[str, bool, str]]:
-    """What is looked at, whether it is right, and what was found. Opening the workspace has checked the rest."""
-    settings = workspace.settings
-    difference = conservation(workspace.engine)
-    with reading(workspace.engine) as connection:
-        held = _count(connection, tables.quarantine, tables.quarantine.c.state == "held")
-        running = connection.scalars(
-            select(tables.imports.c.import_id).where(tables.imports.c.state == "running")
-        ).all()
-        champions = connection.execute(select(tables.champions.c.loop_id, tables.champions.c.version)).all()
-        killed = sorted(killed_loops(connection))
-    served = ", ".join(f"{row.loop_id}: {row.version}" for row in champions) or "none promoted yet"
-    return [
-        ("data folder", True, str(settings.home.resolve())),
-        ("settings", True, f"mode {settings.mode}, clock {settings.clock}"),
-        ("secrets", True, "readable"),
-        ("database", True, f"{workspace.engine.dialect.name}, schema {', '.join(heads())}"),
-        ("ledger", difference == 0, "every record is in one state" if difference == 0 else f"{difference} records off"),
-        ("quarantine", True, f"{held} held"),
-        ("imports", not running, f"cut off: {', '.join(running)}; run them again" if running else "all done"),
-        ("models in force", True, served),
-        ("kill switch", True, ", ".join(killed) or "no loop is killed"),
-    ]
-
-
 def _switch(loop: str, killed: bool, reason: str) -> None:
     workspace = open_workspace()
     with writing(workspace.engine) as connection:
         set_switch(connection, loop, killed, reason, ACTOR, workspace.clock())
 
 
-def _decode(workspace: Workspace, held: quarantine.Held) -> Event | Rejected:
-    """A native event again, or a vendor's record; a row of an import is mended in its file instead."""
+def _decode(workspace: Workspace, held: quarantine.Held) -> Event | quarantine.Facts | Rejected:
+    """A topic's record again, a vendor's, or a native event; a row of an import is mended in its file instead."""
     raw = held.raw or b""
     if held.source.startswith("import:"):
         reason = "a row of an import is mended in its file; import the mended rows under another import name"
         return Rejected(source=held.source, position=held.position, reason=reason, raw=raw)
     settings = workspace.settings
+    record = held_record(held.position, raw)
+    if record is not None and record.topic in {topic.name for topic in topics(settings.kafka_topic_prefix).read}:
+        return decode_again(record, TopicDecoder(workspace.engine, workspace.secrets, settings, workspace.clock))
     sources = (held.source, *settings.sources)
     edge = Edge(workspace.secrets, sources, workspace.clock(), settings.clock_skew_hours * HOUR)
     if connector_of(held.position):
