@@ -10,8 +10,7 @@ The stop goes the other way round; both logs write what they have taken.
 """
 
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from infra.logs import configure_logs, log
 from infra.migrations import migrate
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
+from infra.threads import Repeating
 from ingestion import collector, problems, redirects, store, webhooks
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
@@ -46,7 +46,6 @@ from reward_models.serving.decision_log import DecisionLog
 from reward_models.serving.routes import Serving
 from reward_models.serving.snapshot import Snapshots
 
-STOP_SECONDS = 10.0
 LOCK_MILLISECONDS = 2_000
 """How long the decision log waits for SQLite's write lock, before the baseline is answered."""
 
@@ -98,7 +97,7 @@ class Running:
     serving: Serving
     redirects: Redirects
     jobs: Jobs
-    threads: tuple["Repeating", ...]
+    threads: tuple[Repeating, ...]
 
     def stop(self) -> None:
         """Stop the threads, write the clicks and decisions that wait, end the jobs, close the database."""
@@ -111,38 +110,6 @@ class Running:
         self.jobs.stop()
         self.serving.decisions.engine.dispose()
         self.serving.engine.dispose()
-
-
-class Repeating:
-    """A thread that does one thing again and again. A failure is logged once, and tried again."""
-
-    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
-        self._name, self._seconds, self._work = name, seconds, work
-        self._stop = threading.Event()
-        self._failed = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it after what it is doing."""
-        self._stop.set()
-        self._thread.join(STOP_SECONDS)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._seconds):
-            try:
-                self._work()
-                self._failed = False
-            except Exception as error:  # a thread that ends would stop the learning without a word
-                if not self._failed:
-                    self._say(error)
-                self._failed = True
-
-    def _say(self, error: Exception) -> None:
-        if isinstance(error, Unavailable):
-            log.warning("background_work_waits", thread=self._name, reason=str(error))
-        else:
-            log.error("background_work_failed", thread=self._name, exc_info=error)
 
 
 def _start(settings: Settings) -> Running:

@@ -23,6 +23,7 @@ from infra.database import reading
 from infra.errors import BadInput, Misconfigured
 from infra.metrics_server import serving_metrics
 from infra.settings import Settings
+from infra.threads import Repeating
 from ingestion import store
 from ingestion.announcements import Announcer
 from ingestion.decoding import TopicDecoder
@@ -31,6 +32,7 @@ from ingestion.gaps import GapFound, accept_gap, find_gaps
 from ingestion.ledger import STATES, Stored, stored_offsets
 from ingestion.replay import apply_again, parse_offset
 from ingestion.topics import Topics, topics
+from ingestion.vitals import Vitals
 from ingestion.worker import Worker
 from pipelines.commands.workspace import (
     UNAVAILABLE,
@@ -103,6 +105,7 @@ def worker() -> None:
     with (
         stopping_on_signals() as stop,
         closing(announcer),
+        Repeating("vitals", settings.tick_seconds, Vitals(workspace.engine, workspace.clock).look),
         serving_metrics(settings.host, settings.worker_port, lambda: _fault(member), "REWARDLOOP_WORKER_PORT") as port,
     ):
         err().print(f"Worker of group {settings.kafka_group}; http://{settings.host}:{port}/metrics", highlight=False)

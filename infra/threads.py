@@ -1,0 +1,52 @@
+"""Work in the background that is done again and again, and whose failures end nothing."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from infra.errors import Unavailable
+from infra.logs import log
+
+STOP_SECONDS = 10.0
+"""How long a stop waits for what is being done."""
+
+
+class Repeating:
+    """A thread that does one thing again and again. A failure is logged once, and tried again."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
+        self._name, self._seconds, self._work = name, seconds, work
+        self._stop = threading.Event()
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it after what it is doing."""
+        self._stop.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self._work()
+                self._failed = False
+            except Exception as error:  # a thread that ends would stop the learning without a word
+                if not self._failed:
+                    self._say(error)
+                self._failed = True
+
+    def _say(self, error: Exception) -> None:
+        if isinstance(error, Unavailable):
+            log.warning("background_work_waits", thread=self._name, reason=str(error))
+        else:
+            log.error("background_work_failed", thread=self._name, exc_info=error)
