@@ -31,8 +31,8 @@ class Replay(NamedTuple):
 
 def replay_choice(decision: Decision, settings: PolicySettings, baseline: Mapping[str, Any]) -> Replay:
     """Stage 2, from the stored numbers alone. ``settings``: of the definition whose policy chose; the floor is stored."""
-    if any(candidate.behaviour_p is None for candidate in decision.candidates):
-        return Replay("not possible", "The choice was made elsewhere: its probabilities are not known.")
+    if not decision.seed or any(candidate.behaviour_p is None for candidate in decision.candidates):
+        return Replay("not possible", "The choice was made elsewhere: how it was drawn is not known.")
     stored_policy = [candidate.policy_p for candidate in decision.candidates]
     policy = _policy(decision, settings.model_copy(update={"floor": decision.floor}))
     if policy is not None and policy != stored_policy:

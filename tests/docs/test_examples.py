@@ -4,15 +4,19 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
+from infra.broker import Record
 from infra.secrets import Secrets
 from ingestion.decode import Edge, decode_event
-from ingestion.events import Event
+from ingestion.events import Event, Rejected
 from ingestion.loops import parse_definition
 from ingestion.mappings import load_mapping
+from ingestion.messages import Decoded, Ignored, Place, decode_record
+from ingestion.topics import topics
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -50,14 +54,49 @@ def test_a_documented_command_parses(line: str) -> None:
 
 @pytest.mark.parametrize(("page", "text"), blocks("json"))
 def test_a_documented_document_validates(page: str, text: str) -> None:
-    """JSON in the documentation is a loop definition, or a batch of events that decode."""
+    """JSON in the documentation is a loop definition, a batch of events, or a record of a topic; each is read."""
     document = json.loads(text)
     if "metrics" in document:
         parse_definition(document)
         return
+    if "events" not in document:
+        assert not isinstance(topic_record(document), Rejected | Ignored)
+        return
     edge = Edge(Secrets(b"0" * 32, {1: b"1" * 32}, {1: b"2" * 32}), ("http",), 1_900_000_000_000_000)
 
     assert [event for event in document["events"] if not isinstance(decode_event(event, edge), Event)] == []
+
+
+def topic_record(document: dict[str, Any]) -> Decoded:
+    """What the record becomes. `headers` and `value` are written out; a CloudEvent in structured mode has its header."""
+    headers = document.get(
+        "headers", {"content-type": "application/cloudevents+json"} if "specversion" in document else {}
+    )
+    topic = "decisions" if "decided_at" in document else "contents" if "slots" in document else "events"
+    value = json.dumps(document.get("value", document)).encode()
+    pairs = tuple((name, text.encode()) for name, text in headers.items())
+    mail = {"metrics": [{"name": "click", "event": "click"}], "reward": {"click": 1}, "loop": "email-subjects"}
+    named = topics()
+    place = Place(
+        Secrets(b"0" * 32, {1: b"1" * 32}, {1: b"2" * 32}),
+        ("http",),
+        1_900_000_000_000_000,
+        topics=named,
+        loops={"email-subjects": (parse_definition(mail), 1)},
+    )
+    return decode_record(Record(getattr(named, topic).name, 0, 0, 0, None, value, pairs), place)
+
+
+def test_the_documented_unit_hash_is_ours() -> None:
+    """The formula in the documentation gives the hash that the installation gives."""
+    code = next(body for _, body in blocks("python") if "def unit_hash" in body)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    secrets = Secrets(b"0" * 32, {1: b"1" * 32, 2: b"2" * 32}, {1: b"3" * 32})
+
+    for customer in ("customer-17", "josé@example.com", ""):
+        assert names["unit_hash"]((b"2" * 32).hex(), 2, customer) == secrets.unit(customer)
+        assert names["unit_hash"]((b"1" * 32).hex(), 1, customer) == secrets.unit_before(customer)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.toml")), ids=lambda path: path.name)

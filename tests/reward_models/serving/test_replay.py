@@ -73,14 +73,13 @@ def test_a_changed_probability_is_found() -> None:
 
 
 def test_choices_made_elsewhere_are_not_replayed() -> None:
-    """A decision without probabilities says that it cannot be replayed."""
+    """A decision without probabilities, or without the seed of our draw, says that it cannot be replayed."""
     decision = stored()
     unknown = tuple(msgspec.structs.replace(one, behaviour_p=None) for one in decision.candidates)
 
-    assert (
-        replay_choice(msgspec.structs.replace(decision, candidates=unknown), definition().policy, {}).result
-        == "not possible"
-    )
+    for change in ({"candidates": unknown}, {"seed": "", "constraints": {}}):
+        elsewhere = msgspec.structs.replace(decision, **change)
+        assert replay_choice(elsewhere, definition().policy, {}).result == "not possible"
 
 
 def test_scores_without_a_model() -> None:
