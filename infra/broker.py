@@ -102,6 +102,7 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
+            batch_size=128 * 1024,
             max_block_ms=5_000,
             request_timeout_ms=10_000,
             delivery_timeout_ms=30_000,
