@@ -45,8 +45,9 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes | None = None
 
 
-Decoder = Callable[[Held], Fact | Rejected]
-"""Turns the bytes into a fact again, as the edge would today."""
+Facts = tuple[Fact, ...]
+Decoder = Callable[[Held], Fact | Facts | Rejected]
+"""Turns the bytes into facts again, as the edge would today. None at all: what they say is stored by this already."""
 
 
 def conflict_of(fact: Event | Decision, reason: str) -> Rejected:
@@ -118,11 +119,11 @@ def replay(engine: Engine, secrets: Secrets, ids: Iterable[int], decode: Decoder
         record = show(engine, secrets, id_)
         if record.raw is None:
             raise BadInput(f"The bytes of quarantined record {id_} are gone ({record.state}); it cannot be replayed")
-        fact = _decode(record, decode)
-        if isinstance(fact, Rejected):
-            refused[id_] = fact.reason
+        found = _decode(record, decode)
+        if isinstance(found, Rejected):
+            refused[id_] = found.reason
         else:
-            facts.append(fact)
+            facts += found if isinstance(found, tuple) else (found,)
             replayed.append(id_)
     return _batch(facts, replayed), refused
 
@@ -145,7 +146,7 @@ def expire(engine: Engine, now: int) -> int:
         return connection.execute(update(quarantine).where(due).values(raw=None)).rowcount
 
 
-def _decode(record: Held, decode: Decoder) -> Fact | Rejected:
+def _decode(record: Held, decode: Decoder) -> Fact | Facts | Rejected:
     if not record.position.startswith(CONFLICT) or record.raw is None:
         return decode(record)
     kind: type[Event] | type[Decision] = Event if record.position.startswith(f"{CONFLICT}event/") else Decision

@@ -6,23 +6,17 @@ that what a record names is there.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-
-import msgspec
+from collections.abc import Callable, Iterable
 
 from infra.broker import Record
 from infra.errors import BadInput
 from ingestion.applier import Chunk, Item, in_pieces
-from ingestion.cloudevents import STRUCTURED
 from ingestion.decoding import TopicDecoder
-from ingestion.events import Batch, Decision, Event, Label, Rejected
+from ingestion.events import Batch, Decision, Event, Rejected
 from ingestion.ledger import STATES
 from ingestion.messages import Labelled, batch_of
-from ingestion.quarantine import Held
+from ingestion.quarantine import Facts
 from ingestion.store import Applied
-from ingestion.topics import Topics
-
-_MICROS_PER_MS = 1_000
 
 
 def apply_again(
@@ -42,18 +36,7 @@ def apply_again(
         yield counts
 
 
-def record_of(held: Held, topics: Topics) -> Record | None:
-    """The topic record that is in quarantine; None for what came through another door."""
-    topic, _, place = held.position.partition("/")
-    if topic not in {one.name for one in topics.read}:
-        return None
-    partition, offset = place.split("/")
-    headers = (("content-type", STRUCTURED.encode()),) if _is_cloud_event(held.raw) else ()
-    time = held.created_at // _MICROS_PER_MS
-    return Record(topic, int(partition), int(offset), time, None, held.raw, headers)
-
-
-def decode_again(record: Record, decoder: TopicDecoder) -> Sequence[Event | Decision | Label] | Rejected:
+def decode_again(record: Record, decoder: TopicDecoder) -> Facts | Rejected:
     """The facts of a record as they are read today; none for a content, which is registered by this already."""
     (settled,) = decoder.settle([record], decoder.decode([record]))
     if isinstance(settled, Rejected):
@@ -61,15 +44,6 @@ def decode_again(record: Record, decoder: TopicDecoder) -> Sequence[Event | Deci
     if isinstance(settled, Labelled):
         return settled.event, *settled.labels
     return (settled,) if isinstance(settled, Event | Decision) else ()
-
-
-def _is_cloud_event(raw: bytes | None) -> bool:
-    """Binary ones are kept as structured ones, so their bytes tell."""
-    try:
-        document = msgspec.json.decode(raw or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(document, dict) and "specversion" in document
 
 
 def parse_offset(text: str) -> int | None:
