@@ -20,7 +20,7 @@ from infra.errors import Misconfigured
 from infra.randomness import derive, digest
 from infra.settings import Settings
 
-CONNECTION = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+CONNECTION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Names of webhook connections: they are the permanent source of their events."""
 
 

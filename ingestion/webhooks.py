@@ -3,7 +3,7 @@
 1. The connection, by its name in the secrets file: it says which connector reads the body and which keys are in force.
 2. The signature, over the raw bytes, before anything parses them. Every cause gives the same 401.
 3. The connector's items become facts, each for itself; the connection's name is their source.
-4. They are stored like those of ``/v1/events``; only then the vendor is answered.
+4. They are kept like those of ``/v1/events``, in the store or on the topic; only then the vendor is answered.
 
 At least once is safe: vendors send again until they see a 200, and every event is stored once. A body that cannot be
 used is no reason to send it again, so it is answered with 200 and lies in quarantine.

@@ -105,15 +105,18 @@ def page(url: Any) -> str | None:
 
 
 def event_id(record: Record, given: Any, placeholder: str = "", *volatile: str) -> str:
-    """The vendor's id, or, where it is missing, odd or only its field's name, a digest of the record.
+    """The vendor's id, or its digest if it is odd; of the record where it is missing or only its field's name.
 
     ``volatile``: fields that differ between two deliveries of the same record, left out of the digest.
     """
     found = text(given)
-    if found and found != placeholder and _ID.fullmatch(found):
-        return found
-    lasting = {name: value for name, value in record.items() if name not in volatile}
-    return f"sha256:{hashlib.sha256(msgspec.json.encode(lasting, order='sorted')).hexdigest()}"
+    if found and found != placeholder:
+        return found if _ID.fullmatch(found) else _digest(found)
+    return _digest({name: value for name, value in record.items() if name not in volatile})
+
+
+def _digest(said: Any) -> str:
+    return f"sha256:{hashlib.sha256(msgspec.json.encode(said, order='sorted')).hexdigest()}"
 
 
 def order(*values: Any) -> str | None:

@@ -1,5 +1,6 @@
 """``rewardloop import``: past experiments and reports from CSV or Parquet, and vendors' events from JSON."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import msgspec
 import typer
 
 from infra.errors import BadInput
+from infra.secrets import CONNECTION, Secrets
 from ingestion.connectors import CONNECTORS
 from ingestion.imports import Importer, Report, dry_run, run_import
 from ingestion.mappings import load_mapping
@@ -42,6 +44,7 @@ def import_(
     The same import again changes nothing; one that was cut off goes on where it stopped.
 
     Example: rewardloop import --mapping docs/examples/hillstrom.toml hillstrom.csv
+    Example: rewardloop import --format segment --dry-run calls.jsonl.gz
     """
     if (mapping is None) == (format_ is None):
         raise BadInput("Say what the file is: --mapping with a TOML file for a table, or --format with a vendor's name")
@@ -69,6 +72,7 @@ def _import_payloads(file: Path, connector: str, connection: str, dry: bool, as_
     if connector not in CONNECTORS:
         raise BadInput(f"There is no format {connector!r}; there are {', '.join(CONNECTORS)}")
     workspace = open_workspace()
+    _check_connection(connection, connector, workspace.secrets)
     importer = Importer(workspace.engine, workspace.secrets, workspace.settings, workspace.clock)
     with progress() as bar:
         task = bar.add_task(f"reading {file.name}", total=None)
@@ -79,6 +83,15 @@ def _import_payloads(file: Path, connector: str, connection: str, dry: bool, as_
         print_json(_payloads_document(report, dry))
     else:
         _print_payloads(report, dry)
+
+
+def _check_connection(connection: str, connector: str, secrets: Secrets) -> None:
+    """The source of the events: a webhook of that format, or the name of one that may come."""
+    webhook = secrets.webhooks.get(connection)
+    if webhook is not None and webhook.connector != connector:
+        raise BadInput(f"Webhook {connection!r} is read as {webhook.connector!r}; give --format {webhook.connector}")
+    if not re.fullmatch(CONNECTION, connection):
+        raise BadInput(f"--connection {connection[:64]!r} cannot be a source; use letters, digits, '.', '_' and '-'")
 
 
 def _document(report: Report, dry: bool) -> dict[str, Any]:

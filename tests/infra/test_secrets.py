@@ -4,11 +4,12 @@ import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.errors import Misconfigured
-from infra.secrets import Secrets, load_secrets
+from infra.secrets import Secrets, Webhook, load_secrets
 from infra.settings import Settings
 
 
@@ -95,3 +96,57 @@ def test_derived_secrets_differ_by_purpose_and_loop(secrets: Secrets) -> None:
         secrets.master,
     ]
     assert len(set(keys)) == 6
+
+
+def test_webhook_connections_are_read_and_never_shown(settings: Settings) -> None:
+    """A connection named like its connector needs no more than keys; keys lose the spaces around them."""
+    write_webhooks(
+        settings, {"shopify": {"keys": [" new ", "old"]}, "in-house": {"connector": "native", "unsigned": True}}
+    )
+    found = load_secrets(settings)
+
+    assert found.webhooks == {
+        "shopify": Webhook("shopify", ("new", "old")),
+        "in-house": Webhook("native", (), unsigned=True),
+    }
+    assert repr(found) == "Secrets()"
+    assert "new" not in repr(found.webhooks["shopify"])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"keys": []},
+        {"keys": [""]},
+        {"keys": "top-secret"},
+        {"keys": ["top-secret"], "unsigned": True},
+        {"keys": ["top-secret"], "key": "top-secret"},
+        {"unsigned": False},
+        {"unsigned": "yes"},
+        ["top-secret"],
+        None,
+    ],
+)
+def test_a_webhook_is_signed_or_says_that_it_is_not(settings: Settings, entry: Any) -> None:
+    """Neither keys nor ``unsigned``, or both, or anything else stops the start by the connection's name, not its keys."""
+    write_webhooks(settings, {"shop": entry})
+    with pytest.raises(Misconfigured, match="Webhook 'shop'") as refused:
+        load_secrets(settings)
+
+    assert "top-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-shop", "shop/eu", "import:shop", "x" * 65, "shop\n"])
+def test_a_webhooks_name_is_plain(settings: Settings, name: str) -> None:
+    """It is a part of a path and the permanent source of events."""
+    write_webhooks(settings, {name: {"connector": "shopify", "keys": ["k"]}})
+    with pytest.raises(Misconfigured, match="Webhook"):
+        load_secrets(settings)
+
+
+def write_webhooks(settings: Settings, webhooks: Any) -> None:
+    """Secrets with these connections."""
+    load_secrets(settings)
+    stored = json.loads(settings.secrets_path.read_text())
+    settings.secrets_path.write_text(json.dumps(stored | {"webhooks": webhooks}))

@@ -52,7 +52,7 @@ def spoilt(document: Any, data: st.DataObject) -> Any:
 
 
 @given(st.data())
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_a_spoilt_record_is_taken_ignored_or_rejected(data: st.DataObject) -> None:
     """A real delivery with any of its parts replaced by anything is never an error, and every item has its end."""
     connector, case = data.draw(st.sampled_from(CASES))
@@ -68,7 +68,7 @@ def test_a_spoilt_record_is_taken_ignored_or_rejected(data: st.DataObject) -> No
 
 @pytest.mark.parametrize("connector", CONNECTORS)
 @given(body=st.binary(max_size=200), headers=st.dictionaries(st.text(max_size=20), st.text(max_size=50), max_size=3))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_any_bytes_are_read(connector: str, body: bytes, headers: dict[str, str]) -> None:
     """Any bytes under any headers give a list of items."""
     topic = headers | {shopify.TOPIC: "orders/create", "ce-specversion": "1.0"}

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
@@ -37,8 +38,9 @@ def sha256(key: str | bytes, signed: bytes) -> bytes:
     return hmac.new(key if isinstance(key, bytes) else key.encode(), signed, hashlib.sha256).digest()
 
 
+@cache
 def sendgrid(key: str, body: bytes = BODY) -> dict[str, str]:
-    """The headers of SendGrid; ``key`` chooses whose private key signs."""
+    """The headers of SendGrid; ``key`` chooses whose private key signs. Each signature differs, so one is kept."""
     private = _PRIVATE if key == KEY else _OTHER
     signature = private.sign(str(NOW).encode() + body, ECDSA(SHA256()))
     return {
@@ -127,6 +129,7 @@ def test_without_its_headers_nothing_passes(vendor: str) -> None:
 
 @pytest.mark.parametrize("vendor", [name for name in SIGNERS if name != "braze"])
 @given(st.data())
+@settings(deadline=None)
 def test_a_changed_body_is_refused(vendor: str, data: st.DataObject) -> None:
     """One flipped bit, one byte less or one more anywhere in the body."""
     place = data.draw(st.integers(0, len(BODY) - 1))
@@ -140,6 +143,7 @@ def test_a_changed_body_is_refused(vendor: str, data: st.DataObject) -> None:
 
 @VENDORS
 @given(st.data())
+@settings(deadline=None)
 def test_a_changed_header_is_refused(vendor: str, data: st.DataObject) -> None:
     """One flipped bit in any header that takes part in the signature."""
     headers = SIGNERS[vendor](KEY, BODY)
@@ -153,7 +157,7 @@ def test_a_changed_header_is_refused(vendor: str, data: st.DataObject) -> None:
 
 @VENDORS
 @given(st.data())
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_hostile_headers_and_keys_never_raise(vendor: str, data: st.DataObject) -> None:
     """Whatever stands in headers and keys, the answer is no."""
     names = sorted(SIGNERS[vendor](KEY, BODY))
