@@ -32,7 +32,7 @@ refreshed_at = Gauge(
     "rewardloop_refreshed_timestamp_seconds",
     "When this process last looked for new models, copy and statistics and found the database, Unix time",
 )
-ranks = Counter("rewardloop_ranks", "Answers of /v1/rank", ["group", "learning_mode", "durable"])
+ranks = Counter("rewardloop_ranks", "Answers of /v1/rank, by whether they were stored (durable)", ["group", "learning_mode", "durable"])
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
 quarantined = Counter(

@@ -277,7 +277,7 @@ ROWS = (
             ),
             Panel(
                 "Time to decide",
-                "How long does /v1/rank take, and how many decisions wait for their commit?",
+                "How long does /v1/rank take, from the body to the answer?",
                 (
                     Query(quantile(0.5, "rewardloop_rank_seconds"), "half"),
                     Query(quantile(0.99, "rewardloop_rank_seconds"), "99 %"),
