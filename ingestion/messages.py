@@ -484,20 +484,34 @@ def _content(message: CopyMessage, place: Place) -> ContentMessage:
 
 def _decision(message: DecisionMessage, place: Place) -> Decision:
     definition, version = _loop(message.loop, place)
-    candidates = _candidates(message, place)
-    chosen = _chosen(message, candidates)
+    listed = _candidates(message, place)
+    chosen = _chosen(message, listed)
     known = chosen[0].propensity is not None
-    decision = Decision(
+    candidates, group = _stored(listed, chosen, definition), _group(message, known)
+    unit = _known_unit(message.unit, place)
+    decided_at = moment("decided_at", message.decided_at, place.received_at, place.skew)
+    same = (  # what makes two records the same decision: all but the loop's version
+        message.loop,
+        message.campaign,
+        unit,
+        message.context,
+        candidates,
+        chosen,
+        group,
+        message.deferred,
+        decided_at,
+    )
+    return Decision(
         decision_id=message.decision_id,
-        request_digest="",
+        request_digest=hashlib.sha256(canonical_json(same)).hexdigest(),
         loop_id=message.loop,
         loop_version=version,
         campaign_id=message.campaign,
-        unit=_known_unit(message.unit, place),
+        unit=unit,
         context=message.context,
-        group=_group(message, known),
+        group=group,
         learning_mode="online" if known else "logging_only",
-        candidates=_stored(candidates, chosen, definition),
+        candidates=candidates,
         chosen=chosen,
         policy_version=POLICY_VERSION,
         sampler=SAMPLER,
@@ -505,9 +519,8 @@ def _decision(message: DecisionMessage, place: Place) -> Decision:
         constraints={"slots": len(chosen)},
         seed="",
         deferred=message.deferred,
-        decided_at=moment("decided_at", message.decided_at, place.received_at, place.skew),
+        decided_at=decided_at,
     )
-    return msgspec.structs.replace(decision, request_digest=_digest(decision))
 
 
 def _loop(loop_id: str, place: Place) -> tuple[LoopDefinition, int]:
@@ -614,22 +627,6 @@ def _stored(
     if NO_SEND in known and not definition.no_send:
         raise BadInput(f"{NO_SEND!r} is no candidate in loop {definition.loop!r}; set its no_send, or leave it out")
     return tuple(Candidate(content_id=id_, policy_p=p, behaviour_p=p) for id_, p in sorted(known.items()))
-
-
-def _digest(decision: Decision) -> str:
-    """What makes two records the same decision: all but the loop's version."""
-    body = (
-        decision.loop_id,
-        decision.campaign_id,
-        decision.unit,
-        decision.context,
-        decision.candidates,
-        decision.chosen,
-        decision.group,
-        decision.deferred,
-        decision.decided_at,
-    )
-    return hashlib.sha256(canonical_json(body)).hexdigest()
 
 
 _KINDS = (
