@@ -3,8 +3,9 @@
 ``{"master": hex, "units": {"1": hex}, "tokens": {"1": hex}}``: the highest key of ``units`` and ``tokens`` is the
 one in use, lower ones still verify. Customers are matched under the newest two unit secrets, so the next rotation waits
 for the longest window. ``"holdouts": {loop: hex}`` deals a loop's holdout anew. ``"webhooks": {connection: {"connector":
-"shopify", "keys": ["new", "old"]}}`` lets vendors in; a connection named like its connector may leave ``connector`` out,
-and ``"unsigned": true`` in place of keys takes anybody's word. The embedded mode makes the file on first use; a server
+"shopify", "keys": ["new", "old"]}}`` lets vendors in; a connection named like its connector may leave ``connector`` out;
+``"signature": "bearer"`` replaces the vendor's way of signing, and ``"unsigned": true`` in place of keys takes anybody's
+word. The embedded mode makes the file on first use; a server
 must be given it.
 """
 
@@ -30,6 +31,8 @@ class Webhook:
 
     connector: str
     keys: tuple[str, ...] = field(repr=False)
+    signature: str | None = None
+    """Another way of signing than the vendor's own, by name."""
     unsigned: bool = False
     """Nothing is checked: for a network that only the sender reaches."""
 
@@ -100,7 +103,7 @@ def _keys(stored: dict[str, str]) -> dict[int, bytes]:
 
 def _webhook(path: Path, name: str, entry: Any) -> Webhook:
     """One connection. What is wrong is said by its name, never with a key."""
-    known = isinstance(entry, dict) and entry.keys() <= {"connector", "keys", "unsigned"}
+    known = isinstance(entry, dict) and entry.keys() <= {"connector", "keys", "signature", "unsigned"}
     keys, unsigned = (entry.get("keys", []), entry.get("unsigned", False)) if known else (None, False)
     usable = isinstance(keys, list) and all(isinstance(key, str) and key.strip() for key in keys)
     if not re.fullmatch(CONNECTION, name) or not usable or not isinstance(unsigned, bool) or bool(keys) == unsigned:
@@ -108,7 +111,13 @@ def _webhook(path: Path, name: str, entry: Any) -> Webhook:
             f"Webhook {name[:64]!r} in {path} is wrong: write a name of letters, digits, '.', '_' and '-', with "
             '{"connector": "shopify", "keys": ["…"]}, or "unsigned": true in place of keys'
         )
-    return Webhook(str(entry.get("connector", name)), tuple(key.strip() for key in keys or ()), unsigned)
+    signature = entry.get("signature")
+    return Webhook(
+        connector=str(entry.get("connector", name)),
+        keys=tuple(key.strip() for key in keys or ()),
+        signature=None if signature is None else str(signature),
+        unsigned=unsigned,
+    )
 
 
 def _make(path: Path) -> None:

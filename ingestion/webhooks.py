@@ -25,7 +25,7 @@ from ingestion import store
 from ingestion.bodies import RejectedEvent
 from ingestion.connectors import CONNECTORS
 from ingestion.connectors.items import Ignored
-from ingestion.connectors.signatures import Delivery
+from ingestion.connectors.signatures import SCHEMES, Delivery
 from ingestion.decode import Edge
 from ingestion.events import Rejected
 from ingestion.fields import Body
@@ -53,6 +53,9 @@ def check_webhooks(secrets: Secrets) -> None:
         if webhook.connector not in CONNECTORS:
             known = ", ".join(CONNECTORS)
             raise Misconfigured(f"Webhook {name!r} names connector {webhook.connector!r}; there are {known}")
+        if webhook.signature not in (None, *SCHEMES):
+            known = ", ".join(SCHEMES)
+            raise Misconfigured(f"Webhook {name!r} names signature {webhook.signature!r}; there are {known}")
         if webhook.unsigned:
             log.warning("webhook_unsigned", connection=name, advice="anybody who reaches it can write events")
 
@@ -89,7 +92,8 @@ def receive(connection: str, wired: Wired, delivery: Annotated[Delivery, Depends
 
 
 def _is_signed(webhook: Webhook, delivery: Delivery) -> bool:
-    return webhook.unsigned or CONNECTORS[webhook.connector].check(delivery, webhook.keys)
+    check = SCHEMES[webhook.signature] if webhook.signature else CONNECTORS[webhook.connector].check
+    return webhook.unsigned or check(delivery, webhook.keys)
 
 
 def _stored(wired: Collector, outcomes: Sequence[Outcome], now: int) -> Iterator[tuple[Outcome, Any]]:

@@ -85,6 +85,10 @@ def standard(delivery: Delivery, keys: Sequence[str]) -> bool:
     return _among(expected, headers.get("webhook-signature", "").split(" "))
 
 
+SCHEMES: Mapping[str, Check] = {"bearer": bearer, "standard": standard}
+"""Ways of signing that a connection may ask for in place of its vendor's own."""
+
+
 def _among(expected: Sequence[str], given: Sequence[str]) -> bool:
     """Whether one of the given texts is one of the expected; looks at all of them."""
     same = [hmac.compare_digest(_utf8(one), _utf8(other)) for one in expected for other in given]

@@ -37,6 +37,7 @@ WEBHOOKS = {
     "braze": {"keys": [KEY]},
     "native": {"keys": [KEY]},
     "cloudevents": {"keys": [KEY]},
+    "rudder": {"connector": "segment", "signature": "bearer", "keys": [KEY]},
     "inside": {"connector": "segment", "unsigned": True},
 }
 
@@ -362,8 +363,24 @@ def test_standard_webhooks_carry_native_events_and_cloudevents(api: TestClient) 
         assert counts(answer) == (1, 0, 0, 0, 0)
 
 
-def test_a_connection_to_nowhere_stops_the_start(sqlite_url: str, tmp_path: Path) -> None:
-    """A connector that does not exist is named before the first request."""
-    write_webhooks(tmp_path, {"shop": {"connector": "shopiffy", "keys": [KEY]}})
-    with pytest.raises(Misconfigured, match="'shop' names connector 'shopiffy'"), running(sqlite_url, tmp_path):
+def test_a_connection_may_be_signed_otherwise(api: TestClient) -> None:
+    """With a bearer token in place of the vendor's signature, the vendor's own is refused."""
+    calls = call("Email Opened", userId="u")
+    answer = api.post("/v1/webhooks/rudder", json=calls, headers={"Authorization": f"Bearer {KEY}"})
+
+    assert counts(answer) == (0, 0, 1, 0, 0)
+    refused(segment(api, calls, "rudder"), 401)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"connector": "shopiffy", "keys": [KEY]}, "'shop' names connector 'shopiffy'"),
+        ({"connector": "shopify", "signature": "bare", "keys": [KEY]}, "'shop' names signature 'bare'"),
+    ],
+)
+def test_a_connection_to_nowhere_stops_the_start(sqlite_url: str, tmp_path: Path, entry: Any, sentence: str) -> None:
+    """A connector or a way of signing that does not exist is named before the first request."""
+    write_webhooks(tmp_path, {"shop": entry})
+    with pytest.raises(Misconfigured, match=sentence), running(sqlite_url, tmp_path):
         pass
