@@ -160,6 +160,7 @@ class Consumer:
         self._assignment = assignment
         self._unplaced: set[Partition] = set()
         self._paused: set[Partition] = set()
+        self._truncated: dict[Partition, int] = {}
         self._consumer = _open(
             _kafka().KafkaConsumer,
             settings,
@@ -186,6 +187,7 @@ class Consumer:
         """
         deadline = time.monotonic() + timeout
         while True:
+            self._stop_at_a_truncated_log()
             absent = self._place()
             left = deadline - time.monotonic()
             records = self._read(most, max(0.0, min(left, STEP_SECONDS)))
@@ -198,8 +200,11 @@ class Consumer:
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Tell Kafka how far each partition was read, for those who watch the lag; nobody waits for the answer."""
         offsets = {_theirs(partition): _kafka().OffsetAndMetadata(at, "", -1) for partition, at in positions.items()}
-        if offsets:
-            self._consumer.commit_async(offsets, callback=_noted)
+        try:
+            if offsets:
+                self._consumer.commit_async(offsets, callback=_noted)
+        except _faults().KafkaError as error:
+            _noted(offsets, error)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Return nothing of these partitions until they are resumed. Ends when a partition is given away."""
@@ -213,6 +218,7 @@ class Consumer:
 
     def seek(self, partition: Partition, position: int) -> None:
         """Read this partition from another offset."""
+        self._truncated.pop(partition, None)
         self._consumer.seek(_theirs(partition), position)
 
     def assigned(self) -> set[Partition]:
@@ -222,10 +228,10 @@ class Consumer:
     def lag(self) -> dict[Partition, int]:
         """Records not yet read, for each partition of which the end is known."""
         found = {}
-        for partition in self._consumer.assignment():
-            end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
-            if end is not None and position is not None and _ours(partition) not in self._unplaced:
-                found[_ours(partition)] = max(0, end - position)
+        for partition in self.assigned() - self._unplaced:
+            end, position = self._consumer.highwater(_theirs(partition)), self._position(partition)
+            if end is not None and position is not None:
+                found[partition] = max(0, end - position)
         return found
 
     def close(self) -> None:
@@ -279,16 +285,31 @@ class Consumer:
         if isinstance(error, _faults().OffsetOutOfRangeError):
             return self._out_of_log(*next(iter(error.args[0].items())))
         if isinstance(error, _faults().LogTruncationError):
-            partition = next(iter(error.divergent_offsets))
-            return self._out_of_log(partition, self._consumer.position(partition, timeout_ms=0) or 0)
+            self._truncated |= {_ours(at): self._position(_ours(at)) or 0 for at in error.divergent_offsets}
+            partition, position = next(iter(self._truncated.items()))
+            return self._out_of_log(_theirs(partition), position, certain=True)
         return _translated(error)
 
-    def _out_of_log(self, partition: Any, position: int) -> RewardloopError:
+    def _stop_at_a_truncated_log(self) -> None:
+        """Records that were read are gone and others stand in their place. kafka-python says so once; we go on."""
+        for partition, position in self._truncated.items():
+            raise self._out_of_log(_theirs(partition), position, certain=True)
+
+    def _position(self, partition: Partition) -> int | None:
+        try:
+            position: int | None = self._consumer.position(_theirs(partition), timeout_ms=0)
+        except _faults().KafkaError as error:
+            raise self._explained(error) from error
+        return position
+
+    def _out_of_log(self, partition: Any, position: int, certain: bool = False) -> RewardloopError:
         try:
             earliest = self._consumer.beginning_offsets([partition], timeout_ms=5_000)[partition]
             latest = self._consumer.end_offsets([partition], timeout_ms=5_000)[partition]
         except _faults().KafkaError as error:
             return _translated(error)
+        if earliest <= position <= latest and not certain:
+            return Unavailable(f"Kafka: {_ours(partition)} is changing its leader")
         return OutOfLog(_ours(partition), position, earliest, latest)
 
     def _arrived(self, partitions: Iterable[Any]) -> None:
@@ -303,6 +324,8 @@ class Consumer:
         told = sorted(gone - self._unplaced)
         self._unplaced -= gone
         self._paused -= gone
+        for partition in gone:
+            self._truncated.pop(partition, None)
         if told:
             tell(told)
 

@@ -1,17 +1,22 @@
 """The broker module without a broker: settings, and faults in our words."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as faults
 
 from infra import broker
-from infra.broker import Producer, reachable
-from infra.errors import BadInput, Misconfigured, RewardloopError, Unavailable
+from infra.broker import Consumer, Partition, Producer, reachable
+from infra.errors import BadInput, Misconfigured, OutOfLog, RewardloopError, Unavailable
 from infra.settings import Settings
 
 NOWHERE = "127.0.0.1:1"
+PARTITION = TopicPartition("t", 0)
 
 
 def faults_of_kafka() -> list[type[faults.KafkaError]]:
@@ -91,3 +96,66 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Unavailable, match=rf"{NOWHERE} with PLAINTEXT.*ECONNREFUSED"):
             attempt(settings)
     assert [thread.name for thread in threading.enumerate() if "kafka" in thread.name] == []
+
+
+class Named(NamedTuple):
+    """The name of one of kafka-python's measurements."""
+
+    name: str
+
+
+class TruncatedOnce:
+    """Stands for kafka-python after an unclean election: it tells of a truncated log once, then reads on."""
+
+    def __init__(self, told: Exception) -> None:
+        self.told = [told]
+
+    def poll(self, **_: object) -> dict[object, list[object]]:
+        if self.told:
+            raise self.told.pop()
+        return {}
+
+    def assignment(self) -> set[object]:
+        return {PARTITION}
+
+    def position(self, *_: object, **__: object) -> int:
+        return 9
+
+    def beginning_offsets(self, *_: object, **__: object) -> dict[object, int]:
+        return {PARTITION: 0}
+
+    def end_offsets(self, *_: object, **__: object) -> dict[object, int]:
+        return {PARTITION: 12}
+
+    def seek(self, *_: object) -> None:
+        """Where to is of no interest here."""
+
+    def metrics(self, **_: object) -> dict[object, object]:
+        return {Named(broker.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
+
+
+def test_a_truncated_log_stops_until_told_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read records that were replaced by others are an error at every poll, although the position is in the log."""
+    told = faults.LogTruncationError({PARTITION: OffsetAndMetadata(7, "", 1)})
+    monkeypatch.setattr(broker, "_open", lambda *_, **__: TruncatedOnce(told))
+    monkeypatch.setattr(TruncatedOnce, "subscribe", lambda *_, **__: None, raising=False)
+    consumer = Consumer(Settings(), ["t"], "g", Nobody())
+
+    for _ in range(3):
+        with pytest.raises(OutOfLog, match="next position to read is 9"):
+            consumer.poll(10, 0.0)
+    consumer.seek(("t", 0), 7)
+    assert consumer.poll(10, 0.0) == []
+
+
+class Nobody:
+    """An assignment that is told nothing."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int | None]:
+        return {}
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Nothing to do."""
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Nothing to do."""
