@@ -38,7 +38,7 @@ KINDS = ("click", "open")
 BURST = 4
 """Clicks within ``fastest`` that are too many: a double click is two."""
 RANGE = 20_000
-"""Most records of the ledger that one sweep looks at; a single batch may be larger."""
+"""Most records of the ledger that are looked at together; a single batch may be larger."""
 
 PREFETCHING = (
     ("sec-purpose", "prefetch"),  # Chromium, Firefox: also "prefetch;prerender"
@@ -148,15 +148,24 @@ class BotWatch:
         self._since: int | None = None
 
     def label_bots(self) -> int:
-        """Look at the batches since the last call, at most ``RANGE`` records of them; returns how many it labelled.
+        """Look at every batch since the last call, at most ``RANGE`` records at once; returns how many it labelled.
 
-        Raises :class:`Unavailable` when the database is away; the next call looks at the same batches.
+        Raises :class:`Unavailable` when the database is away; the next call goes on there.
         """
+        labelled = 0
+        while (found := self._look()) is not None:
+            labelled += found
+        return labelled
+
+    def _look(self) -> int | None:
+        """How many of the next range it labelled; None at the end of the ledger."""
         with reading(self._engine) as connection:
-            since = _a_day_back(connection, self._clock()) if self._since is None else self._since
-            upto = _up_to(connection, since)
-            fastest = int(self._settings.bot_seconds * MICROS)
-            labels = suspects(connection, since, upto, fastest) if upto > since else []
+            if self._since is None:
+                self._since = _a_day_back(connection, self._clock())
+            upto = _up_to(connection, self._since)
+            if upto == self._since:
+                return None
+            labels = suspects(connection, self._since, upto, int(self._settings.bot_seconds * MICROS))
         if labels:
             store.apply(self._engine, Batch(labels=tuple(labels)), self._secrets, self._clock())
         self._since = upto

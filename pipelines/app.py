@@ -2,8 +2,8 @@
 
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
 4 the way to Kafka, decision log and click log, 5 the threads: ``refresh`` (new models, copy, statistics), ``tick``
-(decisions become exposures, machines' clicks are labelled), ``spool`` (clicks that waited for their log) and
-``vitals`` (the gauges about the ledger).
+(decisions become exposures), ``bots`` (machines' clicks are labelled), ``spool`` (clicks that waited for their log)
+and ``vitals`` (the gauges about the ledger).
 The stop goes the other way round; both logs write what they have taken.
 
     create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
@@ -122,14 +122,14 @@ def _start(settings: Settings) -> Running:
     snapshots.refresh()
     decisions = DecisionLog(_impatient(open_database(settings.database)))
     decisions.start()
-    watch = BotWatch(engine, secrets, settings, clock)
     publisher = _publisher(settings)
     wired = Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots), publisher)
     clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
     clicks.start()
     threads = (
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
-        Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock, watch)),
+        Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
+        Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),
         Repeating("vitals", settings.tick_seconds, Vitals(engine, clock).look),
     )
@@ -142,10 +142,9 @@ def _start(settings: Settings) -> Running:
     )
 
 
-def _tick(engine: Engine, secrets: Secrets, clock: Clock, watch: BotWatch) -> None:
-    """Count the decisions that wait: an empty batch stamps them. Then label the machines' clicks."""
+def _tick(engine: Engine, secrets: Secrets, clock: Clock) -> None:
+    """Count the decisions that wait: an empty batch stamps them."""
     store.apply(engine, Batch(), secrets, clock())
-    watch.label_bots()
 
 
 def _publisher(settings: Settings) -> Publisher | None:

@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sqlalchemy import Engine, Text, select, type_coerce
+from sqlalchemy import Engine, func, select
 
 from infra.clock import DAY, SimulatedClock, system_clock
 from infra.database import open_database, reading
@@ -32,13 +32,12 @@ from infra.migrations import migrate
 from infra.secrets import Secrets, load_secrets
 from infra.services import prepare_environment
 from infra.settings import Settings, load_settings
-from infra.tables import event_labels, events, loops
-from ingestion import store
-from ingestion.events import Batch, Label
+from infra.tables import event_labels, loops
+from ingestion.bots import BOT, BotWatch
 from ingestion.loops import load_loop
 from pipelines.comparison import Comparison, compare
 from pipelines.shop import Api, Shop
-from pipelines.simulator import SCANNER, World, draw_customers
+from pipelines.simulator import World, draw_customers
 from pipelines.supervisor import Service, Supervisor, api_service, interrupted_by_signals, prefect_service
 from pipelines.templates import write_drafts
 from reward_models.lift import Lift
@@ -150,7 +149,8 @@ class Stage:
             WORLD, np.random.default_rng(plan.seed), plan.customers, prefix=f"{self._loop}-c"
         )
         self._api, self._prefect = api_service(settings), prefect_service(settings)
-        self._labelled = 0
+        self._watch = BotWatch(engine, secrets, settings, self._clock)
+        self._labelled_before = self._labels()
         self._retrained: list[Retrained] = []
 
     def play(self) -> Report:
@@ -172,6 +172,7 @@ class Stage:
             f"Registered loop {self._loop} with {self._plan.contents} generated subject lines, approved over HTTP."
         )
         began = self._clock()
+        self._label_machines()  # it begins here
         with _progress(self._console) as progress:
             bar = progress.add_task("messages chosen", total=self._plan.customers * self._plan.waves)
             for wave in range(1, self._plan.waves + 1):
@@ -189,7 +190,7 @@ class Stage:
         shop.expect_organic(wave, until)
         shop.send_wave(wave, done)
         shop.pass_time(until)
-        self._label_scanners()
+        self._label_machines()
 
     def _retrain(self, shop: Shop) -> None:
         """Run the flow in this process, as a scheduled deployment would, and wait until the API serves its model."""
@@ -203,24 +204,20 @@ class Stage:
         if run.state == "promoted":
             _wait_for(lambda: shop.model_in_use() == run.version, f"the API to serve {run.version}")
 
-    def _label_scanners(self) -> None:
-        """Label the clicks of link scanners as a bot's, as an operator's own rule would."""
-        now = self._clock()
+    def _label_machines(self) -> None:
+        """What the API does every second, done by now: a retraining is to see all of its words."""
+        self._watch.label_bots()
+
+    def _labels(self) -> int:
         with reading(self._engine) as connection:
-            found = connection.execute(
-                select(events.c.source, events.c.event_id)
-                .outerjoin(event_labels, event_labels.c.event_id == events.c.event_id)
-                .where(type_coerce(events.c.raw, Text).contains(SCANNER), event_labels.c.event_id.is_(None))
-            ).all()
-        labels = [Label(source=source, event_id=event_id, label="bot", labelled_at=now) for source, event_id in found]
-        store.apply(self._engine, Batch(labels=tuple(labels)), self._secrets, now)
-        self._labelled += len(labels)
+            query = select(func.count()).select_from(event_labels).where(event_labels.c.label == BOT)
+            return connection.scalar(query) or 0
 
     def _mature(self, shop: Shop) -> None:
         with reading(self._engine) as connection:
             definition, _ = load_loop(connection, self._loop)
         shop.pass_time(self._clock() + definition.maturity)
-        self._label_scanners()
+        self._label_machines()
 
     def _report(self, shop: Shop, began: int, ended: int) -> Report:
         customers = {self._secrets.unit(customer.customer_id): customer for customer in self._customers}
@@ -231,7 +228,12 @@ class Stage:
                 compare(connection, definition, WORLD, customers, since, ended) for since in (began, *promoted[:1])
             ]
         return Report(
-            self._loop, dict(shop.posted), self._labelled, tuple(self._retrained), whole, since[0] if since else None
+            self._loop,
+            dict(shop.posted),
+            self._labels() - self._labelled_before,
+            tuple(self._retrained),
+            whole,
+            since[0] if since else None,
         )
 
     def _shop(self, api: Api) -> Shop:
