@@ -18,10 +18,13 @@ from infra.settings import Settings
 from infra.tables import DOCS, metadata
 from ingestion.loops import GateSettings, LoopDefinition, ModelSettings, PolicySettings
 from ingestion.metrics import Metric
+from ingestion.topics import DAY_MS, all_topics
 from pipelines.app import create_app
 from pipelines.cli import app as commands
 
 HOME = Path(__file__).parents[2] / "docs" / "reference"
+SUFFIXES = {"counter": "_total"}
+"""What Prometheus adds to the names of a type."""
 WRITTEN = "<!-- Written by `make reference`; do not edit. -->\n"
 
 
@@ -57,12 +60,30 @@ def loop_page() -> str:
 
 
 def metrics_page() -> str:
-    """Every Prometheus metric."""
-    ours = sorted((m for m in REGISTRY.collect() if m.name.startswith("rewardloop_")), key=lambda m: m.name)
-    rows = ((f"`{metric.name}`", metric.type, metric.documentation) for metric in ours)
-    return _page(
-        "Metrics", "Served at `/metrics` in the Prometheus format.", _grid(("name", "type", "what it says"), rows)
+    """Every Prometheus metric, as its series are called, with its labels."""
+    rows = (
+        (f"`{metric.name}{SUFFIXES.get(metric.type, '')}`", metric.type, _labels(metric.name), metric.documentation)
+        for metric in sorted(REGISTRY.collect(), key=lambda metric: metric.name)
+        if metric.name.startswith("rewardloop_")
     )
+    intro = (
+        "Served at `/metrics` by the API and by every worker. A histogram has `_bucket`, `_sum` and `_count`. "
+        "[Watch it run](../how-to/watch-it-run.md) says what to do about them."
+    )
+    return _page("Metrics", intro, _grid(("name", "type", "labels", "what it says"), rows))
+
+
+def topics_page() -> str:
+    """Every Kafka topic."""
+    rows = (
+        (f"`{topic.name}`", topic.key, topic.partitions, f"{topic.retention_ms // DAY_MS} days", topic.holds)
+        for topic in all_topics()
+    )
+    intro = (
+        "`rewardloop topics ensure` makes those that are missing. `rewardloop` in a name is `REWARDLOOP_KAFKA_TOPIC_PREFIX`; "
+        "[Stream with Kafka](../how-to/stream-with-kafka.md) shows what a record looks like."
+    )
+    return _page("Topics", intro, _grid(("topic", "key", "partitions", "kept for", "what it holds"), rows))
 
 
 def api_page() -> str:
@@ -92,6 +113,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "tables.md": tables_page,
     "loop.md": loop_page,
     "metrics.md": metrics_page,
+    "topics.md": topics_page,
     "api.md": api_page,
     "commands.md": commands_page,
 }
@@ -108,6 +130,11 @@ def _grid(head: tuple[str, ...], rows: Any) -> str:
 
 def _cell(value: Any) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _labels(metric: str) -> str:
+    labels = getattr(REGISTRY._names_to_collectors[metric], "_labelnames", ())
+    return ", ".join(f"`{label}`" for label in labels)
 
 
 def _default(field: Any) -> str:
