@@ -1,6 +1,8 @@
 """Hostile documents: whatever comes, a connector and the intake answer with items, never with an error."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from ingestion.intake import Taken, take
 from tests.ingestion.connectors.golden import FILES, TOKEN, items
 
 EDGE = Edge(Secrets(b"m" * 32, {1: b"u" * 32}, {1: b"t" * 32}), ("shop",), 1_790_000_000 * MICROS)
+TIME = "2026-06-02T08:00:00Z"
 CASES = [(path.parent.name, json.loads(path.read_text())) for path in FILES]
 
 words = st.sampled_from(
@@ -40,6 +43,29 @@ values = st.recursive(
 )
 
 
+ODD: list[Any] = [None, True, -1, 2**70, 1e300, "", "NaN", "x" * 3_000, "http://[", "\x00", [], {}, [[{}]], {"id": {}}]
+
+
+def with_one_part_odd(document: Any) -> Iterator[Any]:
+    """The document once for each of its parts and each odd value, with the value in the part's place."""
+    yield from ODD
+    if isinstance(document, dict):
+        for name, part in document.items():
+            yield from (document | {name: odd} for odd in with_one_part_odd(part))
+    elif isinstance(document, list):
+        for place, part in enumerate(document):
+            yield from ([*document[:place], odd, *document[place + 1 :]] for odd in with_one_part_odd(part))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_any_part_may_be_odd(path: Path) -> None:
+    """Every part of every delivery of the corpus, replaced by every odd value, ends as items."""
+    case = json.loads(path.read_text())
+    for body in with_one_part_odd(case["body"]):
+        for outcome in take(path.parent.name, items(path.parent.name, body, case["headers"]), EDGE, TIME):
+            assert isinstance(outcome, Taken | Ignored | Rejected)
+
+
 def spoilt(document: Any, data: st.DataObject) -> Any:
     """The document with one part replaced by anything, somewhere."""
     if isinstance(document, dict) and document and data.draw(st.integers(0, 4)):
@@ -59,7 +85,7 @@ def test_a_spoilt_record_is_taken_ignored_or_rejected(data: st.DataObject) -> No
     body = spoilt(spoilt(case["body"], data), data)
     found = items(connector, body, case["headers"])
 
-    for outcome in take(connector, found, EDGE, "2026-06-02T08:00:00Z"):
+    for outcome in take(connector, found, EDGE, TIME):
         assert isinstance(outcome, Taken | Ignored | Rejected)
         assert "\x00" not in getattr(outcome, "reason", "")
         assert len(getattr(outcome, "reason", "")) < 600
@@ -93,7 +119,7 @@ def test_any_bytes_are_read(connector: str, body: bytes, headers: dict[str, str]
 )
 def test_huge_and_deep_documents_are_read(connector: str, hostile: bytes) -> None:
     """Numbers of 5,000 digits, 900 levels and names of half a megabyte end as items, too."""
-    for outcome in take(connector, items(connector, hostile), EDGE, "2026-06-02T08:00:00Z"):
+    for outcome in take(connector, items(connector, hostile), EDGE, TIME):
         assert isinstance(outcome, Ignored | Rejected)
         assert outcome.reason.isprintable()
         assert len(outcome.reason) < 600
