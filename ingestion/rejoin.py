@@ -25,6 +25,7 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    CursorResult,
     Delete,
     Select,
     Text,
@@ -113,7 +114,7 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     new = {(event.source, event.event_id) for event in facts.events}
     touched = _touched_events(connection, rules, facts, moved)
     old = touched.keys() - new
-    before = _Belonging.of(_forget(connection, touched=as_list(sorted(old))) if old else ())
+    before = _Belonging.of(_forget(connection, touched=as_list(sorted(old))).all() if old else ())
     after = _Belonging.of(_attribute(connection, rules, touched))
     _refresh(
         connection, rules, facts.batch_no, moved, before.decisions(rules, touched) | after.decisions(rules, touched)
@@ -144,8 +145,8 @@ def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: s
     return found
 
 
-def _keyed(rows: Iterable[Any]) -> _Touched:
-    return {row[:2]: _AtHand(*row) for row in map(tuple, rows)}
+def _keyed(rows: CursorResult[Any]) -> _Touched:
+    return {(row.source, row.event_id): _AtHand(*row) for row in rows.all()}
 
 
 @prepared
@@ -207,7 +208,7 @@ class _Belonging:
 
     @classmethod
     def of(cls, rows: Iterable[Any]) -> Self:
-        return cls([tuple(row) for row in rows])
+        return cls(list(map(tuple, rows)))
 
     @cached_property
     def events(self) -> set[EventKey]:
@@ -237,9 +238,9 @@ def _forget() -> ReturningDelete[Any]:
 def _attribute(connection: Connection, rules: Rules, touched: _Touched) -> list[Any]:
     if not touched:
         return []
-    found = list(_attribute_directly(connection, touched=as_list(touched.values()), reach=reach_of(rules.values())))
+    found = _attribute_directly(connection, touched=as_list(touched.values()), reach=reach_of(rules.values())).all()
     refunds = [key for key, event in touched.items() if event.type == REFUND and event.reverses]
-    return found + list(_attribute_reversals(connection, touched=as_list(refunds)) if refunds else ())
+    return [*found, *(_attribute_reversals(connection, touched=as_list(refunds)).all() if refunds else ())]
 
 
 @prepared
@@ -274,7 +275,7 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str
         return
     totals: statistics.Totals = {}
     metrics = {loop_id: statistics.measured(definition) for loop_id, definition in rules.items()}
-    for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no):
+    for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no).all():
         if decision.loop_id in metrics:
             id_, measured = decision.decision_id, metrics[decision.loop_id]
             _count(totals, measured, decision, before.get(id_, {}), after.get(id_, {}))
@@ -285,8 +286,8 @@ def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple
     """What is stored of these decisions, and what it should be."""
     if not ids:
         return {}, {}
-    stored = _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)))
-    return stored, _by_decision(_joined(connection, **parameters(rules.values(), ids)))
+    stored = _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)).all())
+    return stored, _by_decision(_joined(connection, **parameters(rules.values(), ids)).all())
 
 
 @prepared

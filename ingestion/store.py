@@ -36,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 
-from infra.database import insert_new, insert_once, lock_join, reading, search_by_keys, writing
+from infra.database import Cells, insert_new, insert_once, key_kinds, lock_join, reading, search_by_keys, writing
 from infra.dialect import Run, as_list, listed, prepared
 from infra.secrets import Secrets
 from infra.tables import (
@@ -87,6 +87,7 @@ COMMON_TYPES = ("click", "open", "purchase", "refund", "activation", "unsubscrib
 
 State = Literal["applied", "duplicate", "ignored"] | Rejected
 Fact = TypeVar("Fact", Decision, Event)
+Item = TypeVar("Item")
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,13 +150,9 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
 
 def insert_facts(connection: Connection, batch: Batch, batch_no: int) -> Inserted:
     """Step 1: insert each fact once, under ``batch_no``."""
-    insert_once(connection, campaigns, _rows(batch.campaigns, ["campaign_id"]))
-    definitions = sorted(batch.contents, key=lambda content: content.content_id)
-    insert_once(
-        connection,
-        contents,
-        [{**msgspec.structs.asdict(content), "fingerprint": content.fingerprint} for content in definitions],
-    )
+    insert_once(connection, campaigns, _cells(sorted(batch.campaigns, key=attrgetter("campaign_id"))))
+    copy = sorted(batch.contents, key=attrgetter("content_id"))
+    insert_once(connection, contents, _cells(copy, fingerprint=[content.fingerprint for content in copy]))
     forgotten = _forgotten(connection, batch)
     return Inserted(
         decisions=_insert_known(connection, batch.decisions, forgotten, batch_no, _insert_decisions),
@@ -235,32 +232,43 @@ def _decisions_wait(connection: Connection) -> bool:
     return bool(connection.execute(waiting).scalar_one())
 
 
-def _rows(facts: Iterable[Any], key: Sequence[str], **more: Any) -> list[dict[str, Any]]:
-    """The facts as rows, sorted by key."""
-    ordered = sorted(facts, key=attrgetter(*key))
-    return [msgspec.structs.asdict(fact) | more for fact in ordered]
+def _cells(facts: Sequence[Any], **more: Sequence[Any]) -> Cells:
+    """The facts by column, with ``more`` columns."""
+    if not facts:
+        return {}
+    names = facts[0].__struct_fields__
+    return dict(zip(names, zip(*map(msgspec.structs.astuple, facts), strict=True), strict=True)) | more
 
 
 def _insert(connection: Connection, table: Table, facts: Sequence[Any], batch_no: int) -> list[bool]:
     """Insert facts whose first body is as good as any other; True for each that was new."""
-    key = _key(table)
-    new = insert_new(connection, table, _first_of_each(_rows(facts, key, batch_no=batch_no), key))
-    return _taken_in_turn([tuple(getattr(fact, name) for name in key) for fact in facts], new)
+    keys = list(map(_key_of(table), facts))
+    first = _first_of_each(keys, facts)
+    new = insert_new(connection, table, _cells(first, batch_no=[batch_no] * len(first)))
+    return _taken_in_turn(keys, new)
+
+
+def _key_of(table: Table) -> Callable[[Any], tuple[Any, ...]]:
+    """A fact's key, as :func:`insert_new` tells it."""
+    names = _key(table)
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda fact: (get(fact),)
 
 
 def _number_again(connection: Connection, table: Table, facts: Sequence[Any], batch_no: int) -> None:
     """Give facts of this batch, which nobody else can see, another number."""
     if facts:
-        keys = as_list(tuple(getattr(fact, name) for name in _key(table)) for fact in facts)
-        _renumber(table)(connection, keys=keys, batch_no=batch_no)
+        _renumber(table)(connection, keys=as_list(map(_key_of(table), facts)), batch_no=batch_no)
 
 
 def _key(table: Table) -> list[str]:
     return [column.name for column in table.primary_key.columns]
 
 
-def _first_of_each(rows: list[dict[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:
-    return list({tuple(row[name] for name in key): row for row in reversed(rows)}.values())[::-1]
+def _first_of_each(keys: Sequence[tuple[Any, ...]], items: Sequence[Item]) -> list[Item]:
+    """The first item under each key, in the order of the keys: two writers insert in the same order."""
+    first = dict(zip(reversed(keys), reversed(items), strict=True))
+    return [first[key] for key in sorted(first)]
 
 
 def _taken_in_turn(keys: Iterable[Any], new: set[Any]) -> list[bool]:
@@ -303,8 +311,7 @@ def _units(fact: Decision | Event) -> list[str]:
 
 
 def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_no: int) -> list[State]:
-    rows = _first_of_each(_rows(batch, ["decision_id"], batch_no=batch_no), ["decision_id"])
-    new = _taken_in_turn([(decision.decision_id,) for decision in batch], insert_new(connection, decisions, rows))
+    new = _insert(connection, decisions, batch, batch_no)
     known = [decision.decision_id for decision, is_new in zip(batch, new, strict=True) if not is_new]
     digests = dict(map(tuple, _stored_requests(connection, known=as_list((id_,) for id_ in known)))) if known else {}
     return [
@@ -322,23 +329,11 @@ def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_n
 
 
 def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int) -> list[State]:
-    digests = [event_digest(event) for event in batch]
     ids = [(event.source, hash_id(event.event_id)) for event in batch]
-    keys = [
-        {
-            "source": source,
-            "id_hash": id_hash,
-            "digest": digest,
-            "digest_version": DIGEST_VERSION,
-            "fact_key": event.fact_key,
-        }
-        for event, (source, id_hash), digest in zip(batch, ids, digests, strict=True)
-    ]
-    keys.sort(key=lambda row: (row["source"], row["id_hash"]))
-    accepted = insert_new(connection, event_keys, _first_of_each(keys, ["source", "id_hash"]))
-    new = _taken_in_turn(ids, accepted)
-    accepted_events = [event for event, is_new in zip(batch, new, strict=True) if is_new]
-    insert_once(connection, events, _rows(accepted_events, ["source", "event_id"], batch_no=batch_no))
+    digests = list(map(event_digest, batch))
+    new = _taken_in_turn(ids, _insert_keys(connection, batch, ids, digests))
+    accepted = [event for event, is_new in zip(batch, new, strict=True) if is_new]
+    insert_once(connection, events, _cells(accepted, batch_no=[batch_no] * len(accepted)))
     known = [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new]
     bodies = _stored_bodies(connection, known=as_list(known)) if known else ()
     stored = {(row.source, row.id_hash): row.digest for row in bodies}
@@ -356,11 +351,28 @@ def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int
     ]
 
 
+def _insert_keys(
+    connection: Connection, batch: Sequence[Event], ids: Sequence[tuple[str, str]], digests: Sequence[str]
+) -> set[tuple[Any, ...]]:
+    """Insert the keys; those that are new give the right to insert the event, and nobody else has it."""
+    facts = list(zip(ids, digests, (event.fact_key for event in batch), strict=True))
+    first = _first_of_each(ids, facts)
+    if not facts:
+        return set()
+    cells: Cells = {
+        "source": [source for (source, _), _, _ in first],
+        "id_hash": [id_hash for (_, id_hash), _, _ in first],
+        "digest": [digest for _, digest, _ in first],
+        "digest_version": [DIGEST_VERSION] * len(first),
+        "fact_key": [fact_key for _, _, fact_key in first],
+    }
+    return insert_new(connection, event_keys, cells)
+
+
 @cache
 def _renumber(table: Table) -> Run:
-    columns = list(table.primary_key.columns)
-    keys = listed("keys", **{column.name: column.type for column in columns})
-    these = tuple_(*columns).in_(select(keys))
+    keys = listed("keys", **key_kinds(table))
+    these = tuple_(*table.primary_key.columns).in_(select(keys))
     return prepared(lambda: update(table).where(these).values(batch_no=bindparam("batch_no", type_=BigInteger)))
 
 

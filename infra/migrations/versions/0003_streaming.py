@@ -1,4 +1,4 @@
-"""The ledger on topics: the id of the topic that was read, and indexes that hold only the rows with something in them
+"""The ledger on topics: the id of the topic that was read, smaller indexes, words compared by their bytes
 
 Revision: 0003
 Before: 0002
@@ -45,6 +45,7 @@ def upgrade() -> None:
     op.add_column("offsets", sa.Column("topic_id", sa.String(length=64), nullable=True))
     for table, name, _ in WHOLE:
         op.drop_index(name, table)
+    _compare_words("C")
     for table, name, columns, condition in SMALL:
         where = None if condition is None else sa.text(condition)
         op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
@@ -54,6 +55,25 @@ def downgrade() -> None:
     """Back to the one before."""
     for table, name, _, _ in SMALL:
         op.drop_index(name, table)
+    _compare_words("default")
     for table, name, columns in WHOLE:
         op.create_index(name, table, columns)
     op.drop_column("offsets", "topic_id")
+
+
+def _compare_words(collation: str) -> None:
+    """PostgreSQL: the collation of every ``varchar`` of ours. SQLite compares bytes anyway."""
+    connection = op.get_bind()
+    if connection.dialect.name != "postgresql":
+        return
+    columns = sa.text(
+        "SELECT table_name, column_name, character_maximum_length FROM information_schema.columns "
+        "WHERE table_schema = current_schema() AND data_type = 'character varying' "
+        "AND table_name <> 'alembic_version' ORDER BY table_name, ordinal_position"
+    )
+    changes: dict[str, list[str]] = {}
+    for table, column, length in connection.execute(columns):
+        change = f'ALTER COLUMN "{column}" TYPE varchar({length}) COLLATE "{collation}"'
+        changes.setdefault(table, []).append(change)
+    for table, of_table in changes.items():
+        op.execute(f'ALTER TABLE "{table}" {", ".join(of_table)}')
