@@ -26,6 +26,7 @@ from infra.settings import Settings
 from infra.threads import Repeating
 from ingestion import store
 from ingestion.announcements import Announcer
+from ingestion.bots import BotWatch
 from ingestion.decoding import TopicDecoder
 from ingestion.events import Batch
 from ingestion.gaps import GapFound, accept_gap, find_gaps
@@ -102,10 +103,12 @@ def worker() -> None:
         lambda: topic_ids(settings, read),
         announce=announcer,
     )
+    watch = BotWatch(workspace.engine, workspace.secrets, settings, workspace.clock)
     with (
         stopping_on_signals() as stop,
         closing(announcer),
         Repeating("vitals", settings.tick_seconds, Vitals(workspace.engine, workspace.clock).look),
+        Repeating("bots", settings.tick_seconds, watch.label_bots),
         serving_metrics(settings.host, settings.worker_port, lambda: _fault(member), "REWARDLOOP_WORKER_PORT") as port,
     ):
         err().print(f"Worker of group {settings.kafka_group}; http://{settings.host}:{port}/metrics", highlight=False)
