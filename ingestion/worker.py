@@ -152,6 +152,11 @@ class Worker:
         """How long ago the group was last polled: many when the worker hangs."""
         return time.monotonic() - self._turned_at
 
+    @property
+    def partitions(self) -> set[Partition]:
+        """What this worker reads."""
+        return self._progress.partitions
+
     def assigned(self, partitions: Sequence[Partition]) -> dict[Partition, int | None]:
         """Partitions were given to this worker: where the database says they are read from; None: never read.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from infra import tables
@@ -25,37 +25,18 @@ from infra.settings import Settings
 from infra.telemetry import announcement_failures, lag_records, offset_gap_records, worker_batches, worker_refused
 from ingestion import applier, decoding, quarantine, store, worker
 from ingestion.announcements import Announcer
-from ingestion.contents import put_campaign
 from ingestion.decoding import TopicDecoder
-from ingestion.events import Batch, Campaign
+from ingestion.events import Batch
 from ingestion.gaps import GapFound, accept_gap, find_gaps
-from ingestion.ledger import conservation, stored_offsets
-from ingestion.loops import put_loop
+from ingestion.ledger import stored_offsets
 from ingestion.worker import Worker
 from tests.ingestion.fake_kafka import FakeConsumer, Happening, Log, away
-from tests.ingestion.test_join_histories import LOOP, decision
+from tests.ingestion.streaming import bought, column, decided, happened, left_in, positions, prepared
+from tests.ingestion.test_join_histories import decision
 
 DECISIONS, EVENTS, CONTENTS = (f"rewardloop.{name}.v1" for name in ("decisions", "events", "contents"))
 NOW = 1_790_000_000_000_000
 STEPS = ("polled", "decoded", "before_apply", "applied", "before_commit", "committed")
-UNIT = f"u1:{'a' * 32}"
-
-
-def at(second: int) -> str:
-    return f"2026-09-21T10:{second // 60:02}:{second % 60:02}Z"
-
-
-def decided(id_: str, second: int, **changes: Any) -> bytes:
-    document = {"decision_id": id_, "loop": "emails", "campaign": "spring", "decided_at": at(second), "unit": UNIT}
-    return json.dumps(document | {"content_id": "a", "propensity": 0.5} | changes).encode()
-
-
-def happened(id_: str, type_: str, second: int, **changes: Any) -> bytes:
-    return json.dumps({"event_id": id_, "type": type_, "occurred_at": at(second), **changes}).encode()
-
-
-def bought(id_: str, second: int, euros: int, **changes: Any) -> bytes:
-    return happened(id_, "purchase", second, value=euros, currency="EUR", order_id=id_, **changes)
 
 
 def history() -> Log:
@@ -86,7 +67,11 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Small batches that are applied at once."""
-    return Settings(home=tmp_path, worker_batch_records=5, worker_batch_wait_ms=0, sources=("shop",))
+    return quick(tmp_path)
+
+
+def quick(home: Path) -> Settings:
+    return Settings(home=home, worker_batch_records=5, worker_batch_wait_ms=0, sources=("shop",))
 
 
 @pytest.fixture
@@ -95,19 +80,13 @@ def database(engine: Engine) -> Engine:
     return prepared(engine)
 
 
-def prepared(engine: Engine) -> Engine:
-    with writing(engine) as connection:
-        put_loop(connection, LOOP, 0)
-        put_campaign(connection, Campaign(campaign_id="spring", loop_id="emails"))
-    return engine
-
-
-@pytest.fixture
-def expected(migrated_file: Path, tmp_path: Path, secrets: Secrets, settings: Settings) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def expected(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a worker leaves of the history with which nothing goes wrong."""
-    shutil.copy(migrated_file, tmp_path / "undisturbed.db")
-    engine = prepared(open_database(f"sqlite:///{tmp_path / 'undisturbed.db'}"))
-    Story(engine, secrets, settings, history()).run()
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated_file, folder / "rewardloop.db")
+    engine = prepared(open_database(f"sqlite:///{folder / 'rewardloop.db'}"))
+    Story(engine, Secrets(b"m" * 32, {1: b"u" * 32}, {1: b"t" * 32}), quick(folder), history()).run()
     left = left_in(engine)
     engine.dispose()
     assert len(left["outcomes"]) == 12 + 6 + 6
@@ -171,31 +150,6 @@ class Story:
 def story(database: Engine, secrets: Secrets, settings: Settings) -> Story:
     """The history, not read yet."""
     return Story(database, secrets, settings, history())
-
-
-def left_in(engine: Engine) -> dict[str, Any]:
-    """All that must not depend on what went wrong: facts, joins, outcomes, sums, quarantine, positions."""
-    return {
-        "decisions": column(engine, tables.decisions, "decision_id"),
-        "events": column(engine, tables.events, "source", "event_id", "type", "value_micros", "occurred_at"),
-        "attributions": column(engine, tables.attributions, "source", "event_id", "loop_id", "method", "decision_id"),
-        "outcomes": column(engine, tables.outcomes, *[c.name for c in tables.outcomes.c]),
-        "content_stats": column(engine, tables.content_stats, *[c.name for c in tables.content_stats.c]),
-        "quarantine": column(engine, tables.quarantine, "source", "position", "reason"),
-        "offsets": positions(engine),
-        "conservation": conservation(engine),
-        "uncounted": column(engine, tables.decisions, "batch_no").count((None,)),
-    }
-
-
-def column(engine: Engine, table: Table, *names: str) -> list[tuple[Any, ...]]:
-    with reading(engine) as connection:
-        return sorted(tuple(row) for row in connection.execute(select(*(table.c[name] for name in names))))
-
-
-def positions(engine: Engine) -> dict[Partition, int]:
-    with reading(engine) as connection:
-        return {partition: stored.position for partition, stored in stored_offsets(connection).items()}
 
 
 class Crash(BaseException):
