@@ -1,17 +1,16 @@
 """A stream of decisions and events as a shop and its mail vendor would send it, the same at every run.
 
-Per decision there are four events: two openings, a click and a purchase or a word of another kind, in the shares of
-``_EVENT``. Seven in ten events name their decision, the others their customer (last touch). ``LATE`` of the
-events change places with one up to 20,000 records later, so that many come before their decision; ``REPEATED`` of
-all records are sent a second time. Ids of events are random, as vendors make them, those of decisions ordered by time
-(UUIDv7).
+Per decision there are four events, of the kinds and in the shares of ``_EVENT``. Seven in ten events name their
+decision, the others their customer (last touch). ``LATE`` of the records change places with one up to 20,000 records
+later, so that events come before their decision; ``REPEATED`` of all records are sent a second time. Ids of events are
+random, as vendors make them, those of decisions ordered by time (UUIDv7).
 """
 
 import random
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
-from infra.clock import DAY, MICROS
+from infra.clock import MICROS
 from ingestion.events import Campaign, Candidate, Content, Decision, Event, Placement, hash_id
 from ingestion.loops import LoopDefinition, parse_definition
 
@@ -27,15 +26,17 @@ LOOP: LoopDefinition = parse_definition(
         "refund_horizon": "14d",
     }
 )
-ORIGIN = 1_793_000_000 * MICROS
+ORIGIN = 1_760_000_000 * MICROS
 PER_SECOND = 2_000
 """Records of one simulated second."""
 CAMPAIGNS = 20
 CONTENTS = 5
 UNITS = 200_000
 DECISION_SHARE, REPEATED, LATE, NAMED = 0.2, 0.05, 0.05, 0.7
-_EVENT = (("open", 0.45), ("click", 0.35), ("purchase", 0.15), ("refund", 0.01), ("unsubscribe", 0.04))
+_EVENT = {"open": 0.45, "click": 0.35, "purchase": 0.15, "refund": 0.01, "unsubscribe": 0.04}
 _DISORDER = 20_000
+_DELAY, _SPREAD = 800, 5_000
+"""Decisions between one and its events: at least (two seconds: people, not machines), and on average beyond that."""
 
 Fact = Decision | Event
 
@@ -44,7 +45,9 @@ def definitions() -> tuple[tuple[Campaign, ...], tuple[Content, ...]]:
     """The campaigns and the copy that the stream is about."""
     campaigns = tuple(Campaign(campaign_id=_campaign(number), loop_id=LOOP.loop) for number in range(CAMPAIGNS))
     contents = tuple(
-        Content(content_id=_content(campaign, place), campaign_id=_campaign(campaign), slots={"subject": f"Copy {place}"})
+        Content(
+            content_id=_content(campaign, place), campaign_id=_campaign(campaign), slots={"subject": f"Copy {place}"}
+        )
         for campaign in range(CAMPAIGNS)
         for place in range(CONTENTS)
     )
@@ -73,14 +76,14 @@ def _with_repeats(draw: random.Random, facts: Sequence[Fact], again: set[int]) -
 def _facts(draw: random.Random, count: int, begin: int) -> Iterator[Fact]:
     recent: list[Decision] = []
     orders: list[Event] = []
-    kinds, weights = zip(*_EVENT, strict=True)
+    kinds, weights = list(_EVENT), list(_EVENT.values())
     for number in range(count):
         at = begin + number * MICROS // PER_SECOND
         if not recent or draw.random() < DECISION_SHARE:
             recent.append(_decision(draw, at))
             yield recent[-1]
             continue
-        decision = recent[-1 - int(draw.expovariate(1 / 5_000)) % len(recent)]
+        decision = recent[-1 - (_DELAY + int(draw.expovariate(1 / _SPREAD))) % len(recent)]
         kind = draw.choices(kinds, weights)[0] if orders else "purchase"
         event = _event(draw, kind, decision, draw.choice(orders) if kind == "refund" else None, at)
         if kind == "purchase":
@@ -92,7 +95,9 @@ def _decision(draw: random.Random, at: int) -> Decision:
     campaign = draw.randrange(CAMPAIGNS)
     contents = [_content(campaign, place) for place in range(CONTENTS)]
     chosen = draw.choice(contents)
-    identity = UUID(int=((at // 1_000) << 80) | (7 << 76) | (draw.getrandbits(12) << 64) | (2 << 62) | draw.getrandbits(62))
+    identity = UUID(
+        int=((at // 1_000) << 80) | (7 << 76) | (draw.getrandbits(12) << 64) | (2 << 62) | draw.getrandbits(62)
+    )
     return Decision(
         decision_id=str(identity),
         request_digest=f"{draw.getrandbits(256):064x}",
@@ -104,7 +109,9 @@ def _decision(draw: random.Random, at: int) -> Decision:
         group="treatment",
         learning_mode="online",
         candidates=tuple(
-            Candidate(content_id=content, score=0.02, expected=0.021, mean=0.02, sd=0.004, policy_p=0.2, behaviour_p=0.2)
+            Candidate(
+                content_id=content, score=0.02, expected=0.021, mean=0.02, sd=0.004, policy_p=0.2, behaviour_p=0.2
+            )
             for content in contents
         ),
         chosen=(Placement(position=1, content_id=chosen, propensity=0.2),),
