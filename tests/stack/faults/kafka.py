@@ -1,6 +1,7 @@
 """Kafka for the fault suite: a broker that notices dead members fast, and a plain reader of what a log really holds."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from infra.broker import Partition, log_bounds, partitions_of
 from infra.deploy.kafka import LocalKafka
+from infra.errors import Unavailable
 from infra.settings import Settings
 from ingestion.topics import topics
 
@@ -34,19 +36,21 @@ class Held(NamedTuple):
     labels: int
 
 
-def partitions(settings: Settings) -> list[Partition]:
-    """Every partition that a worker reads."""
-    return [
-        (topic.name, n)
-        for topic in topics(settings.kafka_topic_prefix).read
-        for n in partitions_of(settings, topic.name)
-    ]
+def ends(settings: Settings, seconds: float = 60.0) -> dict[Partition, int]:
+    """The offset after the last record, for every partition that holds any; asked until somebody answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return _ends(settings)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
 
 
-def ends(settings: Settings) -> dict[Partition, int]:
-    """The offset after the last record, for every partition that holds any."""
-    bounds = log_bounds(settings, partitions(settings))
-    return {partition: latest for partition, (_, latest) in bounds.items() if latest > 0}
+def _ends(settings: Settings) -> dict[Partition, int]:
+    named = topics(settings.kafka_topic_prefix).read
+    read = [(topic.name, n) for topic in named for n in partitions_of(settings, topic.name)]
+    return {partition: latest for partition, (_, latest) in log_bounds(settings, read).items() if latest > 0}
 
 
 def held(settings: Settings) -> Held:

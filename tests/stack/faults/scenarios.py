@@ -6,6 +6,7 @@ is read and compares with the ledger and with the faultless run. ``repeats`` is 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -23,7 +24,6 @@ from tests.stack.faults.ledger import Sending
 from tests.stack.faults.poison import poison
 from tests.stack.faults.proxy import Break
 from tests.stack.faults.trial import BATCH, Trial
-from tests.stack.faults.waiting import until
 from tests.stack.faults.wire import conflicting, with_more_fields
 from tests.stack.faults.workers import KILLED, STEPS, Death
 
@@ -357,9 +357,11 @@ def group_offsets_lost(trial: Trial, repeats: int) -> Injected:
 def records_deleted(trial: Trial, repeats: int) -> Injected:
     """Retention deletes records that were not read: the worker stops and says so, the operator accepts the gap."""
     trial.define()
-    first, second = portions(trial.in_order(), 2)
+    sendings = trial.in_order()
+    (key, _), *_ = Counter(sending.key for sending in sendings).most_common(1)
+    second = [sending for sending in sendings if sending.key == key]
     worker = trial.worker()
-    trial.send(first)
+    trial.send([sending for sending in sendings if sending.key != key])
     trial.catch_up()
     assert worker.stop() == 0
     trial.send(second)
@@ -451,7 +453,7 @@ def shuffled(sendings: Sequence[Sending], random: Random) -> list[Sending]:
 def await_progress(trial: Trial, records: int) -> None:
     """Wait until the workers have read more than so many records from now."""
     before = trial.records_read()
-    until(lambda: trial.records_read() > before + records, PROGRESS_SECONDS, f"work goes on; {trial.said()}")
+    trial.until(lambda: trial.records_read() > before + records, PROGRESS_SECONDS, "work goes on")
 
 
 def notices(trial: Trial) -> int:
@@ -461,7 +463,7 @@ def notices(trial: Trial) -> int:
 
 def await_notice(trial: Trial, before: int) -> None:
     """Wait until it says so again."""
-    until(lambda: notices(trial) > before, PROGRESS_SECONDS, f"the worker notices; {trial.said()}")
+    trial.until(lambda: notices(trial) > before, PROGRESS_SECONDS, "the worker notices that the database is away")
 
 
 def accept_gaps(trial: Trial, count: int) -> None:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import Engine, Table, func, select, update
 
@@ -37,9 +37,9 @@ from tests.stack.faults.database import Database, SmallDatabase
 from tests.stack.faults.kafka import QuickKafka
 from tests.stack.faults.ledger import Ledger, Sending
 from tests.stack.faults.proxy import Proxy
-from tests.stack.faults.waiting import until
+from tests.stack.faults.waiting import TooLong, until
 from tests.stack.faults.wire import sendings_of
-from tests.stack.faults.workers import COMMAND, CommandWorker, Crew, Death, WorkerProcess
+from tests.stack.faults.workers import COMMAND, CommandWorker, Crew, Death, Process, WorkerProcess
 from tests.stack.faults.world import CAMPAIGNS, CONTENTS, LOOPS, SOURCES, customers
 
 BATCH = 50
@@ -50,11 +50,16 @@ BLOCK = 100
 SENDING_SECONDS = 240.0
 CATCH_UP_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
+SAID = 4_000
+"""Characters of a log that are shown."""
 FACTS = (
     *(tables.events, tables.event_keys, tables.event_labels, tables.decisions, tables.quarantine),
     *(tables.attributions, tables.outcomes, tables.content_stats),
 )
 SECRETS = {"master": "6d" * 32, "units": {"1": "75" * 32}, "tokens": {"1": "74" * 32}}
+
+
+Started = TypeVar("Started", bound=Process)
 
 
 class Stage:
@@ -121,7 +126,7 @@ class Trial:
         self.population = list(customers(seed, size))
         self.url = self.workers_url = database.new()
         self._open = ExitStack()
-        self._workers = 0
+        self._processes: list[Process] = []
         folder.mkdir(parents=True)
         (folder / "secrets.json").write_text(json.dumps(SECRETS))
         self.secrets = load_secrets(self.settings)
@@ -151,6 +156,7 @@ class Trial:
             worker_batch_records=BATCH,
             worker_batch_wait_ms=20,
             worker_port=0,
+            bot_seconds=0,  # this world clicks as fast as it likes
         )
 
     def make_topics(self) -> None:
@@ -177,10 +183,7 @@ class Trial:
 
     def worker(self, death: Death | None = None, clock_offset: int = 0) -> WorkerProcess:
         """Start a worker."""
-        self._workers += 1
-        worker = WorkerProcess(self.settings, self.folder / f"worker-{self._workers}.log", death, clock_offset)
-        self._open.callback(worker.kill)
-        return worker
+        return self._look_after(WorkerProcess(self.settings, self._new_log(), death, clock_offset))
 
     def crew(self, size: int) -> Crew:
         """Start workers that are kept alive to the end of the trial."""
@@ -188,10 +191,7 @@ class Trial:
 
     def command_worker(self) -> "CommandWorker":
         """Start ``rewardloop worker``."""
-        self._workers += 1
-        worker = CommandWorker(self.environment(), self.folder / f"worker-{self._workers}.log")
-        self._open.callback(worker.kill)
-        return worker
+        return self._look_after(CommandWorker(self.environment(), self._new_log()))
 
     def command(self, *arguments: str) -> str:
         """Run ``rewardloop`` with these arguments, as the operator of this installation; returns what it printed."""
@@ -271,7 +271,16 @@ class Trial:
     def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
         """Wait until the database has read every log to its end."""
         ends = kafka.ends(self.settings)
-        until(lambda: self.is_caught_up(ends), seconds, f"the workers read everything; {self.said()}")
+        self.until(lambda: self.is_caught_up(ends), seconds, "the workers read everything")
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait for the condition; if it does not come true, say what the workers said and where they are."""
+        try:
+            until(condition, seconds, what)
+        except TooLong as late:
+            for worker in self._processes:
+                worker.show_where()
+            raise TooLong(f"{late}; {self.said()}") from None
 
     def verdict(self, *, again: int = 0) -> Verdict:
         """Catch up and compare. ``again``: records that were read once more on purpose."""
@@ -295,7 +304,15 @@ class Trial:
     def said(self) -> str:
         """The end of every worker's log."""
         logs = sorted(self.folder.glob("worker-*.log"), key=lambda log: log.stat().st_mtime)
-        return "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs[-3:])
+        return "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-SAID:]}" for log in logs[-3:])
+
+    def _new_log(self) -> Path:
+        return self.folder / f"worker-{len(self._processes) + 1}.log"
+
+    def _look_after(self, process: Started) -> Started:
+        self._processes.append(process)
+        self._open.callback(process.kill)
+        return process
 
     def _message(self, sending: Sending) -> Message:
         named = topics(self.settings.kafka_topic_prefix)

@@ -93,6 +93,14 @@ class Process:
         until(lambda: self.exit_code is not None, seconds, f"the worker ends; its log: {self.said()[-2000:]}")
         return int(self.exit_code or 0)
 
+    def show_where(self) -> None:
+        """Let it write into its log where each of its threads is."""
+        if self.exit_code is None:
+            before = len(self.said())
+            self.resume()
+            self._signal(signal.SIGUSR1)
+            until(lambda: self.exit_code is not None or len(self.said()) > before, 5, "the worker shows where it is")
+
     def said(self) -> str:
         """Its log so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -188,7 +196,7 @@ def _work(settings: Settings, log: Path, death: Death | None, clock_offset: int)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
-    faulthandler.register(signal.SIGUSR1)  # kill -USR1 <pid> shows where a worker hangs
+    faulthandler.register(signal.SIGUSR1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     broker.SESSION_SECONDS = SESSION_SECONDS
