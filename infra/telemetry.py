@@ -1,6 +1,6 @@
 """Prometheus metrics: prefix ``rewardloop_``, base units, no user or decision ids as labels.
 
-Counters are of this process; the gauges about the ledger (conservation, pending, quarantine, join methods) are of the
+Counters are of this process; the gauges about the ledger (conservation, pending, quarantine) are of the
 installation, the same in every process that shows them. ``docs/how-to/watch-it-run.md`` says what to do about them.
 """
 
@@ -16,12 +16,12 @@ counted_decisions = Counter("rewardloop_counted_decisions", "Decisions that beca
 pending_records = Gauge("rewardloop_pending_records", "Events in the ledger that belong to no decision, now")
 pending_oldest_seconds = Gauge(
     "rewardloop_pending_oldest_seconds",
-    "How long the oldest event has waited that names a decision nobody has seen; 0 for none",
+    "How long the oldest click, open or activation has waited that names a decision nobody has seen; 0 for none",
 )
 quarantine_held_records = Gauge("rewardloop_quarantine_held_records", "Records in quarantine, now")
-join_method_share = Gauge(
-    "rewardloop_join_method_share_ratio",
-    "How the newest events found their decisions: the share of each method, of `none` among them; 0 without events",
+joined_events = Counter(
+    "rewardloop_joined_events",
+    "New events by how they found their decision: `none` not yet, which rewardloop_transitions tells later",
     ["method"],
 )
 database_up = Gauge("rewardloop_database_up", "1 while the database answers this process, else 0")
@@ -32,7 +32,11 @@ refreshed_at = Gauge(
     "rewardloop_refreshed_timestamp_seconds",
     "When this process last looked for new models, copy and statistics and found the database, Unix time",
 )
-ranks = Counter("rewardloop_ranks", "Answers of /v1/rank, by whether they were stored (durable)", ["group", "learning_mode", "durable"])
+ranks = Counter(
+    "rewardloop_ranks",
+    "Answers of /v1/rank, by whether they were stored (durable)",
+    ["group", "learning_mode", "durable"],
+)
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
 quarantined = Counter(
@@ -78,6 +82,7 @@ spool_bytes = Gauge("rewardloop_spool_bytes", "Clicks on disk that wait for thei
 for _metric, _words in (
     (records, ("applied", "duplicate", "ignored", "pending", "quarantined")),
     (quarantined, ("rejected", "conflict")),
+    (joined_events, ("decision_id", "token", "last_touch", "reversal", "none")),
     (worker_waiting, ("broker", "database")),
 ):
     for _word in _words:  # there from the start, so that the first increase is seen as one

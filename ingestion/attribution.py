@@ -34,7 +34,7 @@ from sqlalchemy import (
 
 from infra.dialect import as_list, bytewise, listed
 from infra.tables import decisions, events
-from ingestion.events import ACTIVATION, PURCHASE, REFUND
+from ingestion.events import ACTIVATION, PURCHASE, REFUND, Event
 from ingestion.loops import LoopDefinition
 
 COLUMNS = ("source", "event_id", "loop_id", "method", "decision_id")
@@ -58,6 +58,13 @@ def stamped(facts: FromClause, as_of: AsOf) -> ColumnElement[bool]:
     """Facts that a batch has counted, up to and with batch ``as_of``."""
     batch_no = facts.c.batch_no
     return batch_no.is_not(None) if as_of is None else batch_no <= as_of
+
+
+def method_of(event: Event) -> str:
+    """How an event is attributed, if it is: ``method`` of its attributions."""
+    if event.type == REFUND and event.reverses is not None:
+        return REVERSAL
+    return LAST_TOUCH if event.decision_id is None else event.link or "decision_id"
 
 
 def is_reversal(event: FromClause) -> ColumnElement[bool]:

@@ -52,6 +52,7 @@ from infra.tables import (
 from infra.telemetry import (
     batch_seconds,
     counted_decisions,
+    joined_events,
     new_events,
     new_labels,
     quarantined,
@@ -59,6 +60,7 @@ from infra.telemetry import (
     records,
     transitions,
 )
+from ingestion.attribution import method_of
 from ingestion.events import (
     DIGEST_VERSION,
     Batch,
@@ -144,7 +146,7 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
         rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
         rejoined = rejoin(connection, rules, facts)
         counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
-    _publish(counts, facts)
+    _publish(counts, facts, rejoined)
     return _applied(batch_no, counts, states)
 
 
@@ -415,7 +417,11 @@ def _applied(batch_no: int, counts: Counts, states: tuple[EventState, ...]) -> A
     )
 
 
-def _publish(counts: Counts, facts: Facts) -> None:
+def _publish(counts: Counts, facts: Facts, rejoined: Rejoined) -> None:
+    pending = rejoined.pending
+    methods = ("none" if (event.source, event.event_id) in pending else method_of(event) for event in facts.events)
+    for method, count in Counter(methods).items():
+        joined_events.labels(method).inc(count)
     types = (event.type if event.type in COMMON_TYPES else "other" for event in facts.events)
     for type_, count in Counter(types).items():
         new_events.labels(type_).inc(count)

@@ -1,5 +1,6 @@
 """The gauges about the ledger, against what is in the tables."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,7 @@ from ingestion.ledger import STATES
 from ingestion.loops import put_loop
 from ingestion.quarantine import drop
 from ingestion.store import apply
-from ingestion.vitals import METHODS, Vitals
+from ingestion.vitals import Vitals
 from tests.ingestion.test_join_histories import LOOP, SECOND, decision, event, purchase
 
 NOW = 1_000
@@ -133,27 +134,31 @@ def test_the_oldest_is_the_one_that_names_an_unknown_decision(
     assert gauge("pending_oldest_seconds") == 0
 
 
-def test_shares_are_of_the_newest_events(
-    database: Engine, secrets: Secrets, look: Vitals, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each method has its share, older events are left out, and an empty ledger has no shares."""
-    look.look()
-    empty = [gauge("join_method_share_ratio", method=method) for method in METHODS]
-    monkeypatch.setattr(vitals, "NEWEST", 4)
-    take(database, secrets, decision("d", 0), came(0, "old", "d"))
+def test_methods_are_those_of_the_attributions(database: Engine, secrets: Secrets) -> None:
+    """Each new event is counted by how it found its decision, as the join says; what waits is `none`, and stays so."""
+    before = methods()
     take(
         database,
         secrets,
+        decision("d", 0),
         came(0, "named", "d"),
         event("token", "click", 5, decision_id="d", link="token"),
         purchase("last", 6, 30),
-        came(0, "lonely", "unknown"),
+        event("back", "refund", 7, reverses="last", decision_id="d", value_micros=1, currency="EUR"),
+        came(0, "lonely", "late"),
     )
-    look.look()
-    shares = {method: gauge("join_method_share_ratio", method=method) for method in METHODS}
+    with reading(database) as connection:
+        stored = Counter(connection.scalars(select(attributions.c.method)))
+    take(database, secrets, decision("late", 0), came(0, "named", "d"))
 
-    assert empty == [0.0] * 5
-    assert shares == {"decision_id": 0.25, "token": 0.25, "last_touch": 0.25, "reversal": 0, "none": 0.25}
+    assert Counter(methods()) - Counter(before) == stored + Counter(none=1)
+    assert set(stored) == {"decision_id", "token", "last_touch", "reversal"}
+
+
+def methods() -> dict[str, float]:
+    """Events counted so far."""
+    found = {metric.name: metric for metric in REGISTRY.collect()}["rewardloop_joined_events"].samples
+    return {one.labels["method"]: one.value for one in found if one.name.endswith("_total")}
 
 
 def test_a_ledger_that_does_not_add_up_is_seen(database: Engine, secrets: Secrets, look: Vitals) -> None:
@@ -202,3 +207,13 @@ def test_counters_move_with_the_batch(database: Engine, secrets: Secrets) -> Non
     assert (applied, duplicate, ignored, pending, held) == (1, 1, 0, 1, 2)
     assert read == 5
     assert (conflicts, rejected, counted_) == (1, 1, 1)
+
+
+def test_no_table_of_facts_is_read_whole(engine: Engine) -> None:
+    """A look finds its few rows by an index, however many events there are."""
+    query = vitals._waiting_in([1, 2]).compile(engine, compile_kwargs={"literal_binds": True})
+    with reading(engine) as connection:
+        steps = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
+
+    assert "SEARCH events USING INDEX ix_events_watched (batch_no=?)" in steps
+    assert not [step for step in steps if step.startswith("SCAN")]

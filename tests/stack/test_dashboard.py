@@ -65,9 +65,9 @@ class Seen:
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
-    def by(self, label: str, metric: str, how: str = "sum") -> dict[str, float]:
-        """A metric of all processes together, by one label."""
-        return {one["metric"][label]: float(one["value"][1]) for one in self.ask(f"{how} by ({label}) ({metric})")}
+    def by(self, label: str, metric: str) -> dict[str, float]:
+        """A metric added up over all processes, by one label."""
+        return {one["metric"][label]: float(one["value"][1]) for one in self.ask(f"sum by ({label}) ({metric})")}
 
     def numbers(self, expr: str) -> list[float]:
         """The values of an answer; what is no number is none."""
@@ -233,14 +233,14 @@ def test_every_panel_has_something_to_show(panel: Any, seen: Seen) -> None:
 def test_the_numbers_are_right(seen: Seen) -> None:
     """What Prometheus adds up over the processes is what was sent: records by state, decisions, pending, methods."""
     states = {state: count * ROUNDS for state, count in seen.per_round.items()}
-    shares = {"decision_id": 0.4, "token": 0.2, "last_touch": 0.2, "reversal": 0.0, "none": 0.2}
+    methods = {"decision_id": 2, "token": 1, "last_touch": 1, "reversal": 0, "none": 1}
 
     assert seen.by("state", "rewardloop_records_total") == states
     assert seen.by("reason", "rewardloop_quarantined_total") == {"rejected": states["quarantined"], "conflict": 0}
     wait(lambda: seen.numbers("max(rewardloop_quarantine_held_records)") == [states["quarantined"]])
     wait(lambda: seen.numbers("max(rewardloop_pending_records)") == [states["pending"]])
     wait(lambda: seen.numbers("sum(rewardloop_counted_decisions_total)") == [2 * ROUNDS])
-    wait(lambda: seen.by("method", "rewardloop_join_method_share_ratio", "max") == shares)
+    assert seen.by("method", "rewardloop_joined_events_total") == {name: n * ROUNDS for name, n in methods.items()}
     assert seen.by("type", "rewardloop_events_total") == {"click": 4 * ROUNDS, "purchase": ROUNDS}
     assert seen.by("label", 'rewardloop_event_labels_total{applies="true"}') == {"bot": ROUNDS}
     assert seen.numbers("max(abs(rewardloop_conservation_error))") == [0]

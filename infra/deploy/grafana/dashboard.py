@@ -224,8 +224,14 @@ ROWS = (
         (
             Panel(
                 "How events find their decisions",
-                "Of the newest events: named by id, by token, by the customer's last contact, as a reversal, or not yet?",
-                (Query("max by (method) (rewardloop_join_method_share_ratio)", "{{method}}"),),
+                "Of the events that came: named by id, by token, by the customer's last contact, as a reversal, or not yet?",
+                (
+                    Query(
+                        f"{rate('rewardloop_joined_events_total', 'method')} "
+                        f"/ on () group_left () ({rate('rewardloop_joined_events_total')} > 0)",
+                        "{{method}}",
+                    ),
+                ),
                 unit="percentunit",
                 whole=True,
             ),
