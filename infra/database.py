@@ -74,7 +74,9 @@ def open_database(url: str) -> Engine:
             "or leave it empty for SQLite under the data folder"
         ) from None
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     if parsed.get_backend_name() != "sqlite":
         raise Misconfigured(
             f"REWARDLOOP_DATABASE_URL: {parsed.get_backend_name()!r} is not supported; use sqlite or postgresql"
@@ -85,6 +87,16 @@ def open_database(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """End a transaction that says nothing for a minute: a frozen process would keep the join lock, and everybody, for
+    ever. Whoever runs the server may have set another time."""
+    connection.execute(
+        "SELECT set_config('idle_in_transaction_session_timeout', '60s', false) "
+        "WHERE current_setting('idle_in_transaction_session_timeout') = '0'"
+    )
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

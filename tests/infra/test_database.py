@@ -7,7 +7,17 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
-from infra.database import add_up, canonical_json, insert_new, insert_once, open_database, reading, upsert, writing
+from infra.database import (
+    add_up,
+    canonical_json,
+    insert_new,
+    insert_once,
+    lock_join,
+    open_database,
+    reading,
+    upsert,
+    writing,
+)
 from infra.errors import Misconfigured, Unavailable
 from infra.tables import content_stats, loop_switches
 
@@ -101,6 +111,22 @@ def test_sqlite_is_durable_and_checks_references(engine: Engine) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
     assert found == ["wal", 2, 1]
+
+
+@pytest.mark.postgres
+def test_a_silent_transaction_ends_and_gives_its_locks_back(postgres: Engine, postgres_url: str) -> None:
+    """A minute at most, or what the server's own setting says; the process that comes back is told it was cut off."""
+    with reading(postgres) as connection:
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+    chosen = open_database(
+        f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-cidle_in_transaction_session_timeout%3D50"
+    )
+    with pytest.raises(Unavailable), writing(chosen) as frozen:
+        lock_join(frozen)
+        with writing(postgres) as other:
+            lock_join(other)  # waits until the server has ended the silent transaction
+        frozen.execute(text("SELECT 1"))
+    chosen.dispose()
 
 
 def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
