@@ -23,6 +23,8 @@ from infra.telemetry import (
 )
 from ingestion.attribution import names_no_decision
 
+LOOK_SECONDS = 5.0
+"""How often a process looks; Prometheus asks every 15 seconds."""
 STRIDE = 20
 """Most batches in which one look searches for the oldest waiting event."""
 WATCHED = text("events.type IN ('click', 'open', 'activation')")

@@ -37,7 +37,7 @@ from ingestion.limits import BodyLimits
 from ingestion.publisher import Publisher, accept
 from ingestion.redirects import Click, ClickLog, Record, Redirects
 from ingestion.spool import Spool
-from ingestion.vitals import Vitals
+from ingestion.vitals import LOOK_SECONDS, Vitals
 from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.operations import Jobs
@@ -131,7 +131,7 @@ def _start(settings: Settings) -> Running:
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),
-        Repeating("vitals", settings.tick_seconds, Vitals(engine, clock).look),
+        Repeating("vitals", LOOK_SECONDS, Vitals(engine, clock).look),
     )
     return Running(
         wired,

@@ -26,14 +26,13 @@ from infra.settings import Settings
 from infra.threads import Repeating
 from ingestion import store
 from ingestion.announcements import Announcer
-from ingestion.bots import BotWatch
 from ingestion.decoding import TopicDecoder
 from ingestion.events import Batch
 from ingestion.gaps import GapFound, accept_gap, find_gaps
 from ingestion.ledger import STATES, Stored, stored_offsets
 from ingestion.replay import apply_again, parse_offset
 from ingestion.topics import Topics, topics
-from ingestion.vitals import Vitals
+from ingestion.vitals import LOOK_SECONDS, Vitals
 from ingestion.worker import Worker
 from pipelines.commands.workspace import (
     UNAVAILABLE,
@@ -103,12 +102,10 @@ def worker() -> None:
         lambda: topic_ids(settings, read),
         announce=announcer,
     )
-    watch = BotWatch(workspace.engine, workspace.secrets, settings, workspace.clock)
     with (
         stopping_on_signals() as stop,
         closing(announcer),
-        Repeating("vitals", settings.tick_seconds, Vitals(workspace.engine, workspace.clock).look),
-        Repeating("bots", settings.tick_seconds, watch.label_bots),
+        Repeating("vitals", LOOK_SECONDS, Vitals(workspace.engine, workspace.clock).look),
         serving_metrics(settings.host, settings.worker_port, lambda: _fault(member), "REWARDLOOP_WORKER_PORT") as port,
     ):
         err().print(f"Worker of group {settings.kafka_group}; http://{settings.host}:{port}/metrics", highlight=False)
