@@ -190,6 +190,7 @@ events = _table(
     _some("ix_events_unit_before", "unit_before IS NOT NULL", "unit_before"),
     _some("ix_events_fact_key", "fact_key IS NOT NULL", "fact_key"),
     _some("ix_events_reverses", "reverses IS NOT NULL", "reverses"),
+    _some("ix_events_watched", "type IN ('click', 'open', 'activation')", "batch_no"),
 )
 
 attributions = _table(

@@ -18,11 +18,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, Text, and_, exists, func, literal, select, union
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.sql import Select
 
 from infra.clock import DAY, MICROS, Clock
-from infra.database import reading
+from infra.database import reading, search_by_keys
 from infra.dialect import as_list, listed, prepared
 from infra.errors import NotFound
 from infra.secrets import Secrets
@@ -30,7 +44,7 @@ from infra.settings import Settings
 from infra.tables import attributions, batches, decisions, event_labels, events
 from ingestion import store
 from ingestion.attribution import start_of
-from ingestion.events import ACTIVATION, Batch, Label
+from ingestion.events import Batch, Label
 
 BOT = "bot"
 KINDS = ("click", "open")
@@ -39,6 +53,9 @@ BURST = 4
 """Clicks within ``fastest`` that are too many: a double click is two."""
 RANGE = 20_000
 """Most records of the ledger that are looked at together; a single batch may be larger."""
+
+WAITING = 10_000
+"""Most clicks that are remembered until their decision comes."""
 
 PREFETCHING = (
     ("sec-purpose", "prefetch"),  # Chromium, Firefox: also "prefetch;prerender"
@@ -67,6 +84,13 @@ MACHINES = (
 known by their name; speed gives many of them away."""
 
 _MACHINE = re.compile("|".join(re.escape(name) for name in MACHINES), re.IGNORECASE)
+
+
+_WATCHED = text("events.type IN ('click', 'open', 'activation')")
+"""Spelled out like the condition of ``ix_events_watched``, so that the database uses it."""
+
+EventKey = tuple[str, str]
+"""Source and event id."""
 
 
 class Click(NamedTuple):
@@ -109,25 +133,26 @@ def in_a_burst(clicks: Iterable[Click], fastest: int) -> set[Click]:
     return found
 
 
-def suspects(connection: Connection, since_batch: int, upto_batch: int, fastest: int) -> list[Label]:
-    """Labels for what the batches after ``since_batch``, up to ``upto_batch``, show to be machines' clicks.
+def suspects(connection: Connection, recent: Sequence[Row[Any]], touched: Iterable[str], fastest: int) -> list[Label]:
+    """Labels for clicks among ``recent`` events, of the decisions they ``touched`` and next to them, that machines made.
 
     Clicks about which somebody has said ``bot`` before, or taken it back, are left out. ``fastest``: microseconds;
     0 leaves speed out of it.
     """
-    recent = and_(events.c.batch_no > since_batch, events.c.batch_no <= upto_batch)
-    reasons: dict[tuple[str, str], tuple[int, str]] = {}
-    for row in connection.execute(_recent_clients().where(recent)):
-        if reason := known_client(str(row.raw.get("client", ""))):
+    reasons: dict[EventKey, tuple[int, str]] = {}
+    for row in recent:
+        if row.type in KINDS and (reason := known_client(str(msgspec.json.decode(row.raw).get("client", "")))):
             reasons[row.source, row.event_id] = row.received_at, reason
     if fastest:
-        touched = list(connection.execute(_of_decisions(since_batch, upto_batch)))
-        for row in touched:
+        found = _of_decisions(connection, touched=as_list((decision_id,) for decision_id in touched))
+        of_decisions = [row for row in found if row.type in KINDS]
+        for row in of_decisions:
             if row.start is not None and 0 <= row.occurred_at - row.start < fastest:
                 reasons[row.source, row.event_id] = row.received_at, "sooner than a person could"
-        of_decisions = map(_click, touched)
-        of_units = map(_click, connection.execute(_of_units(fastest).where(recent)))
-        for click in in_a_burst(of_decisions, fastest) | in_a_burst(of_units, fastest):
+        near = as_list((row.unit, row.occurred_at) for row in recent if row.unit and row.type in KINDS)
+        of_units = [row for row in _of_units(connection, near=near, fastest=fastest) if row.type in KINDS]
+        bursts = in_a_burst(map(_click, of_decisions), fastest) | in_a_burst(map(_click, of_units), fastest)
+        for click in bursts:
             reasons.setdefault((click.source, click.event_id), (click.received_at, "too many at once"))
     known = _judged_before(connection, list(reasons))
     return [
@@ -146,6 +171,7 @@ class BotWatch:
     def __init__(self, engine: Engine, secrets: Secrets, settings: Settings, clock: Clock) -> None:
         self._engine, self._secrets, self._settings, self._clock = engine, secrets, settings, clock
         self._since: int | None = None
+        self._waiting: dict[EventKey, None] = {}
 
     def label_bots(self) -> int:
         """Look at every batch since the last call, at most ``RANGE`` records at once; returns how many it labelled.
@@ -165,10 +191,17 @@ class BotWatch:
             upto = _up_to(connection, self._since)
             if upto == self._since:
                 return None
-            labels = suspects(connection, self._since, upto, int(self._settings.bot_seconds * MICROS))
+            search_by_keys(connection)
+            recent = _recent(connection, since=self._since, upto=upto).all()
+            clicks = self._waiting | {(row.source, row.event_id): None for row in recent if row.type in KINDS}
+            found = _attributed(connection, clicks=as_list(clicks)).all()
+            touched = {row.decision_id for row in (*found, *recent) if row.decision_id is not None}
+            labels = suspects(connection, recent, touched, int(self._settings.bot_seconds * MICROS))
+            for row in found:
+                clicks.pop((row.source, row.event_id), None)
         if labels:
             store.apply(self._engine, Batch(labels=tuple(labels)), self._secrets, self._clock())
-        self._since = upto
+        self._since, self._waiting = upto, dict.fromkeys(list(clicks)[-WAITING:])
         return len(labels)
 
 
@@ -198,22 +231,34 @@ def put_label(
     return word
 
 
-def _recent_clients() -> Select[Any]:
-    columns = (events.c.source, events.c.event_id, events.c.received_at, events.c.raw)
-    return select(*columns).where(events.c.type.in_(KINDS))
+@prepared
+def _recent() -> Select[Any]:
+    """Clicks, opens and activations of the batches in (``since``, ``upto``]."""
+    columns = (events.c.source, events.c.event_id, events.c.type, events.c.decision_id, events.c.unit)
+    return select(*columns, events.c.occurred_at, events.c.received_at, events.c.raw).where(
+        _WATCHED,
+        events.c.batch_no > bindparam("since", type_=BigInteger),
+        events.c.batch_no <= bindparam("upto", type_=BigInteger),
+    )
 
 
-def _of_decisions(since: int, upto: int) -> Select[Any]:
-    """Every click of the decisions that the batches touched, by a click, an activation or their own arrival."""
-    new = and_(events.c.batch_no > since, events.c.batch_no <= upto)
-    same = and_(attributions.c.source == events.c.source, attributions.c.event_id == events.c.event_id)
-    touched = union(
-        select(attributions.c.decision_id)
-        .select_from(events.join(attributions, same))
-        .where(new, events.c.type.in_(KINDS)),
-        select(events.c.decision_id).where(new, events.c.type == ACTIVATION),
-        select(decisions.c.decision_id).where(decisions.c.batch_no > since, decisions.c.batch_no <= upto),
-    ).subquery("touched")
+@prepared
+def _attributed() -> Select[Any]:
+    """The decisions that clicks belong to."""
+    clicks = listed("clicks", source=Text(), event_id=Text())
+    found = clicks.join(
+        attributions,
+        and_(attributions.c.source == clicks.c.source, attributions.c.event_id == clicks.c.event_id),
+    )
+    return select(clicks.c.source, clicks.c.event_id, attributions.c.decision_id).select_from(found)
+
+
+@prepared
+def _of_decisions() -> Select[Any]:
+    """Every event of decisions, with when its decision started. Types are told apart afterwards: a condition on them
+    would have the database read its small index of clicks whole."""
+    touched = listed("touched", decision_id=Text())
+    same = and_(events.c.source == attributions.c.source, events.c.event_id == attributions.c.event_id)
     return (
         select(
             attributions.c.decision_id.label("group"),
@@ -221,37 +266,45 @@ def _of_decisions(since: int, upto: int) -> Select[Any]:
             events.c.event_id,
             events.c.occurred_at,
             events.c.received_at,
+            events.c.type,
             start_of(decisions).label("start"),
         )
         .select_from(touched)
         .join(attributions, attributions.c.decision_id == touched.c.decision_id)
         .join(events, same)
         .join(decisions, decisions.c.decision_id == touched.c.decision_id)
-        .where(events.c.type.in_(KINDS))
         .distinct()
     )
 
 
-def _of_units(fastest: int) -> Select[Any]:
-    """Every click of a customer next to a recent one (``events``, restricted by the caller)."""
-    near = events.alias("near")
+@prepared
+def _of_units() -> Select[Any]:
+    """Every event of a customer next to one of these."""
+    near = listed("near", unit=Text(), occurred_at=BigInteger())
+    fastest = bindparam("fastest", type_=BigInteger)
     return (
-        select(near.c.unit.label("group"), near.c.source, near.c.event_id, near.c.occurred_at, near.c.received_at)
-        .select_from(events)
+        select(
+            events.c.unit.label("group"),
+            events.c.source,
+            events.c.event_id,
+            events.c.occurred_at,
+            events.c.received_at,
+            events.c.type,
+        )
+        .select_from(near)
         .join(
-            near,
+            events,
             and_(
-                near.c.unit == events.c.unit,
-                near.c.occurred_at.between(events.c.occurred_at - fastest, events.c.occurred_at + fastest),
+                events.c.unit == near.c.unit,
+                events.c.occurred_at.between(near.c.occurred_at - fastest, near.c.occurred_at + fastest),
             ),
         )
-        .where(events.c.type.in_(KINDS), near.c.type.in_(KINDS), near.c.batch_no.is_not(None))
         .distinct()
     )
 
 
 def _click(row: Row[Any]) -> Click:
-    return Click(row.group, row.source, row.event_id, row.occurred_at, row.received_at)
+    return Click._make(row[: len(Click._fields)])
 
 
 def _judged_before(connection: Connection, found: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Machines' clicks: labelled, left out of metrics, never dropped, and anybody may take the word back."""
 
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ingestion.ledger import conservation, newest_batch
 from ingestion.loops import put_loop
 from tests.ingestion.tables import empty, rows
 from tests.ingestion.test_join_histories import LOOP, SECOND, decision, event, purchase
+from tests.ingestion.test_join_plans import FACTS, plan
 
 BROWSER = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile/15E148 Safari"
@@ -194,7 +196,7 @@ class TestTheWord:
         """A sweep that looked before a person spoke and wrote after changes nothing: its word is dated earlier."""
         take(database, decision("d", 10), at("soon", 10 * SECOND, received_at=11 * SECOND))
         with reading(database) as connection:
-            words = bots.suspects(connection, 0, newest_batch(connection), SECOND)
+            words = bots.suspects(connection, [], ["d"], SECOND)
         put_label(database, SECRETS, "shop", "soon", "bot", False, "it was me", 12 * SECOND)
         take(database, *words)
 
@@ -269,18 +271,26 @@ class TestTheSweep:
         """The ledger is looked at in parts of bounded size, one after the other, and nothing is left out."""
         ranges = []
 
-        def suspects(connection: Connection, since: int, upto: int, fastest: int) -> list[Label]:
+        def recent(connection: Connection, since: int, upto: int) -> Any:
             ranges.append((since, upto))
-            return bots_suspects(connection, since, upto, fastest)
+            return looked_up(connection, since=since, upto=upto)
 
-        bots_suspects = bots.suspects
-        monkeypatch.setattr(bots, "suspects", suspects)
+        looked_up = bots._recent
+        monkeypatch.setattr(bots, "_recent", recent)
         monkeypatch.setattr(bots, "RANGE", 6)
         for number in range(5):
             take(database, decision(f"d{number}", 10), at(f"c{number}", 10 * SECOND, decision_id=f"d{number}"))
 
         assert watch(database).label_bots() == 5
         assert ranges[:3] == [(0, 2), (2, 4), (4, 6)]  # two batches of three records each; the sixth holds labels
+
+    @pytest.mark.parametrize("name", ["_recent", "_attributed", "_of_decisions", "_of_units", "_words"])
+    def test_a_sweep_reads_no_table_whole(self, name: str, engine: Engine) -> None:
+        """Every statement finds its rows by an index, however large the store has grown."""
+        steps = plan(engine, getattr(bots, name).__wrapped__)
+
+        assert [step for step in steps if re.match(rf"SCAN ({FACTS})\b", step)] == []
+        assert name != "_recent" or ["ix_events_watched" in step for step in steps] == [True]
 
     @settings(max_examples=25, deadline=None)
     @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 30), min_size=1, max_size=12))

@@ -156,7 +156,6 @@ class Trial:
             worker_batch_records=BATCH,
             worker_batch_wait_ms=20,
             worker_port=0,
-            bot_seconds=0,  # this world clicks as fast as it likes
         )
 
     def make_topics(self) -> None:
