@@ -206,6 +206,16 @@ def insert_once(connection: Connection, table: Table, rows: Sequence[Row] | Cell
         connection.exec_driver_sql(statement, list(_values(columns, cells)))
 
 
+def insert_all(connection: Connection, table: Table, cells: Cells) -> None:
+    """Insert rows that nobody else has or inserts, as fast as the database can: PostgreSQL by COPY."""
+    if not cells:
+        return
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, cells)
+    else:
+        insert_once(connection, table, cells)
+
+
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row] | Cells) -> set[tuple[Any, ...]]:
     """Like :func:`insert_once`; returns the primary keys that were new, also under concurrent writers."""
     if not rows:
@@ -254,6 +264,32 @@ def _insert_or(connection: Connection, table: Table, rows: Sequence[Row], what: 
         _store(connection, table, cells_of(rows), what)
     else:
         connection.execute(_on_conflict(sqlite.insert(table), table, tuple(rows[0]), what), list(rows))
+
+
+def _copy(connection: Connection, table: Table, cells: Cells) -> None:
+    names = ", ".join(map(connection.dialect.identifier_preparer.quote, cells))
+    statement = f"COPY {table.name} ({names}) FROM STDIN"
+    cursor = connection.connection.cursor()
+    try:
+        with cursor.copy(statement) as copy:
+            for row in _values(_conversions(table, tuple(cells), _POSTGRES), cells):
+                copy.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _as_sqlalchemy(connection, statement, error) from error
+    finally:
+        cursor.close()
+
+
+def _as_sqlalchemy(connection: Connection, statement: str, error: Any) -> BaseException:
+    """An error of the driver as everything else of ours knows errors; a connection that is gone is given up."""
+    gone = connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
+    if gone:
+        connection.invalidate(error)
+    base, dialect = connection.dialect.loaded_dbapi.Error, connection.dialect
+    ours: BaseException = DBAPIError.instance(
+        statement, None, error, base, connection_invalidated=gone, dialect=dialect
+    )
+    return ours
 
 
 def _store(connection: Connection, table: Table, cells: Cells, what: OnConflict) -> CursorResult[Any]:

@@ -170,34 +170,63 @@ def _metrics() -> CTE:
 
 _ATTRIBUTED = ("source", "event_id", "loop_id", "method", "decision_id")
 _REPORTED = ("type", "occurred_at", "fact_key", "value_micros", "currency", "content_id", "position")
+_DECIDED = ("chosen", "start")
 
 
-def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE) -> FromClause:
-    """The attributed events to judge: those of the wanted decisions, and the other reports of the same facts, whose
-    ``rival`` is true. Only types that a metric is about."""
+def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE, as_of: AsOf) -> FromClause:
+    """The attributed events to judge, each with its decision: those of the wanted decisions, and the other reports of
+    the same facts, whose ``rival`` is true. Only types that a metric is about."""
+    same = and_(events.c.source == attributed.c.source, events.c.event_id == attributed.c.event_id)
     if wanted is None:
-        return _reports(attributed, attributed, events, metrics, rival=False).subquery("scope")
-    own = attributed.join(wanted, attributed.c.decision_id == wanted.c.decision_id)
-    mine = _reports(own, attributed, events, metrics, rival=False).cte("own").prefix_with("MATERIALIZED")
+        every = _started(as_of).subquery("started")
+        found = attributed.join(events, same).join(every, attributed.c.decision_id == every.c.decision_id)
+        return _reports(found, attributed, events, every, metrics).subquery("scope")
+    started = _started(as_of, wanted).cte("started").prefix_with("MATERIALIZED")
+    belong = attributed.c.decision_id == started.c.decision_id
+    own = _reports(started.join(attributed, belong).join(events, same), attributed, events, started, metrics)
+    mine = own.cte("own").prefix_with("MATERIALIZED")
+    return union_all(select(mine), _rivals(attributed, wanted, mine, metrics, as_of)).subquery("scope")
+
+
+def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of: AsOf) -> Select[Any]:
+    """Other reports of the facts in ``mine``, which belong to decisions that are not wanted."""
     keys = select(mine.c.fact_key).where(mine.c.fact_key.is_not(None)).distinct().subquery("keys")
-    other = events.alias("other")
-    theirs = _reports(
-        keys.join(other, other.c.fact_key == keys.c.fact_key), attributed, other, metrics, rival=True
-    ).where(attributed.c.decision_id.not_in(select(wanted.c.decision_id)))
-    return union_all(select(mine), theirs).subquery("scope")
+    other, started = events.alias("other"), _started(as_of).subquery("started_elsewhere")
+    same = and_(other.c.source == attributed.c.source, other.c.event_id == attributed.c.event_id)
+    found = (
+        keys.join(other, other.c.fact_key == keys.c.fact_key)
+        .join(attributed, same)
+        .join(started, attributed.c.decision_id == started.c.decision_id)
+    )
+    elsewhere = attributed.c.decision_id.not_in(select(wanted.c.decision_id))
+    return _reports(found, attributed, other, started, metrics, rival=True).where(elsewhere)
 
 
-def _reports(start: FromClause, attributed: FromClause, event: FromClause, metrics: CTE, rival: bool) -> Select[Any]:
-    """Attributed events, looked up from ``start``, which holds either of the two already."""
-    same = and_(event.c.source == attributed.c.source, event.c.event_id == attributed.c.event_id)
-    missing = attributed if rival else event
+def _started(as_of: AsOf, wanted: CTE | None = None) -> Select[Any]:
+    """Decisions, all or the wanted ones, with their start."""
+    found: FromClause = decisions
+    if wanted is not None:
+        found = wanted.join(decisions, decisions.c.decision_id == wanted.c.decision_id)
+    start = start_of(decisions, as_of).label("start")
+    return select(decisions.c.decision_id, decisions.c.chosen, start).select_from(found)
+
+
+def _reports(
+    found: FromClause,
+    attributed: FromClause,
+    event: FromClause,
+    started: FromClause,
+    metrics: CTE,
+    rival: bool = False,
+) -> Select[Any]:
     return (
         select(
             *(attributed.c[name] for name in _ATTRIBUTED),
             *(event.c[name] for name in _REPORTED),
+            *(started.c[name] for name in _DECIDED),
             literal(rival).label("rival"),
         )
-        .select_from(start.join(missing, same))
+        .select_from(found)
         .where(event.c.type.in_(select(metrics.c.event)))
     )
 
@@ -230,21 +259,20 @@ def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> FromCla
 def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
     """One row per (event, loop, metric) with all that the reasons look at, each looked up once."""
     metrics = _metrics()
-    event = _scope(attributed, wanted, metrics)
+    event = _scope(attributed, wanted, metrics, as_of)
+    kept = ("occurred_at", "fact_key", "value_micros", "currency", "start", "rival")
     return (
         select(
-            *(event.c[name] for name in (*_ATTRIBUTED, "occurred_at", "fact_key", "value_micros", "currency", "rival")),
+            *(event.c[name] for name in (*_ATTRIBUTED, *kept)),
             *(metrics.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "window")),
             metrics.c.backward_window,
             metrics.c.currency.label("metric_currency"),
-            _content_of(decisions, event).label("content_id"),
-            start_of(decisions, as_of).label("start"),
+            _content_of(event).label("content_id"),
             is_labelled(event, as_of).label("labelled"),
             _taken_back(event, metrics, as_of).label("taken_back"),
         )
         .select_from(event)
         .join(metrics, and_(metrics.c.loop_id == event.c.loop_id, metrics.c.event == event.c.type))
-        .join(decisions, decisions.c.decision_id == event.c.decision_id)
         .cte("facts")
         .prefix_with("MATERIALIZED")
     )
@@ -275,20 +303,20 @@ def _decided(checked: FromClause) -> Select[Any]:
     ).where(ranked.c.rival.is_(False))
 
 
-def _content_of(decision: Any, event: Any) -> ColumnElement[str]:
-    """The content of a slate an event is about: the one it names, else the one at its position, else the first."""
-    placement = elements(decision.c.chosen, "placement")
+def _content_of(event: Any) -> ColumnElement[str]:
+    """The content of its slate an event is about: the one it names, else the one at its position, else the first."""
+    placement = elements(event.c.chosen, "placement")
     content_id = part(placement.c.value, "content_id")
     position = part(placement.c.value, "position", Integer())
     nearness = case((content_id == event.c.content_id, 0), (position == event.c.position, 1), else_=2)
     placed = (
         select(content_id.label("content_id"), position.label("position"), nearness.label("nearness"))
         .select_from(placement)
-        .correlate(decision, event)
+        .correlate(event)
         .subquery("placed")
     )
     nearest = select(placed.c.content_id).order_by(placed.c.nearness, placed.c.position).limit(1)
-    return nearest.correlate(decision, event).scalar_subquery()
+    return nearest.correlate(event).scalar_subquery()
 
 
 def is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:

@@ -36,7 +36,17 @@ from sqlalchemy import (
     update,
 )
 
-from infra.database import Cells, insert_new, insert_once, key_kinds, lock_join, reading, search_by_keys, writing
+from infra.database import (
+    Cells,
+    insert_all,
+    insert_new,
+    insert_once,
+    key_kinds,
+    lock_join,
+    reading,
+    search_by_keys,
+    writing,
+)
 from infra.dialect import Run, as_list, listed, prepared
 from infra.secrets import Secrets
 from infra.tables import (
@@ -335,7 +345,7 @@ def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int
     digests = list(map(event_digest, batch))
     new = _taken_in_turn(ids, _insert_keys(connection, batch, ids, digests))
     accepted = [event for event, is_new in zip(batch, new, strict=True) if is_new]
-    insert_once(connection, events, _cells(accepted, batch_no=[batch_no] * len(accepted)))
+    insert_all(connection, events, _cells(accepted, batch_no=[batch_no] * len(accepted)))
     known = [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new]
     bodies = _stored_bodies(connection, known=as_list(known)) if known else ()
     stored = {(row.source, row.id_hash): row.digest for row in bodies}

@@ -202,10 +202,11 @@ def _work(bench: Bench, settings: Settings, count: int) -> Run:
     """Let a worker read ``count`` records into a database that may hold others."""
     with psycopg.connect(settings.database) as connection:
         before = _single(connection, "SELECT coalesce(max(batch_no), 0) FROM batches")
-        database_before = _database_seconds(bench)
     with _worker(settings) as process:
+        _wait_until_read(settings, 0)
+        cpu, database = _seconds(process.pid), _database_seconds(bench)
         ended = _wait_until_read(settings, count)
-        cpu, database = _seconds(process.pid), _database_seconds(bench) - database_before
+        cpu, database = _seconds(process.pid) - cpu, _database_seconds(bench) - database
     with psycopg.connect(settings.database) as connection:
         first_at, first_read = connection.execute(
             "SELECT at, read FROM batches WHERE batch_no > %s AND read > 0 ORDER BY batch_no LIMIT 1", [before]

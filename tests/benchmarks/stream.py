@@ -79,11 +79,12 @@ def _facts(draw: random.Random, count: int, begin: int) -> Iterator[Fact]:
     kinds, weights = list(_EVENT), list(_EVENT.values())
     for number in range(count):
         at = begin + number * MICROS // PER_SECOND
-        if not recent or draw.random() < DECISION_SHARE:
+        if len(recent) <= _DELAY or draw.random() < DECISION_SHARE:
             recent.append(_decision(draw, at))
             yield recent[-1]
             continue
-        decision = recent[-1 - (_DELAY + int(draw.expovariate(1 / _SPREAD))) % len(recent)]
+        ago = int(draw.expovariate(1 / _SPREAD)) % (len(recent) - _DELAY)
+        decision = recent[-1 - _DELAY - ago]
         kind = draw.choices(kinds, weights)[0] if orders else "purchase"
         event = _event(draw, kind, decision, draw.choice(orders) if kind == "refund" else None, at)
         if kind == "purchase":

@@ -8,8 +8,10 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError
 
 from infra.database import (
+    Cells,
     add_up,
     canonical_json,
+    insert_all,
     insert_new,
     insert_once,
     lock_join,
@@ -50,6 +52,49 @@ def test_insert_new_tells_which_keys_were_new(any_engine: Engine) -> None:
 
     assert told == {(str(number),) for number in range(3_000) if number != 7}
     assert switches(any_engine)["7"] == "first"
+
+
+def test_rows_that_are_surely_new_are_inserted_as_they_are(any_engine: Engine) -> None:
+    """``insert_all`` stores texts with any characters, truths and nulls like the other ways in."""
+    reasons = ["", "a\tb\\n\nc", "\\N", '"é"']
+    cells: Cells = {"loop_id": list("abcd"), "killed": [True, False] * 2, "reason": reasons, "changed_at": [2**40] * 4}
+    with writing(any_engine) as connection:
+        insert_all(connection, loop_switches, cells)
+        insert_all(connection, loop_switches, {})
+        stored = connection.execute(select(loop_switches).order_by(loop_switches.c.loop_id)).all()
+
+    assert [tuple(row) for row in stored] == list(zip(*cells.values(), strict=True))
+
+
+@pytest.mark.postgres
+def test_a_row_that_cannot_be_copied_is_an_error_like_any_other(postgres: Engine) -> None:
+    """A value the database refuses raises what other statements raise, and nothing is stored."""
+    for reason, id_ in (("\x00", "a"), ("fine", "x" * 300)):
+        cells: Cells = {"loop_id": [id_], "killed": [True], "reason": [reason], "changed_at": [0]}
+        with pytest.raises(DBAPIError), writing(postgres) as connection:
+            insert_all(connection, loop_switches, cells)
+
+    assert switches(postgres) == {}
+
+
+@pytest.mark.postgres
+def test_a_connection_that_is_lost_while_copying_is_an_outage(postgres: Engine) -> None:
+    """The error is retriable, and the next transaction has another connection."""
+    cells: Cells = {"loop_id": ["a"], "killed": [True], "reason": [""], "changed_at": [0]}
+    with pytest.raises(Unavailable):
+        lose_the_connection_and_copy(postgres, cells)
+
+    with writing(postgres) as connection:
+        insert_all(connection, loop_switches, cells)
+    assert switches(postgres) == {"a": ""}
+
+
+def lose_the_connection_and_copy(engine: Engine, cells: Cells) -> None:
+    with writing(engine) as connection:
+        process = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with reading(engine) as other:
+            other.execute(text(f"SELECT pg_terminate_backend({process}, 5000)"))
+        insert_all(connection, loop_switches, cells)
 
 
 @pytest.mark.postgres
