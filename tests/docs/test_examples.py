@@ -10,13 +10,15 @@ import pytest
 import typer
 
 from infra.broker import Record
-from infra.secrets import Secrets
+from infra.secrets import Secrets, load_secrets
+from infra.settings import Settings
 from ingestion.decode import Edge, decode_event
 from ingestion.events import Event, Rejected
 from ingestion.loops import parse_definition
 from ingestion.mappings import load_mapping
 from ingestion.messages import Decoded, Ignored, Place, decode_record
 from ingestion.topics import topics
+from ingestion.webhooks import WebhookAnswer
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -53,11 +55,20 @@ def test_a_documented_command_parses(line: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("json"))
-def test_a_documented_document_validates(page: str, text: str) -> None:
-    """JSON in the documentation is a loop definition, a batch of events, or a record of a topic; each is read."""
+def test_a_documented_document_validates(page: str, text: str, tmp_path: Path) -> None:
+    """JSON in the documentation is a loop definition, part of the secrets file, an answer to a webhook, a batch of
+    events, or a record of a topic; each is read."""
     document = json.loads(text)
     if "metrics" in document:
         parse_definition(document)
+        return
+    if "webhooks" in document:
+        keys = {"master": "00" * 32, "units": {"1": "11" * 32}, "tokens": {"1": "22" * 32}}
+        (tmp_path / "secrets.json").write_text(json.dumps(keys | document))
+        assert set(load_secrets(Settings(home=tmp_path)).webhooks) == set(document["webhooks"])
+        return
+    if "accepted" in document:
+        WebhookAnswer.model_validate(document)
         return
     if "events" not in document:
         assert not isinstance(topic_record(document), Rejected | Ignored)
