@@ -70,13 +70,18 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def mend_openapi(document: dict[str, Any]) -> dict[str, Any]:
-    """Give problem documents their media type in an OpenAPI document."""
+    """Give problem documents their media type in an OpenAPI document, and take out the framework's own errors: what
+    declares none of ours takes any text."""
     for operations in document["paths"].values():
         for operation in operations.values():
-            for response in operation["responses"].values():
+            declared = operation["responses"]
+            for status, response in list(declared.items()):
                 content = response.get("content", {})
-                if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+                model = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+                if model == "Problem":
                     response["content"] = {MEDIA_TYPE: content["application/json"]}
+                elif model == "HTTPValidationError":
+                    del declared[status]
     return document
 
 
