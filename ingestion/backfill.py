@@ -55,7 +55,7 @@ def _rescore(connection: Connection, definition: LoopDefinition, now: int) -> in
     _attribute(connection, definition)
     after = _pending(connection)
     _replace_outcomes(connection, definition)
-    statistics.replace_stats(connection, definition.loop, _totals(connection, definition))
+    statistics.replace_stats(connection, definition.loop, _sums(connection, definition))
     record_batch(
         connection, batch_no, now, Counts(left_pending=len(before - after), became_pending=len(after - before))
     )
@@ -89,12 +89,12 @@ def _join_all() -> Insert:
     return outcomes.insert().from_select([column.name for column in outcomes.columns], joining(False, False))
 
 
-def _totals(connection: Connection, definition: LoopDefinition) -> statistics.Totals:
-    totals: statistics.Totals = {}
-    metrics = statistics.measured(definition)
+def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:
+    movement = statistics.Movement([definition])
     for decision, values in _started(connection, definition):
-        statistics.move(totals, statistics.contribution(decision, metrics, values), 1)
-    return totals
+        movement.show(decision, 1)
+        movement.value(decision, {}, values)
+    return movement
 
 
 def _started(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[Row[Any], statistics.Values]]:

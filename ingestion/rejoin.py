@@ -15,9 +15,8 @@ Called under the join lock, after the batch's facts are stamped:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
@@ -114,11 +113,9 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     new = {(event.source, event.event_id) for event in facts.events}
     touched = _touched_events(connection, rules, facts, moved)
     old = touched.keys() - new
-    before = _Belonging.of(_forget(connection, touched=as_list(sorted(old))).all() if old else ())
-    after = _Belonging.of(_attribute(connection, rules, touched))
-    _refresh(
-        connection, rules, facts.batch_no, moved, before.decisions(rules, touched) | after.decisions(rules, touched)
-    )
+    before = _belonging(_forget(connection, touched=as_list(sorted(old))).all() if old else (), touched, rules)
+    after = _belonging(_attribute(connection, rules, touched), touched, rules)
+    _refresh(connection, rules, facts.batch_no, moved, before.decisions | after.decisions)
     return Rejoined(
         frozenset(new - after.events),
         len((old & after.events) - before.events),
@@ -200,24 +197,23 @@ def _tied_by() -> CompoundSelect[Any]:
     return union_all(*ties)
 
 
-@dataclass(frozen=True)
-class _Belonging:
-    """Attributions: (source, event, decision)."""
+class _Belonging(NamedTuple):
+    """Events that belong to a decision, and the decisions whose outcomes these can change."""
 
-    rows: Sequence[tuple[str, str, str]]
+    events: set[EventKey]
+    decisions: set[str]
 
-    @classmethod
-    def of(cls, rows: Iterable[Any]) -> Self:
-        return cls(list(map(tuple, rows)))
 
-    @cached_property
-    def events(self) -> set[EventKey]:
-        return {(source, event_id) for source, event_id, _ in self.rows}
-
-    def decisions(self, rules: Rules, touched: _Touched) -> set[str]:
-        """Decisions of events that can change an outcome: those of a type with a metric, and activations."""
-        types = {metric.event for rule in rules.values() for metric in rule.metrics} | {ACTIVATION}
-        return {decision_id for source, event_id, decision_id in self.rows if touched[source, event_id].type in types}
+def _belonging(rows: Iterable[Any], touched: _Touched, rules: Rules) -> _Belonging:
+    """What attributions say. Only events of a type with a metric, and activations, can change an outcome."""
+    types = {metric.event for rule in rules.values() for metric in rule.metrics} | {ACTIVATION}
+    found = _Belonging(set(), set())
+    for source, event_id, decision_id in rows:
+        key = (source, event_id)
+        found.events.add(key)
+        if touched[key].type in types:
+            found.decisions.add(decision_id)
+    return found
 
 
 _RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
@@ -273,13 +269,14 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str
     ids = sorted(moved | differing)
     if not ids:
         return
-    totals: statistics.Totals = {}
-    metrics = {loop_id: statistics.measured(definition) for loop_id, definition in rules.items()}
+    movement = statistics.Movement(rules.values())
     for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no).all():
-        if decision.loop_id in metrics:
-            id_, measured = decision.decision_id, metrics[decision.loop_id]
-            _count(totals, measured, decision, before.get(id_, {}), after.get(id_, {}))
-    statistics.add_to_stats(connection, totals)
+        old = _values(before.get(decision.decision_id, {})) if decision.before else {}
+        new = _values(after.get(decision.decision_id, {})) if decision.after else {}
+        movement.value(decision, old, new)
+        if decision.before != decision.after:
+            movement.show(decision, 1 if decision.after else -1)
+    statistics.add_to_stats(connection, movement)
 
 
 def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple[_ByDecision, _ByDecision]:
@@ -346,18 +343,6 @@ def _counted() -> Select[Any]:
     return query.select_from(wanted.join(decisions, decisions.c.decision_id == wanted.c.decision_id)).where(
         decisions.c.batch_no.is_not(None)
     )
-
-
-def _count(
-    totals: statistics.Totals, metrics: Sequence[tuple[str, str]], decision: Any, before: Any, after: Any
-) -> None:
-    old, new = _values(before), _values(after)
-    if decision.before and decision.after:
-        statistics.move(totals, statistics.difference(decision, metrics, old, new), 1)
-    elif decision.before:
-        statistics.move(totals, statistics.contribution(decision, metrics, old), -1)
-    elif decision.after:
-        statistics.move(totals, statistics.contribution(decision, metrics, new), 1)
 
 
 def _values(rows: Mapping[_ContentMetric, _Row]) -> statistics.Values:

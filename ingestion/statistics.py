@@ -4,8 +4,8 @@ A decision that has started adds, for every content it showed and every metric o
 outcome: so the sums are always those of the outcomes as they stand, never a tally of changes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Select, Text, delete, select, type_coerce
@@ -34,11 +34,6 @@ SQUARE_SPLIT = 10**12
 
 _MOST = 1e15
 """Largest prediction of one decision that is summed, millionths."""
-
-Sums = list[int]
-"""In the order of ``COLUMNS``."""
-
-Totals = dict[StatsKey, Sums]
 
 Values = Mapping[tuple[str, str, str], int]
 """Outcome values of one decision in millionths, by (content, metric, metric version)."""
@@ -72,7 +67,7 @@ SHOWN = (
     decisions.c.model_version,
     decisions.c.decided_at,
 )
-"""What :func:`contribution` reads of a decision."""
+"""What :class:`Movement` reads of a decision."""
 
 
 def shown(*more: Any) -> Select[Any]:
@@ -80,67 +75,90 @@ def shown(*more: Any) -> Select[Any]:
     return select(*SHOWN, *more)
 
 
-def measured(definition: LoopDefinition) -> list[tuple[str, str]]:
-    """Names and versions of a loop's metrics."""
-    return [(metric.name, metric.version) for metric in definition.metrics]
+class _Place(NamedTuple):
+    """Where a decision's exposures count, for every metric of its loop."""
+
+    loop_id: str
+    campaign_id: str
+    content_id: str
+    model_version: str
+    bucket: int
 
 
-def contribution(decision: Any, metrics: Sequence[tuple[str, str]], values: Values) -> Iterator[tuple[StatsKey, Sums]]:
-    """What one started decision adds. Contents beyond the slots were not shown and add nothing."""
-    expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
-    for content_id in _shown(decision):
-        micros = round(max(-_MOST, min(_MOST, (expected.get(content_id) or 0.0) * 1e6)))
-        for name, version in metrics:
-            value = values.get((content_id, name, version), 0)
-            yield _key(decision, content_id, name), [1, *_powers(value), micros]
+class Movement:
+    """By how much the sums move, gathered decision by decision under the definitions in force.
+
+    Decisions of loops without a definition move nothing, nor do contents beyond the slots: they were not shown.
+    """
+
+    def __init__(self, rules: Iterable[LoopDefinition]) -> None:
+        self._metrics = {rule.loop: {metric.name: metric.version for metric in rule.metrics} for rule in rules}
+        self._shown: dict[_Place, list[int]] = {}
+        self._values: dict[StatsKey, list[int]] = {}
+
+    def show(self, decision: Any, sign: Literal[1, -1]) -> None:
+        """Count the decision as an exposure of what it showed, or take that back."""
+        if decision.loop_id not in self._metrics:
+            return
+        expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
+        for place in _places(decision):
+            micros = round(max(-_MOST, min(_MOST, (expected.get(place.content_id) or 0.0) * 1e6)))
+            shown = self._shown.setdefault(place, [0, 0])
+            shown[0] += sign
+            shown[1] += sign * micros
+
+    def value(self, decision: Any, before: Values, after: Values) -> None:
+        """Move its outcome from ``before`` to ``after``; without any entry it was not, or is not, counted."""
+        changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+        metrics = self._metrics.get(decision.loop_id)
+        if not changed or not metrics:
+            return
+        places = {place.content_id: place for place in _places(decision)}
+        for content_id, name, version in changed:
+            place = places.get(content_id)
+            if place is None or metrics.get(name) != version:
+                continue
+            old, new = (_powers(values.get((content_id, name, version), 0)) for values in (before, after))
+            key = StatsKey(place.campaign_id, content_id, name, place.model_version, place.bucket)
+            total = self._values.setdefault(key, [0] * 4)
+            for power in range(4):
+                total[power] += new[power] - old[power]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What to add to ``content_stats``."""
+        sums = {key: [0, *values, 0] for key, values in self._values.items()}
+        for place, (exposures, expected) in self._shown.items():
+            for name in self._metrics[place.loop_id]:
+                key = StatsKey(place.campaign_id, place.content_id, name, place.model_version, place.bucket)
+                total = sums.setdefault(key, [0] * len(COLUMNS))
+                total[0] += exposures
+                total[-1] += expected
+        moved = sorted((key, total) for key, total in sums.items() if any(total))
+        return [{**key._asdict(), **dict(zip(COLUMNS, total, strict=True))} for key, total in moved]
 
 
-def difference(
-    decision: Any, metrics: Sequence[tuple[str, str]], before: Values, after: Values
-) -> Iterator[tuple[StatsKey, Sums]]:
-    """:func:`contribution` with the values ``after``, less that with the values ``before``, where they differ."""
-    for content_id in _shown(decision):
-        for name, version in metrics:
-            old, new = before.get((content_id, name, version), 0), after.get((content_id, name, version), 0)
-            if old != new:
-                moved = [now - once for now, once in zip(_powers(new), _powers(old), strict=True)]
-                yield _key(decision, content_id, name), [0, *moved, 0]
-
-
-def _shown(decision: Any) -> Iterator[str]:
+def _places(decision: Any) -> Iterator[_Place]:
     placed = _placed.decode(decision.chosen)
     slots = _constraints.decode(decision.constraints).slots or len(placed)
-    return (placement.content_id for placement in placed if placement.position <= slots)
+    whose, bucket = (decision.loop_id, decision.campaign_id), decision.decided_at // DAY
+    for placement in placed:
+        if placement.position <= slots:
+            yield _Place(*whose, placement.content_id, decision.model_version or "", bucket)
 
 
-def _key(decision: Any, content_id: str, metric: str) -> StatsKey:
-    bucket = decision.decided_at // DAY
-    return StatsKey(decision.campaign_id, content_id, metric, decision.model_version or "", bucket)
-
-
-def _powers(value: int) -> Sums:
+def _powers(value: int) -> tuple[int, int, int, int]:
     """Success, value, and its square in two parts."""
     high, low = divmod((value // 100) ** 2, SQUARE_SPLIT)
-    return [int(value > 0), value, low, high]
+    return int(value > 0), value, low, high
 
 
-def move(totals: Totals, parts: Iterable[tuple[StatsKey, Sums]], sign: int) -> None:
-    """Add ``parts`` to ``totals`` (1) or take them away (-1)."""
-    for key, sums in parts:
-        total = totals.setdefault(key, [0] * len(COLUMNS))
-        for place, amount in enumerate(sums):
-            total[place] += sign * amount
+def add_to_stats(connection: Connection, movement: Movement) -> None:
+    """Move the stored sums."""
+    add_up(connection, content_stats, movement.rows())
 
 
-def add_to_stats(connection: Connection, totals: Totals) -> None:
-    """Move the stored sums by ``totals``."""
-    moved = sorted((key, sums) for key, sums in totals.items() if any(sums))
-    rows = [{**key._asdict(), **dict(zip(COLUMNS, sums, strict=True))} for key, sums in moved]
-    add_up(connection, content_stats, rows)
-
-
-def replace_stats(connection: Connection, loop_id: str, totals: Totals) -> None:
-    """Store ``totals`` as all there is about the campaigns of a loop."""
+def replace_stats(connection: Connection, loop_id: str, movement: Movement) -> None:
+    """Store the movement as all there is about the campaigns of a loop."""
     campaigns = select(decisions.c.campaign_id).where(decisions.c.loop_id == loop_id)
     connection.execute(delete(content_stats).where(content_stats.c.campaign_id.in_(campaigns)))
-    add_to_stats(connection, totals)
+    add_to_stats(connection, movement)
