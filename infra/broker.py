@@ -265,11 +265,22 @@ class Consumer:
             self._consumer.resume(theirs)
 
     def _read(self, most: int, timeout: float) -> list[Record]:
+        self._finish_joining()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=most)
         except _faults().KafkaError as error:
             raise self._explained(error) from error
         return [_record(one) for records in found.values() for one in records]
+
+    def _finish_joining(self) -> None:
+        """Let a join that outlasted a poll be finished by the next.
+
+        kafka-python asks again whether a join is needed. For one that new metadata made necessary the answer turns to
+        no while it is under way; then its result is never looked at, and the member is silent for ever.
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            coordinator.request_rejoin()
 
     def _complain(self, absent: Unavailable | None) -> None:
         """Nothing came: say so if that is not because nothing was written."""

@@ -109,6 +109,7 @@ class TruncatedOnce:
 
     def __init__(self, told: Exception) -> None:
         self.told = [told]
+        self._coordinator = SimpleNamespace(rejoining=False)
 
     def poll(self, **_: object) -> dict[object, list[object]]:
         if self.told:
@@ -159,3 +160,24 @@ class Nobody:
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Nothing to do."""
+
+
+def test_a_join_that_outlasts_a_poll_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A join under way is asked for again before every poll, because kafka-python may have forgotten that it needs it."""
+    asked: list[str] = []
+    coordinator = SimpleNamespace(rejoining=True, request_rejoin=lambda: asked.append("join"))
+
+    def poll(**_: object) -> dict[TopicPartition, list[object]]:
+        asked.append("poll")
+        coordinator.rejoining = False
+        return {}
+
+    client = SimpleNamespace(_coordinator=coordinator, poll=poll, subscribe=lambda *_, **__: None, assignment=set)
+    client.metrics = lambda raw: {Named(broker.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
+    monkeypatch.setattr(broker, "_open", lambda *_, **__: client)
+    consumer = Consumer(Settings(), ["t"], "g", Nobody())
+
+    consumer.poll(10, 0.0)
+    consumer.poll(10, 0.0)
+
+    assert asked == ["join", "poll", "poll"]
