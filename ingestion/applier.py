@@ -32,6 +32,7 @@ Step = Callable[[str], None]
 """Called with the name of each step of the commit order; tests crash there."""
 
 
+CLOSE_SECONDS = 2.0
 REFUSED = "The database refused the record ({}); correct it and send it under an id of its own, or replay it"
 
 
@@ -141,14 +142,14 @@ class Applier:
             self._waiting = None
             self._changed.notify_all()
 
-    def stop(self, timeout: float) -> None:
-        """End the thread after what it is doing."""
+    def close(self) -> None:
+        """End the thread after what it is doing, and wait a moment for that. Again: does nothing."""
         with self._changed:
             self._stopped = True
             self.epoch += 1
             self._waiting = None
             self._changed.notify_all()
-        self._thread.join(timeout)
+        self._thread.join(CLOSE_SECONDS)
 
     def _is_idle(self) -> bool:
         return self._failure is not None or (self._waiting is None and not self._working)

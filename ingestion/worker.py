@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import SimpleQueue
 from typing import NoReturn, Protocol
 
@@ -50,7 +50,7 @@ from ingestion.messages import Decoded, batch_of
 from ingestion.progress import Progress
 from ingestion.store import Applied, apply
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 15.0
 """How long a stop waits for the batch in hand."""
 REVOKE_SECONDS = 5.0
 """How long a rebalance waits for it; longer would keep the client from its heartbeats."""
@@ -134,18 +134,10 @@ class Worker:
         Raises :class:`GapFound`, or what broke; nothing is committed to Kafka that is not in the database.
         """
         self._stop = stop
-        consumer = self._join()
-        if consumer is None:
-            return
-        self._consumer = consumer
-        try:
-            while not stop.is_set():
-                self._turn()
-            self._finish()
-        finally:
-            self._applier.stop(REVOKE_SECONDS)
-            consumer.close()
-            _forget_lag(self._progress.partitions)
+        with closing(self._applier):
+            consumer = self._join()
+            if consumer is not None:
+                self._read(consumer)
 
     @property
     def seconds_since_poll(self) -> float:
@@ -184,6 +176,17 @@ class Worker:
         """Partitions went to another worker some time ago: what is in hand is applied by him."""
         self._applier.drop()
         self._given_away.put(partitions)
+
+    def _read(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        try:
+            while not self._stop.is_set():
+                self._turn()
+            self._finish()
+        finally:
+            self._applier.close()
+            consumer.close()
+            _forget_lag(self._progress.partitions)
 
     def _turn(self) -> None:
         self._settle()
@@ -317,14 +320,13 @@ class Worker:
         if not chunk.items:
             self._applier.put(chunk, 0)  # a tick; where there is no place for it, decisions are counted anyway
             return
-        paused: list[Partition] = []
+        held_back = False
         while not self._applier.put(chunk, PATIENCE_SECONDS) and not self._stop.is_set():
-            if not paused:
-                paused = self._progress.placed
-                self._consumer.pause(paused)
+            self._consumer.pause(self._progress.placed)
+            held_back = True
             self._take(self._poll(0.0))
             self._settle()
-        if paused:
+        if held_back:
             self._consumer.resume(self._progress.placed)
 
     def _outside(self, outside: OutOfLog) -> None:
