@@ -4,7 +4,7 @@ A decision that has started adds, for every content it showed and every metric o
 outcome: so the sums are always those of the outcomes as they stand, never a tally of changes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -75,16 +75,6 @@ def shown(*more: Any) -> Select[Any]:
     return select(*SHOWN, *more)
 
 
-class _Place(NamedTuple):
-    """Where a decision's exposures count, for every metric of its loop."""
-
-    loop_id: str
-    campaign_id: str
-    content_id: str
-    model_version: str
-    bucket: int
-
-
 class Movement:
     """By how much the sums move, gathered decision by decision under the definitions in force.
 
@@ -93,7 +83,8 @@ class Movement:
 
     def __init__(self, rules: Iterable[LoopDefinition]) -> None:
         self._metrics = {rule.loop: {metric.name: metric.version for metric in rule.metrics} for rule in rules}
-        self._shown: dict[_Place, list[int]] = {}
+        self._shown: dict[tuple[str, StatsKey], list[int]] = {}
+        """Exposures and predictions by loop and key; the metric of the key is left open."""
         self._values: dict[StatsKey, list[int]] = {}
 
     def show(self, decision: Any, sign: Literal[1, -1]) -> None:
@@ -101,11 +92,11 @@ class Movement:
         if decision.loop_id not in self._metrics:
             return
         expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
-        for place in _places(decision):
-            micros = round(max(-_MOST, min(_MOST, (expected.get(place.content_id) or 0.0) * 1e6)))
-            shown = self._shown.setdefault(place, [0, 0])
-            shown[0] += sign
-            shown[1] += sign * micros
+        for content_id in _shown(decision):
+            micros = round(max(-_MOST, min(_MOST, (expected.get(content_id) or 0.0) * 1e6)))
+            total = self._shown.setdefault((decision.loop_id, _key(decision, content_id, "")), [0, 0])
+            total[0] += sign
+            total[1] += sign * micros
 
     def value(self, decision: Any, before: Values, after: Values) -> None:
         """Move its outcome from ``before`` to ``after``; without any entry it was not, or is not, counted."""
@@ -113,13 +104,12 @@ class Movement:
         metrics = self._metrics.get(decision.loop_id)
         if not changed or not metrics:
             return
-        places = {place.content_id: place for place in _places(decision)}
+        shown = _shown(decision)
         for content_id, name, version in changed:
-            place = places.get(content_id)
-            if place is None or metrics.get(name) != version:
+            if content_id not in shown or metrics.get(name) != version:
                 continue
             old, new = (_powers(values.get((content_id, name, version), 0)) for values in (before, after))
-            key = StatsKey(place.campaign_id, content_id, name, place.model_version, place.bucket)
+            key = _key(decision, content_id, name)
             total = self._values.setdefault(key, [0] * 4)
             for power in range(4):
                 total[power] += new[power] - old[power]
@@ -127,23 +117,24 @@ class Movement:
     def rows(self) -> list[dict[str, Any]]:
         """What to add to ``content_stats``."""
         sums = {key: [0, *values, 0] for key, values in self._values.items()}
-        for place, (exposures, expected) in self._shown.items():
-            for name in self._metrics[place.loop_id]:
-                key = StatsKey(place.campaign_id, place.content_id, name, place.model_version, place.bucket)
-                total = sums.setdefault(key, [0] * len(COLUMNS))
+        for (loop_id, open_key), (exposures, expected) in self._shown.items():
+            for name in self._metrics[loop_id]:
+                total = sums.setdefault(open_key._replace(metric=name), [0] * len(COLUMNS))
                 total[0] += exposures
                 total[-1] += expected
         moved = sorted((key, total) for key, total in sums.items() if any(total))
         return [{**key._asdict(), **dict(zip(COLUMNS, total, strict=True))} for key, total in moved]
 
 
-def _places(decision: Any) -> Iterator[_Place]:
+def _shown(decision: Any) -> list[str]:
     placed = _placed.decode(decision.chosen)
     slots = _constraints.decode(decision.constraints).slots or len(placed)
-    whose, bucket = (decision.loop_id, decision.campaign_id), decision.decided_at // DAY
-    for placement in placed:
-        if placement.position <= slots:
-            yield _Place(*whose, placement.content_id, decision.model_version or "", bucket)
+    return [placement.content_id for placement in placed if placement.position <= slots]
+
+
+def _key(decision: Any, content_id: str, metric: str) -> StatsKey:
+    bucket = decision.decided_at // DAY
+    return StatsKey(decision.campaign_id, content_id, metric, decision.model_version or "", bucket)
 
 
 def _powers(value: int) -> tuple[int, int, int, int]:
