@@ -148,7 +148,13 @@ decisions = _table(
     _must("decided_at", BigInteger, "When it was decided."),
     _may("batch_no", BigInteger, "The batch that counted it; null until then."),
     Index("ix_decisions_loop_id_decided_at", "loop_id", "decided_at"),
-    _some("ix_decisions_unit", "unit IS NOT NULL", "unit"),
+    Index(
+        "ix_decisions_unit",
+        *("unit", "decided_at"),
+        sqlite_where=text("unit IS NOT NULL AND batch_no IS NOT NULL"),
+        postgresql_where=text("unit IS NOT NULL AND batch_no IS NOT NULL"),
+        postgresql_include=["decision_id", "loop_id", "deferred"],
+    ),
     _some("ix_decisions_waiting", "batch_no IS NULL", "batch_no"),
 )
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     true,
     tuple_,
@@ -179,19 +180,34 @@ def _explicit(
 def _last_touch(
     reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]
 ) -> Select[tuple[str, str, str, str, str]]:
-    start = start_of(decisions, as_of)
+    near = _near(reach, as_of, event, counted)
     rank = func.row_number().over(
-        partition_by=(event.c.source, event.c.event_id, decisions.c.loop_id),
-        order_by=(start.desc(), bytewise(decisions.c.decision_id).desc()),
+        partition_by=(near.c.source, near.c.event_id, near.c.loop_id),
+        order_by=(near.c.start.desc(), bytewise(near.c.decision_id).desc()),
     )
     found = (
+        select(near, literal(LAST_TOUCH, String).label("method"), rank.label("rank"))
+        .where(near.c.start <= near.c.latest, near.c.start > near.c.earliest)
+        .subquery()
+    )
+    return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
+
+
+def _near(reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]) -> CTE:
+    """Events that name no decision, with those of their unit that may have started near enough: they were decided
+    there, or they were activated, whenever that was."""
+    latest = (event.c.occurred_at + reach.c.tolerance).label("latest")
+    earliest = (event.c.occurred_at - reach.c.reach).label("earliest")
+    decided_near = and_(decisions.c.decided_at <= latest.element, decisions.c.decided_at > earliest.element)
+    return (
         select(
             event.c.source,
             event.c.event_id,
             decisions.c.loop_id,
-            literal(LAST_TOUCH, String).label("method"),
             decisions.c.decision_id,
-            rank.label("rank"),
+            start_of(decisions, as_of).label("start"),
+            earliest,
+            latest,
         )
         .select_from(event)
         .join(decisions, decisions.c.unit.in_((event.c.unit, event.c.unit_before)))
@@ -201,12 +217,11 @@ def _last_touch(
             ~is_reversal(event),
             counted,
             stamped(decisions, as_of),
-            start <= event.c.occurred_at + reach.c.tolerance,
-            start > event.c.occurred_at - reach.c.reach,
+            or_(decided_near, first_activation(decisions, as_of).is_not(None)),
         )
-        .subquery()
+        .cte("near")
+        .prefix_with("MATERIALIZED")
     )
-    return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
 def _loop_of(decision: FromClause) -> ColumnElement[str]:

@@ -42,7 +42,7 @@ def _older(table: str) -> dict[str, str]:
             "first_at": f"first_at - k * {DAY}",
             "last_at": f"last_at - k * {DAY}",
         },
-        "content_stats": {"bucket": "bucket - k"},
+        "content_stats": {"bucket": "bucket - k::integer"},
     }[table]
 
 
@@ -65,7 +65,7 @@ def _multiply(connection: psycopg.Connection[Any], table: str, copies: int) -> N
     indexes = connection.execute(_INDEXES, [table]).fetchall()
     _run(connection, *(f"ALTER TABLE {table} DROP CONSTRAINT {name}" for name, _ in constraints))
     _run(connection, *(f"DROP INDEX {name}" for name, _ in indexes))
-    _run(connection, f"INSERT INTO {table} ({names}) SELECT {made} FROM {table}, generate_series(1, {copies}) AS k")
+    _run(connection, f"INSERT INTO {table} ({names}) SELECT {made} FROM {table}, generate_series(1::bigint, {copies}) AS k")
     _run(connection, *(f"ALTER TABLE {table} ADD CONSTRAINT {name} {made}" for name, made in constraints))
     _run(connection, *(made for _, made in indexes))
 

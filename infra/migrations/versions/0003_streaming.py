@@ -28,7 +28,6 @@ WHOLE = (
 
 SMALL = (
     ("decisions", "ix_decisions_waiting", ["batch_no"], "batch_no IS NULL"),
-    ("decisions", "ix_decisions_unit", ["unit"], "unit IS NOT NULL"),
     ("decisions", "ix_decisions_loop_id_decided_at", ["loop_id", "decided_at"], None),
     ("events", "ix_events_activation", ["decision_id", "occurred_at"], "type = 'activation'"),
     ("events", "ix_events_decision_id", ["decision_id"], "decision_id IS NOT NULL"),
@@ -49,10 +48,20 @@ def upgrade() -> None:
     for table, name, columns, condition in SMALL:
         where = None if condition is None else sa.text(condition)
         op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
+    counted = sa.text("unit IS NOT NULL AND batch_no IS NOT NULL")
+    op.create_index(
+        "ix_decisions_unit",
+        "decisions",
+        ["unit", "decided_at"],
+        sqlite_where=counted,
+        postgresql_where=counted,
+        postgresql_include=["decision_id", "loop_id", "deferred"],
+    )
 
 
 def downgrade() -> None:
     """Back to the one before."""
+    op.drop_index("ix_decisions_unit", "decisions")
     for table, name, _, _ in SMALL:
         op.drop_index(name, table)
     _compare_words("default")
