@@ -88,7 +88,7 @@ def kill_at_random(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(1)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(len(portion) // 2))
             crew.pick(trial.random).kill()
     return Injected(repeats)
@@ -99,7 +99,7 @@ def kill_one_of_three(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(3)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(len(portion) // 2))
             crew.pick(trial.random).kill()
     return Injected(repeats)
@@ -110,7 +110,7 @@ def sigterm_under_load(trial: Trial, repeats: int) -> Injected:
     trial.define()
     for portion in portions(trial.in_order(), repeats):
         worker = trial.worker()
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(len(portion) // 2))
             assert worker.stop(30) == 0, worker.said()
     trial.crew(1)
@@ -122,7 +122,7 @@ def rebalance_storm(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(3)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             crew.resize(trial.random.choice([size for size in (1, 2, 3) if size != crew.size]))
     assert crew.replaced == 0, trial.said()
     return Injected(repeats)
@@ -134,7 +134,7 @@ def zombie(trial: Trial, repeats: int) -> Injected:
     crew = trial.crew(2)
     for portion in portions(trial.in_order(), repeats):
         frozen = crew.pick(trial.random)
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(BATCH))
             frozen.pause()
         try:
@@ -150,7 +150,7 @@ def broker_restart(trial: Trial, repeats: int) -> Injected:
     trial.crew(1)
     for turn, portion in enumerate(portions(trial.in_order(), repeats)):
         node = turn % 3 + 1
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             (trial.brokers.kill_broker if turn % 2 else trial.brokers.stop_broker)(node)
         trial.catch_up(PROGRESS_SECONDS)
         trial.brokers.start_broker(node)
@@ -161,7 +161,10 @@ def broker_pause(trial: Trial, repeats: int) -> Injected:
     """One of three brokers freezes (SIGSTOP) until the others have replaced it, then wakes up."""
     trial.define()
     trial.crew(1)
-    for turn, portion in enumerate(portions(trial.in_order(), repeats)):
+    first, *others = portions(trial.in_order(), repeats + 1)
+    trial.send(first)
+    trial.catch_up()
+    for turn, portion in enumerate(others):
         node = turn % 3 + 1
         trial.brokers.pause_broker(node)
         try:
@@ -177,7 +180,7 @@ def only_broker_restart(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(1)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(BATCH))
             trial.brokers.kill_broker(1)
             trial.brokers.start_broker(1)
@@ -190,7 +193,7 @@ def database_restart(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(1)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(BATCH))
             noticed = notices(trial)
             trial.database.stop()
@@ -222,7 +225,7 @@ def connection_cut(trial: Trial, repeats: int) -> Injected:
     proxy.delay(0.003)
     cut = 0
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(len(portion) // 2))
             cut += proxy.cut() > 0
     proxy.delay(0)
@@ -236,7 +239,7 @@ def database_refuses(trial: Trial, repeats: int) -> Injected:
     proxy = trial.proxy()
     crew = trial.crew(1)
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, trial.random.randrange(BATCH))
             noticed = notices(trial)
             proxy.refuse()
@@ -416,7 +419,7 @@ def rolling_restart(trial: Trial, repeats: int) -> Injected:
     trial.define()
     running = [trial.command_worker(), trial.command_worker()]
     for portion in portions(trial.in_order(), repeats):
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_progress(trial, 0)
             running.append(trial.command_worker())
             old = running.pop(0)
@@ -431,7 +434,7 @@ def disk_full(trial: Trial, repeats: int) -> Injected:
     for portion in portions(trial.in_order(), repeats):
         noticed = notices(trial)
         trial.database.fill()
-        with trial.sending(portion, pause=0):
+        with trial.sending(portion):
             await_notice(trial, noticed)
             trial.database.make_room()
     assert crew.replaced == 0, trial.said()

@@ -5,19 +5,20 @@ it, with its own topics, group, database, folder and ledger. What it sends is a 
 between, it must end as the faultless run did.
 """
 
+import io
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Self, TypeVar
+from unittest import mock
 
 from sqlalchemy import Engine, Table, func, select, update
 
@@ -31,6 +32,7 @@ from ingestion import store
 from ingestion.events import Batch, Decision
 from ingestion.loops import put_loop
 from ingestion.topics import all_topics, topics
+from pipelines import cli
 from tests.stack.faults import kafka
 from tests.stack.faults.checker import Verdict, check
 from tests.stack.faults.database import Database, SmallDatabase
@@ -39,7 +41,7 @@ from tests.stack.faults.ledger import Ledger, Sending
 from tests.stack.faults.proxy import Proxy
 from tests.stack.faults.waiting import TooLong, until
 from tests.stack.faults.wire import sendings_of
-from tests.stack.faults.workers import COMMAND, CommandWorker, Crew, Death, Process, WorkerProcess
+from tests.stack.faults.workers import CommandWorker, Crew, Death, Process, WorkerProcess
 from tests.stack.faults.world import CAMPAIGNS, CONTENTS, LOOPS, SOURCES, customers
 
 BATCH = 50
@@ -49,7 +51,6 @@ BLOCK = 100
 """Records that are written to the ledger and sent at once."""
 SENDING_SECONDS = 240.0
 CATCH_UP_SECONDS = 120.0
-COMMAND_SECONDS = 120.0
 SAID = 4_000
 """Characters of a log that are shown."""
 FACTS = (
@@ -135,6 +136,8 @@ class Trial:
         self.engine: Engine = open_database(self.url)
         self._open.callback(self.engine.dispose)
         self.make_topics()
+        self._producer = Patient(self.settings)
+        self._open.callback(self._producer.close)
 
     def __enter__(self) -> Self:
         return self
@@ -190,26 +193,21 @@ class Trial:
 
     def command_worker(self) -> "CommandWorker":
         """Start ``rewardloop worker``."""
-        return self._look_after(CommandWorker(self.environment(), self._new_log()))
+        return self._look_after(CommandWorker({**os.environ, **self.environment()}, self._new_log()))
 
     def command(self, *arguments: str) -> str:
         """Run ``rewardloop`` with these arguments, as the operator of this installation; returns what it printed."""
-        done = subprocess.run(
-            (COMMAND, *arguments),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        said = io.StringIO()
+        with mock.patch.dict(os.environ, self.environment()), redirect_stdout(said), redirect_stderr(said):
+            code = cli.run(arguments)
+        assert code == 0, said.getvalue()
+        return said.getvalue()
 
     def environment(self) -> dict[str, str]:
         """The settings as a process is given them."""
         chosen = self.settings.model_dump(mode="json", include=self.settings.model_fields_set)
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in chosen.items()}
-        return {**os.environ, **{f"REWARDLOOP_{name.upper()}": text for name, text in texts.items()}}
+        return {f"REWARDLOOP_{name.upper()}": text for name, text in texts.items()}
 
     def in_order(self) -> list[Sending]:
         """The world as it happened."""
@@ -218,18 +216,14 @@ class Trial:
 
     def send(self, sendings: Sequence[Sending], pause: float = 0.0) -> None:
         """Send, block after block, each until the broker has confirmed all of it; everything is in the ledger."""
-        producer = Patient(self.settings)
-        try:
-            for block in chunks(sendings, BLOCK):
-                numbers = self.ledger.intend(block)
-                producer.publish([self._message(sending) for sending in block])
-                self.ledger.acknowledge(numbers)
-                time.sleep(pause)
-        finally:
-            producer.close()
+        for block in chunks(sendings, BLOCK):
+            numbers = self.ledger.intend(block)
+            self._producer.publish([self._message(sending) for sending in block])
+            self.ledger.acknowledge(numbers)
+            time.sleep(pause)
 
     @contextmanager
-    def sending(self, sendings: Sequence[Sending], pause: float = 0.05) -> Iterator[Callable[[], bool]]:
+    def sending(self, sendings: Sequence[Sending], pause: float = 0.0) -> Iterator[Callable[[], bool]]:
         """Send beside what is done inside; yields whether it is still going on. All is sent when it ends."""
         failures: list[BaseException] = []
 
