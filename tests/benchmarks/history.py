@@ -1,7 +1,8 @@
 """A long history out of a short one: copies of all facts and outcomes, each a day older, under ids of their own.
 
-The rows are inserted by the database itself into the real tables; indexes and keys are made anew afterwards, which is
-much quicker than keeping them up to date.
+Every tenth copy is about the same customers: a decision per customer and ten days. The rows are inserted by the database
+itself into the real tables; indexes and keys are made anew afterwards, which is much quicker than keeping them up to
+date.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ _DECISION_ID = (
     f"CASE WHEN {{id}} IS NULL THEN NULL ELSE regexp_replace(lpad(to_hex({_UUID_TIME} - k * {_DAY_MS}), 12, '0'), "
     "'^(.{{8}})(.{{4}})$', '\\1-\\2') || substr({id}, 14) END"
 )
+_UNIT = "CASE WHEN k % 10 = 0 OR unit IS NULL THEN unit ELSE 'u1:' || md5(unit || k % 10) END"
 _HASH = "encode(sha256(({text} || k)::bytea), 'hex')"
 
 
@@ -23,7 +25,7 @@ def _older(table: str) -> dict[str, str]:
     """How the columns of a copy are made from the original; the others are the same."""
     decision_id, event_id = _DECISION_ID.format(id="decision_id"), "md5(event_id || k)"
     return {
-        "decisions": {"decision_id": decision_id, "decided_at": f"decided_at - k * {DAY}"},
+        "decisions": {"decision_id": decision_id, "unit": _UNIT, "decided_at": f"decided_at - k * {DAY}"},
         "event_keys": {
             "id_hash": _HASH.format(text="id_hash"),
             "fact_key": _HASH.format(text="fact_key"),
@@ -31,6 +33,7 @@ def _older(table: str) -> dict[str, str]:
         "events": {
             "event_id": event_id,
             "decision_id": decision_id,
+            "unit": _UNIT,
             "fact_key": _HASH.format(text="fact_key"),
             "reverses": _HASH.format(text="reverses"),
             "occurred_at": f"occurred_at - k * {DAY}",
@@ -65,7 +68,10 @@ def _multiply(connection: psycopg.Connection[Any], table: str, copies: int) -> N
     indexes = connection.execute(_INDEXES, [table]).fetchall()
     _run(connection, *(f"ALTER TABLE {table} DROP CONSTRAINT {name}" for name, _ in constraints))
     _run(connection, *(f"DROP INDEX {name}" for name, _ in indexes))
-    _run(connection, f"INSERT INTO {table} ({names}) SELECT {made} FROM {table}, generate_series(1::bigint, {copies}) AS k")
+    _run(
+        connection,
+        f"INSERT INTO {table} ({names}) SELECT {made} FROM {table}, generate_series(1::bigint, {copies}) AS k",
+    )
     _run(connection, *(f"ALTER TABLE {table} ADD CONSTRAINT {name} {made}" for name, made in constraints))
     _run(connection, *(made for _, made in indexes))
 
