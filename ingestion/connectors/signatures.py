@@ -1,9 +1,9 @@
 """Who sent this? Each vendor's signature, checked over the raw bytes before anything parses them.
 
 Every check answers True or False and never says why. All live keys are tried, all comparisons take constant time, and
-texts are compared as written: a changed character is refused even where two spellings mean the same bytes. Signatures
-with a timestamp in them are good for five minutes; the others may be sent again, which changes nothing, because every
-event is stored once.
+texts are compared as written: a changed character is refused even where two spellings mean the same bytes. Stripe's
+signatures and those of Standard Webhooks are good for five minutes; the others may be sent again, which changes
+nothing, because every event is stored once.
 """
 
 import base64
@@ -75,10 +75,13 @@ def bearer(delivery: Delivery, keys: Sequence[str]) -> bool:
 
 
 def standard(delivery: Delivery, keys: Sequence[str]) -> bool:
-    """Standard Webhooks: ``v1,`` and base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``; several are allowed."""
+    """Standard Webhooks: ``v1,`` and base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``; several are allowed.
+
+    A CloudEvent in binary mode is refused: its attributes are headers, and these are not signed.
+    """
     headers = delivery.headers
     name, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not name or not _is_fresh(stamp, delivery.received_at):
+    if not name or not _is_fresh(stamp, delivery.received_at) or "ce-specversion" in headers:
         return False
     signed = b".".join((_utf8(name), _utf8(stamp), delivery.body))
     expected = [f"v1,{_text(hmac.digest(_standard_key(key), signed, hashlib.sha256))}" for key in keys]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from infra.clock import MICROS
 from ingestion.connectors import CONNECTORS, signatures
-from ingestion.connectors.signatures import TOLERANCE_SECONDS, Delivery
+from ingestion.connectors.signatures import SCHEMES, TOLERANCE_SECONDS, Check, Delivery
 from tests.ingestion.importing import real
 
 NOW = 1_780_387_200
@@ -191,6 +191,17 @@ def test_stripe_signs_with_several_keys_at_once() -> None:
 def test_shopify_has_a_second_name_for_its_header() -> None:
     """``shopify-hmac-sha256`` is read like ``x-shopify-hmac-sha256``."""
     assert passes("shopify", {"shopify-hmac-sha256": shopify(KEY)["x-shopify-hmac-sha256"]}, KEY)
+
+
+@pytest.mark.parametrize("check", [CONNECTORS["cloudevents"].check, SCHEMES["standard"]])
+def test_a_signature_of_the_body_does_not_vouch_for_a_cloudevent_in_headers(check: Check) -> None:
+    """In binary mode id, type and customer are headers, which Standard Webhooks does not sign: whoever saw one delivery
+    could make others of it."""
+    delivery = Delivery(BODY, standard(KEY), NOW * MICROS)
+    forged = {"ce-specversion": "1.0", "ce-id": "2", "ce-type": "purchase", "ce-source": "s", "ce-rlunit": "jane"}
+
+    assert check(delivery, [KEY])
+    assert not check(delivery._replace(headers={**delivery.headers, **forged}), [KEY])
 
 
 def test_standard_webhooks_may_carry_several_signatures() -> None:
