@@ -24,6 +24,8 @@ RL = "rl"
 _TOKEN = re.compile(r"[0-9]{1,9}\.[A-Za-z0-9_-]{1,1900}\.[A-Za-z0-9_-]{22}")
 _ID = re.compile(r"[A-Za-z0-9._:@+/=-]{1,200}")
 _LONGEST_TEXT = 500
+_MOST_DIGITS = 30
+"""Before and after the point of an amount. Beyond, arithmetic overflows and a short text becomes a very long one."""
 
 
 def at(record: Any, *path: str) -> Any:
@@ -94,13 +96,15 @@ def token_in_url(*urls: Any) -> str | None:
 
 
 def page(url: Any) -> str | None:
-    """A URL without what may be private in it: no user, no query, no fragment."""
+    """A URL without what may be private in it: no user, no query, no fragment; none for ``mailto:`` and its like."""
     try:
         parts = urlsplit(text(url) or "")
         host = f"//{parts.hostname}" if parts.hostname else ""
     except ValueError:
         return None
-    scheme = f"{parts.scheme}:" if parts.scheme and host else ""
+    if parts.scheme and not host:
+        return None
+    scheme = f"{parts.scheme}:" if parts.scheme else ""
     return clean(f"{scheme}{host}{parts.path}") or None
 
 
@@ -139,7 +143,7 @@ def amount(value: Any) -> Decimal | None:
         found = Decimal(str(value))
     except InvalidOperation:
         return None
-    return found if found.is_finite() else None
+    return found if found.is_finite() and abs(found.adjusted()) < _MOST_DIGITS else None
 
 
 def plain(value: Decimal) -> str:

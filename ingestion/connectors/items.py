@@ -87,12 +87,11 @@ def listed(document: Any) -> list[Any]:
 def _item(record: Any, read: Callable[[Record], Recognised | Ignored], raw: Callable[[Record], Any]) -> Item:
     try:
         kept = msgspec.json.encode(raw(record) if isinstance(record, dict) else record)
+        if not isinstance(record, dict):
+            return Unreadable("A record is a JSON object; this is something else", kept)
+        item = read(record)
     except RecursionError:
         return Unreadable("The record is nested too deep; flatten it", b"")
-    if not isinstance(record, dict):
-        return Unreadable("A record is a JSON object; this is something else", kept)
-    try:
-        item = read(record)
     except BadInput as error:
         return Unreadable(str(error), kept)
     return replace(item, raw=kept) if isinstance(item, Recognised) else item

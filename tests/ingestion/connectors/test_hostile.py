@@ -123,3 +123,34 @@ def test_huge_and_deep_documents_are_read(connector: str, hostile: bytes) -> Non
         assert isinstance(outcome, Ignored | Rejected)
         assert outcome.reason.isprintable()
         assert len(outcome.reason) < 600
+
+
+DEEP = {
+    "segment": b'{"type":"track","event":"Order Completed","userId":"u","properties":{"x":%b}}',
+    "sendgrid": b'[{"event":"click","email":"a@example.com","timestamp":1780387200,"x":%b}]',
+    "shopify": b'{"refund_line_items":[],"order_id":2,"transactions":[{"kind":"refund","amount":"1"}],"x":%b}',
+    "stripe": b'{"type":"checkout.session.completed","data":{"object":'
+    b'{"payment_status":"paid","amount_total":5,"currency":"usd","customer_email":"a@example.com","x":%b}}}',
+    "braze": b'{"event_type":"users.messages.email.click","time":1780387200,"external_user_id":"u","x":%b}',
+    "cloudevents": b'{"specversion":"1.0","id":"1","source":"s","type":"click","data":{"unit":"u","x":%b}}',
+    "native": b'{"event_id":"a","type":"click","unit":"u","x":%b}',
+}
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_any_depth_is_read(connector: str) -> None:
+    """Also a depth that can be decoded and just not encoded again is no error."""
+    for depth in range(950, 1_010):
+        body = DEEP[connector] % (b"[" * depth + b"]" * depth)
+        (outcome,) = take(connector, items(connector, body), EDGE, TIME)
+        assert isinstance(outcome, Taken | Ignored | Rejected)
+
+
+@pytest.mark.parametrize("amount", ["1e99999999", "-1e999999", "1e-99999999", "0e99999999", 1e308])
+def test_amounts_of_any_size_are_read(amount: Any) -> None:
+    """A short text for an enormous amount is rejected as it is, neither computed with nor written out."""
+    refund = {"id": 1, "order_id": 2, "created_at": TIME, "transactions": [{"kind": "refund", "amount": amount}]}
+    (outcome,) = take("shopify", items("shopify", refund, {shopify.TOPIC: "refunds/create"}), EDGE, TIME)
+
+    assert isinstance(outcome, Rejected)
+    assert "no amount" in outcome.reason

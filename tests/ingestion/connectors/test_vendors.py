@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ingestion.connectors.fields import page
 from ingestion.connectors.items import Recognised
 from ingestion.connectors.stripe import THOUSANDTHS, WHOLE
 from tests.ingestion.connectors.golden import TOKEN, items, only, reasons
@@ -167,3 +168,18 @@ def test_braze_says_true_in_two_ways(said: Any) -> None:
 
     assert isinstance(found, Recognised)
     assert [(mark.label, mark.reason) for mark in found.marks] == [("bot", "suspected by Braze")]
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://user:word@shop.example.com/sale?email=jane@example.com#top", "https://shop.example.com/sale"),
+        ("/sale?rl=1", "/sale"),
+        ("app://product/7?x=1", "app://product/7"),
+        ("mailto:jane@example.com", None),
+        ("tel:+49301234567", None),
+    ],
+)
+def test_of_an_address_only_the_page_is_kept(url: str, kept: str | None) -> None:
+    """What may name the customer is not kept: no query, no user, nothing of a link that writes or calls."""
+    assert page(url) == kept
