@@ -55,15 +55,16 @@ def connector_of(position: str) -> str | None:
     return name if name in CONNECTORS and "/" in position else None
 
 
-def take_again(position: str, raw: bytes, edge: Edge, sent_at: str) -> Event | Rejected:
-    """A quarantined record of a vendor through its connector again, by the rules of today."""
+def take_again(position: str, raw: bytes, edge: Edge, sent_at: str) -> tuple[Event | Label, ...] | Rejected:
+    """A quarantined record of a vendor through its connector again, by the rules of today: the event, its labels."""
     connector = connector_of(position) or "native"
     body, headers = open_delivery(raw)
     outcomes = take(connector, CONNECTORS[connector].read(body, headers), edge, sent_at)
     if len(outcomes) == 1 and isinstance(outcomes[0], Taken):
-        return outcomes[0].event
+        return outcomes[0].event, *outcomes[0].labels
     reasons = [outcome.reason for outcome in outcomes if not isinstance(outcome, Taken)]
-    return Rejected(source=edge.source, position=position, reason="; ".join(reasons[:1]), raw=raw)
+    reason = reasons[0] if reasons else "The bytes do not hold exactly one record; import them with --format"
+    return Rejected(source=edge.source, position=position, reason=reason, raw=raw)
 
 
 def _timed(item: Item, sent_at: str | None) -> Item:

@@ -23,7 +23,7 @@ from infra.settings import Settings
 from infra.telemetry import webhooks_refused
 from ingestion import quarantine
 from ingestion.decode import Edge
-from ingestion.events import Event
+from ingestion.events import Event, Label
 from ingestion.intake import take_again
 from ingestion.ledger import conservation
 from tests.pipelines.api import define, ok, rank, refused, running, trace
@@ -265,8 +265,24 @@ def test_a_quarantined_record_is_read_again_as_its_vendor_wrote_it(
     mended = take_again(held.position, held.raw.replace(b'"XX"', b'"EUR"'), edge, now())
 
     assert "currency" in getattr(still, "reason", "")
-    assert isinstance(mended, Event)
-    assert (mended.type, mended.source, mended.value_micros) == ("purchase", "shopify", 49_900_000)
+    assert isinstance(mended, tuple)
+    (event,) = mended
+    assert isinstance(event, Event)
+    assert (event.type, event.source, event.value_micros) == ("purchase", "shopify", 49_900_000)
+
+
+def test_a_replayed_record_keeps_its_vendors_label(api: TestClient, database: Engine, tmp_path: Path) -> None:
+    """A test order that waited in quarantine is still one afterwards: labelled, and not counted."""
+    ok(shopify(api, "orders/create", order(18, test=True, currency="XX")))
+    secrets = load_secrets(Settings(home=tmp_path))
+    held = quarantine.show(database, secrets, quarantine.list_held(database)[0].id)
+    assert held.raw is not None
+    again = take_again(
+        held.position, held.raw.replace(b'"XX"', b'"EUR"'), Edge(secrets, ("shopify",), system_clock()), now()
+    )
+
+    assert isinstance(again, tuple)
+    assert [(fact.label, fact.event_id) for fact in again if isinstance(fact, Label)] == [("test", "orders/create:18")]
 
 
 def test_a_call_without_a_time_happened_when_it_came(api: TestClient) -> None:
