@@ -5,6 +5,7 @@ Every document, array element or line is a delivery: a body as the vendor posts 
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def open_deliveries(path: Path) -> Iterator[DeliveryFile]:
             file.seek(0)
             stream: Any = gzip.GzipFile(fileobj=file) if zipped else file
             yield DeliveryFile(_deliveries(stream), path.stat().st_size, file.tell)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -78,3 +78,13 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
         list(file.deliveries)
     with pytest.raises(BadInput, match="cut"):
         read(tmp_path / "cut", gzip.compress(json.dumps([ONE] * 1000).encode())[:-20])
+
+
+def test_a_damaged_archive_is_said_to_be_one(tmp_path: Path) -> None:
+    """Whatever byte of a gzipped file is wrong, the command says that the file cannot be read."""
+    whole = gzip.compress(b"".join(b'{"n":%d}\n' % number for number in range(2_000)))
+    for place in range(12, len(whole), 997):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        with pytest.raises(BadInput, match="cannot be read"):
+            read(tmp_path / "file", bytes(damaged))
