@@ -139,7 +139,7 @@ def _checked(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that are set. Null is the same as absent."""
     there = {name: value for name, value in attributes.items() if value is not None}
     if there.get("specversion") != "1.0":
-        raise BadInput(f"specversion is {there.get('specversion')!r}; send CloudEvents 1.0")
+        raise BadInput(f"specversion is {str(there.get('specversion'))[:16]!r}; send CloudEvents 1.0")
     for name in _NEEDED:
         if not isinstance(there.get(name), str) or not there[name]:
             raise BadInput(f"The CloudEvent has no {name!r}; add it, a text that is not empty")
@@ -190,4 +190,4 @@ def _unquoted(value: str) -> str:
     try:
         return unquote(value, errors="strict")
     except UnicodeDecodeError:
-        raise BadInput(f"Header value {value[:64]!r} is not percent-encoded UTF-8; encode it") from None
+        raise BadInput("A header of the CloudEvent is not percent-encoded UTF-8; encode it") from None

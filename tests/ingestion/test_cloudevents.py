@@ -136,6 +136,17 @@ class TestData:
             sent = headers("ce-", f'application/json; charset="{charset.upper()}"')
             assert from_headers_and_body(sent, body.encode(charset))["order_id"] == "ü"
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("ce-rlunit", "jane%40example.com%FF"), ("ce-specversion", "jane" * 99)]
+    )
+    def test_a_refusal_does_not_repeat_what_was_sent(self, name: str, value: str) -> None:
+        """Reasons are stored, and on the quarantine topic, in clear: none holds a customer's id or a long text."""
+        with pytest.raises(BadInput) as refusal:
+            from_headers_and_body({**headers("ce-", "application/json"), name: value}, b"{}")
+
+        assert "jane%40" not in str(refusal.value)
+        assert len(str(refusal.value)) < 80
+
     def test_time_may_stand_in_the_data_or_be_the_record_s(self) -> None:
         """Without `time` the data's `occurred_at` counts, else when the record was sent."""
         bare = {name: value for name, value in CLOUD.items() if name != "time"}
