@@ -19,6 +19,14 @@ def storable(text: str) -> str:
     return text
 
 
+def can_name(text: str) -> bool:
+    """Whether a decision or a customer may have this text as id: 1 to 256 characters that every database keeps."""
+    try:
+        return 0 < len(storable(text)) <= 256
+    except ValueError:
+        return False
+
+
 Id = Annotated[str, Field(pattern=ID, description="1 to 256 of the characters `A-Z a-z 0-9 . _ : @ -`.")]
 DecisionId = Annotated[
     str, Field(min_length=1, max_length=256, description="Any text of 1 to 256 characters."), AfterValidator(storable)

@@ -51,7 +51,7 @@ def verified(secrets: Secrets, text: str, longest: int, purpose: str = "") -> by
     """The content of a text that :func:`sign` made for this purpose with one of our keys; None for any other."""
     signed, _, signature = text.rpartition(".")
     key_id, _, content = signed.partition(".")
-    key = secrets.tokens.get(int(key_id)) if key_id.isascii() and key_id.isdigit() and len(text) <= longest else None
+    key = secrets.tokens.get(int(key_id)) if key_id.isdigit() and text.isascii() and len(text) <= longest else None
     if key is None or not hmac.compare_digest(_signature(key, purpose, signed).encode(), signature.encode()):
         return None
     return _decode(content)

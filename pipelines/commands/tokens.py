@@ -7,6 +7,7 @@ import typer
 from infra.errors import BadInput, NotFound
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, load_settings
+from ingestion.fields import can_name
 from ingestion.links import check_destination, make_link, read_link, with_token
 from ingestion.tokens import make_token, read_token
 from pipelines.commands.workspace import JsonOption, out, print_json
@@ -15,7 +16,15 @@ GROUP = """The signed tokens and redirect links that tell which decision a click
 
 Example: rewardloop token make 0198f6f2-7a51-7cc0-a52d-3f0d8e3b2c11"""
 
-DecisionId = Annotated[str, typer.Argument(help="The decision.", show_default=False)]
+
+def _decision_id(text: str) -> str:
+    """The id, if /v1/rank would take it. Raises :class:`BadInput`."""
+    if not can_name(text):
+        raise BadInput("A decision id is a text of 1 to 256 characters; give the one that /v1/rank answered")
+    return text
+
+
+DecisionId = Annotated[str, typer.Argument(help="The decision.", show_default=False, callback=_decision_id)]
 Position = Annotated[int | None, typer.Option(min=1, help="Position in the slate.")]
 
 

@@ -9,6 +9,7 @@ import typer
 from infra.errors import BadInput
 from infra.secrets import load_secrets
 from infra.settings import load_settings
+from ingestion.fields import can_name
 
 Ids = Annotated[list[str], typer.Argument(help="Customers' ids; `-` reads them from stdin, one per line.")]
 
@@ -29,7 +30,9 @@ def unit(
     Example: rewardloop unit customer-4711
     """
     secrets = load_secrets(load_settings())
-    for id_ in _read(ids):
+    for number, id_ in enumerate(_read(ids), 1):
+        if not can_name(id_):
+            raise BadInput(f"Customer id {number} is not a text of 1 to 256 characters; correct it")
         hashed = secrets.unit_before(id_) if before else secrets.unit(id_)
         if hashed is None:
             raise BadInput("There is one unit secret only; without a rotation under way leave unit_before out")

@@ -104,3 +104,20 @@ def test_a_label_is_put_on_and_taken_back(
         ("test", True, "cli: because label"),
         ("test", False, "cli: because unlabel"),
     ]
+
+
+@pytest.mark.parametrize("decision_id", ["", "d" * 257, "d\udcff"], ids=["empty", "long", "not UTF-8"])
+@pytest.mark.parametrize("command", [("make",), ("link", SHOP)], ids=lambda command: command[0])
+def test_a_token_for_no_decision_is_refused(
+    capsys: pytest.CaptureFixture[str], decision_id: str, command: tuple[str, ...]
+) -> None:
+    """What /v1/rank never answers as a decision's id gets neither token nor link."""
+    name, *rest = command
+
+    assert "text of 1 to 256 characters" in said(capsys, "token", name, decision_id, *rest, code=FAILED)
+
+
+@pytest.mark.parametrize("text", ["1.abc\udcff.sig", "1.abc.\udcff", "https://go.example.com/r/1.a.\udcff"])
+def test_a_garbled_token_is_not_ours(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Bytes that are no text are answered like any other token we did not sign."""
+    assert "not signed by this installation" in said(capsys, "token", "show", text, code=FAILED)

@@ -47,3 +47,13 @@ def test_the_hash_of_before(home: Path, capsys: pytest.CaptureFixture[str]) -> N
 
     assert cli.run(["unit", "--before", "jane"]) == 0
     assert capsys.readouterr().out.strip() == load_secrets(Settings(home=home)).unit_before("jane")
+
+
+@pytest.mark.parametrize("id_", ["", "x" * 257, "jane\udcff"], ids=["empty", "long", "not UTF-8"])
+def test_what_is_no_customer_has_no_hash(home: Path, capsys: pytest.CaptureFixture[str], id_: str) -> None:
+    """An id that the API would refuse is refused by its place, without repeating it: else nobody becomes a customer."""
+    assert cli.run(["unit", "jane", id_]) == 1
+    captured = capsys.readouterr()
+
+    assert "Customer id 2 is not a text of 1 to 256 characters" in captured.err
+    assert len(captured.out.splitlines()) == 1
