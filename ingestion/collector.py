@@ -301,7 +301,8 @@ def _activation(wired: Collector, decision_id: str, at: int, now: int) -> Event:
 
 def _decoded(item: Any, index: int, edge: Edge) -> Event | Rejected:
     event_id = _event_id(item)
-    position = f"item/{index}" if event_id is None else f"event/{event_id}"[:256]
+    named = event_id is not None and event_id.isprintable()
+    position = f"event/{event_id}"[:256] if named else f"item/{index}"
     return decode_event(item if isinstance(item, dict) else msgspec.json.encode(item), edge, position)
 
 

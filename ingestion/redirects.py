@@ -30,8 +30,8 @@ from infra.logs import log
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.bots import BOT, machine
+from ingestion.connectors.fields import page
 from ingestion.events import Event, Label, Rejected
-from ingestion.fields import TEXT_LIMIT
 from ingestion.links import Link, read_link, with_token
 from ingestion.spool import Line, Spool
 from ingestion.tokens import make_token
@@ -223,7 +223,7 @@ def follow(signed: str, request: Request, wired: Wired) -> Response:
 
 
 def click_of(link: Link, method: str, headers: Any, now: int) -> Click:
-    """The click that following this link is."""
+    """The click that following this link is. The query of the address stays out: it may name the customer."""
     event = Event(
         source=REDIRECT,
         event_id=uuid7(now),
@@ -233,7 +233,7 @@ def click_of(link: Link, method: str, headers: Any, now: int) -> Click:
         decision_id=link.decision_id,
         link="token",
         position=link.position,
-        raw={"url": link.url[:TEXT_LIMIT], "client": _storable(headers.get("user-agent", ""))},
+        raw={"url": page(link.url), "client": _storable(headers.get("user-agent", ""))},
     )
     reason = machine(method, headers)
     said = Label(source=REDIRECT, event_id=event.event_id, label=BOT, labelled_at=now, reason=reason or "")

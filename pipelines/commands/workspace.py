@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -81,13 +82,18 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[int] = ()) -> None:
     """A table on stdout; ``numbers`` are the indices of right-aligned columns. Lines are never cut when piped."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=_plain(title), title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*map(_plain, row))
     console = out()
     (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(table)
+
+
+def _plain(cell: Any) -> Text:
+    """A cell as it is written. Cells hold what others sent: no markup, nothing that moves the cursor."""
+    return Text("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in str(cell)))
 
 
 def progress() -> Progress:

@@ -175,6 +175,16 @@ def test_quarantined_rows_are_seen_and_dropped(capsys: pytest.CaptureFixture[str
     assert document(capsys, "quarantine", "list") == []
 
 
+def test_tables_show_what_others_sent_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Brackets and control characters in a vendor's words are neither markup nor commands for the terminal."""
+    (tmp_path / "one.json").write_text(json.dumps([{"event": "[/b] [red]x"}, {"event": "click", "timestamp": 1}]))
+    code, printed, _ = said(capsys, "import", "--format", "sendgrid", "--dry-run", str(tmp_path / "one.json"))
+    workspace.print_table("[/b]", ["a"], [["\x1b[31mred[/red]"]])
+
+    assert (code, "[/b] [red]x" in printed) == (0, True)
+    assert "\ufffd[31mred[/red]" in capsys.readouterr().out
+
+
 def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A trained version scores candidate texts; training again on the same data is the same version."""
     document(capsys, "import", *HEADLINES)

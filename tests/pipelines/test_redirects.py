@@ -176,7 +176,7 @@ class TestClick:
         assert {name: led.headers[name] for name in SECURE} == SECURE
         assert "set-cookie" not in led.headers
         assert (stored.source, stored.type, stored.decision_id, stored.position) == ("redirect", "click", "d1", 2)
-        assert stored.raw == {"url": SALE, "client": BROWSER["user-agent"]}
+        assert stored.raw == {"url": "https://shop.example.com/sale", "client": BROWSER["user-agent"]}
         assert [(one["content_id"], one["metric"], one["value"]) for one in outcome] == [
             (second["content_id"], "click", 1.0)
         ]
