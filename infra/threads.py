@@ -1,15 +1,34 @@
-"""Work in the background that is done again and again, and whose failures end nothing."""
+"""Work in the background: what is done again and again, and what waits in a queue to be done together."""
 
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from infra.errors import Unavailable
 from infra.logs import log
 
 STOP_SECONDS = 10.0
 """How long a stop waits for what is being done."""
+
+Waiting = TypeVar("Waiting")
+
+
+def groups(waiting: "queue.Queue[Waiting | None]", most: int) -> Iterator[list[Waiting]]:
+    """What waits, together, at most ``most`` at once. Ends at None; what was put before it still comes."""
+    while (first := waiting.get()) is not None:
+        group = [first]
+        while len(group) < most:
+            try:
+                another = waiting.get_nowait()
+            except queue.Empty:
+                break
+            if another is None:
+                yield group
+                return
+            group.append(another)
+        yield group
 
 
 class Repeating:

@@ -29,6 +29,7 @@ from infra.ids import uuid7
 from infra.logs import log
 from infra.secrets import Secrets
 from infra.settings import Settings
+from infra.threads import groups
 from ingestion.bots import BOT, machine
 from ingestion.connectors.fields import page
 from ingestion.events import Event, Label, Rejected
@@ -138,24 +139,8 @@ class ClickLog:
         return "spooled"
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            tickets, last = self._more(first)
+        for tickets in groups(self._queue, GROUP):
             self._write([ticket for ticket in tickets if ticket.recorded.set_running_or_notify_cancel()])
-            if last:
-                break
-
-    def _more(self, first: _Ticket) -> tuple[list[_Ticket], bool]:
-        """What else waits already, up to a group; whether the writer was told to stop."""
-        tickets = [first]
-        while len(tickets) < GROUP:
-            try:
-                ticket = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if ticket is None:
-                return tickets, True
-            tickets.append(ticket)
-        return tickets, False
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
         if not tickets:

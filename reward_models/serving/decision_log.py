@@ -22,6 +22,7 @@ from infra.database import chunks, insert_new, writing
 from infra.errors import RewardloopError, Unavailable
 from infra.logs import log
 from infra.telemetry import decision_log_depth
+from infra.threads import groups
 from ingestion.events import Decision
 
 GROUP = 200
@@ -76,24 +77,8 @@ class DecisionLog:
             return ticket.stored.result()  # it is being written: what becomes of it is the answer
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            tickets, last = self._more(first)
+        for tickets in groups(self._queue, GROUP):
             self._write(tickets)
-            if last:
-                break
-
-    def _more(self, first: _Ticket) -> tuple[list[_Ticket], bool]:
-        """What else waits already, up to a group; whether the writer was told to stop."""
-        tickets = [first]
-        while len(tickets) < GROUP:
-            try:
-                ticket = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if ticket is None:
-                return tickets, True
-            tickets.append(ticket)
-        return tickets, False
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
         tickets = [ticket for ticket in tickets if ticket.stored.set_running_or_notify_cancel()]

@@ -1,8 +1,9 @@
-"""Work that is repeated in a thread."""
+"""Work that is repeated in a thread, or done together."""
 
+import queue
 import threading
 
-from infra.threads import Repeating
+from infra.threads import Repeating, groups
 
 
 def test_a_failure_does_not_end_the_work() -> None:
@@ -21,3 +22,13 @@ def test_a_failure_does_not_end_the_work() -> None:
 
     assert came == [True, True, True]
     assert not rounds.acquire(timeout=0.05)
+
+
+def test_what_waits_is_handed_out_together_until_the_end() -> None:
+    """Groups keep the order and their size; None ends them after what was put before it, and nothing comes later."""
+    waiting: queue.Queue[int | None] = queue.Queue()
+    for one in (1, 2, 3, 4, 5, None, 6):
+        waiting.put(one)
+
+    assert list(groups(waiting, 2)) == [[1, 2], [3, 4], [5]]
+    assert waiting.get_nowait() == 6
