@@ -38,6 +38,7 @@ Prefix = Literal["ce-", "ce_"]
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 
+_NO_VERSION = "specversion is missing; send CloudEvents 1.0, with specversion 1.0"
 _NEEDED = ("id", "source", "type")
 _ENVELOPE = {"id": "event_id", "source": "source", "time": "occurred_at"}
 _EXTENSIONS = {"rldecisionid": "decision_id", "rltoken": "token", "rlunit": "unit"}
@@ -138,8 +139,9 @@ def _named(event: CloudEvent, names: Mapping[str, str]) -> dict[str, Any]:
 def _checked(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that are set. Null is the same as absent."""
     there = {name: value for name, value in attributes.items() if value is not None}
-    if there.get("specversion") != "1.0":
-        raise BadInput(f"specversion is {str(there.get('specversion'))[:16]!r}; send CloudEvents 1.0")
+    version = there.get("specversion")
+    if version != "1.0":
+        raise BadInput(f"specversion is {str(version)[:16]!r}; send CloudEvents 1.0" if version else _NO_VERSION)
     for name in _NEEDED:
         if not isinstance(there.get(name), str) or not there[name]:
             raise BadInput(f"The CloudEvent has no {name!r}; add it, a text that is not empty")

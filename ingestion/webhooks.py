@@ -23,9 +23,9 @@ from infra.secrets import Secrets, Webhook
 from infra.telemetry import webhooks_refused
 from ingestion import store
 from ingestion.bodies import RejectedEvent
-from ingestion.connectors import CONNECTORS
+from ingestion.connectors import CONNECTORS, signatures
 from ingestion.connectors.items import Ignored
-from ingestion.connectors.signatures import SCHEMES, Delivery
+from ingestion.connectors.signatures import SCHEMES, Check, Delivery
 from ingestion.decode import Edge
 from ingestion.events import Rejected
 from ingestion.fields import Body
@@ -56,6 +56,10 @@ def check_webhooks(secrets: Secrets) -> None:
         if webhook.signature not in (None, *SCHEMES):
             known = ", ".join(SCHEMES)
             raise Misconfigured(f"Webhook {name!r} names signature {webhook.signature!r}; there are {known}")
+        if _check(webhook) is signatures.sendgrid and not all(map(signatures.public_key, webhook.keys)):
+            raise Misconfigured(
+                f"Webhook {name!r} needs SendGrid's verification key; copy it whole, as it is shown there"
+            )
         if webhook.unsigned:
             log.warning("webhook_unsigned", connection=name, advice="anybody who reaches it can write events")
 
@@ -92,8 +96,12 @@ def receive(connection: str, wired: Wired, delivery: Annotated[Delivery, Depends
 
 
 def _is_signed(webhook: Webhook, delivery: Delivery) -> bool:
-    check = SCHEMES[webhook.signature] if webhook.signature else CONNECTORS[webhook.connector].check
-    return webhook.unsigned or check(delivery, webhook.keys)
+    return webhook.unsigned or _check(webhook)(delivery, webhook.keys)
+
+
+def _check(webhook: Webhook) -> Check:
+    """The vendor's way of signing, or the one that the connection names in its place."""
+    return SCHEMES[webhook.signature] if webhook.signature else CONNECTORS[webhook.connector].check
 
 
 def _stored(wired: Collector, outcomes: Sequence[Outcome], now: int) -> Iterator[tuple[Outcome, Any]]:

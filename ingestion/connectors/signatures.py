@@ -104,13 +104,22 @@ def _is_fresh(stamp: str, received_at: int) -> bool:
     return abs(int(stamp) * MICROS - received_at) <= TOLERANCE_SECONDS * MICROS
 
 
-def _verifies(key: str, signature: bytes, signed: bytes) -> bool:
+def public_key(key: str) -> EllipticCurvePublicKey | None:
+    """The public key of a text, base64 of DER or PEM; None for anything else."""
     try:
         public = load_pem_public_key(_utf8(key)) if key.startswith("-----") else load_der_public_key(_base64(key))
-        if not isinstance(public, EllipticCurvePublicKey):
-            return False
+    except ValueError:
+        return None
+    return public if isinstance(public, EllipticCurvePublicKey) else None
+
+
+def _verifies(key: str, signature: bytes, signed: bytes) -> bool:
+    public = public_key(key)
+    if public is None:
+        return False
+    try:
         public.verify(signature, signed, ECDSA(SHA256()))
-    except (InvalidSignature, ValueError):
+    except InvalidSignature:
         return False
     return True
 

@@ -159,6 +159,7 @@ class TestData:
         ("document", "expected"),
         [
             ({**CLOUD, "specversion": "0.3"}, "specversion is '0.3'; send CloudEvents 1.0"),
+            ({**CLOUD, "specversion": None}, "specversion is missing; send CloudEvents 1.0"),
             ({**CLOUD, "id": ""}, "The CloudEvent has no 'id'; add it"),
             ({**CLOUD, "type": 5}, "The CloudEvent has no 'type'; add it"),
             ({**CLOUD, "source": None}, "The CloudEvent has no 'source'; add it"),

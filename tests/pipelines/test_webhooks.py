@@ -393,6 +393,7 @@ def test_a_connection_may_be_signed_otherwise(api: TestClient) -> None:
     [
         ({"connector": "shopiffy", "keys": [KEY]}, "'shop' names connector 'shopiffy'"),
         ({"connector": "shopify", "signature": "bare", "keys": [KEY]}, "'shop' names signature 'bare'"),
+        ({"connector": "sendgrid", "keys": ["MFkwEw…"]}, "'shop' needs SendGrid's verification key"),
     ],
 )
 def test_a_connection_to_nowhere_stops_the_start(sqlite_url: str, tmp_path: Path, entry: Any, sentence: str) -> None:
