@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
-from infra.broker import Partition, log_bounds, partitions_of
+from infra.broker import Partition
 from infra.deploy.kafka import LocalKafka
-from infra.errors import Unavailable
 from infra.settings import Settings
 from ingestion.topics import topics
 
@@ -36,38 +36,53 @@ class Held(NamedTuple):
     labels: int
 
 
-def ends(settings: Settings, seconds: float = 60.0) -> dict[Partition, int]:
-    """The offset after the last record, for every partition that holds any; asked until somebody answers."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return _ends(settings)
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
+class Log:
+    """What the topics of an installation really hold, as somebody sees it who knows nothing of Rewardloop.
 
+    One connection, opened while all is well: a client that is new cannot be sure to get past a frozen broker.
+    """
 
-def _ends(settings: Settings) -> dict[Partition, int]:
-    named = topics(settings.kafka_topic_prefix).read
-    read = [(topic.name, n) for topic in named for n in partitions_of(settings, topic.name)]
-    return {partition: latest for partition, (_, latest) in log_bounds(settings, read).items() if latest > 0}
+    def __init__(self, settings: Settings) -> None:
+        self._read = [topic.name for topic in topics(settings.kafka_topic_prefix).read]
+        self._reader: Any = KafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap_servers.split(","),
+            enable_auto_commit=False,
+            request_timeout_ms=5_000,
+            metadata_max_age_ms=1_000,
+        )
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._reader.close()
 
-def held(settings: Settings) -> Held:
-    """Read every log from beginning to end, as somebody who knows nothing of Rewardloop."""
-    upto = {TopicPartition(*partition): end for partition, end in ends(settings).items()}
-    reader = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers.split(","), enable_auto_commit=False)
-    try:
-        reader.assign(list(upto))
-        reader.seek_to_beginning()
+    def ends(self, seconds: float = 60.0) -> dict[Partition, int]:
+        """The offset after the last record, for every partition that holds any; asked until somebody answers."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return {partition: end for partition, end in self._ends().items() if end > 0}
+            except KafkaError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def held(self) -> Held:
+        """Everything, read from beginning to end."""
+        upto = {TopicPartition(*partition): end for partition, end in self.ends().items()}
+        self._reader.assign(list(upto))
+        self._reader.seek_to_beginning()
         records = labels = 0
-        while any(reader.position(partition) < end for partition, end in upto.items()):
-            for found in reader.poll(timeout_ms=500).values():
+        while any(self._reader.position(partition) < end for partition, end in upto.items()):
+            for found in self._reader.poll(timeout_ms=500).values():
                 records += len(found)
                 labels += sum(map(_labels, found))
         return Held(records, labels)
-    finally:
-        reader.close()
+
+    def _ends(self) -> dict[Partition, int]:
+        parts = [
+            TopicPartition(topic, n) for topic in self._read for n in self._reader.partitions_for_topic(topic) or ()
+        ]
+        found = self._reader.end_offsets(parts, timeout_ms=10_000)
+        return {(partition.topic, partition.partition): end for partition, end in found.items()}
 
 
 def admin(settings: Settings) -> Any:

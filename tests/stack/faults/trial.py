@@ -20,7 +20,7 @@ from random import Random
 from typing import Self, TypeVar
 from unittest import mock
 
-from sqlalchemy import Engine, Table, func, select, update
+from sqlalchemy import Engine, Table, func, make_url, select, update
 
 from infra import tables
 from infra.broker import Message, Partition, Producer, ensure_topics
@@ -41,7 +41,7 @@ from tests.stack.faults.ledger import Ledger, Sending
 from tests.stack.faults.proxy import Proxy
 from tests.stack.faults.waiting import TooLong, until
 from tests.stack.faults.wire import sendings_of
-from tests.stack.faults.workers import CommandWorker, Crew, Death, Process, WorkerProcess
+from tests.stack.faults.workers import CommandWorker, Crew, Halt, Process, WorkerProcess
 from tests.stack.faults.world import CAMPAIGNS, CONTENTS, LOOPS, SOURCES, customers
 
 BATCH = 50
@@ -138,6 +138,8 @@ class Trial:
         self.make_topics()
         self._producer = Patient(self.settings)
         self._open.callback(self._producer.close)
+        self.log = kafka.Log(self.settings)
+        self._open.callback(self.log.close)
 
     def __enter__(self) -> Self:
         return self
@@ -183,9 +185,15 @@ class Trial:
         self.workers_url = self.database.through(self.url, proxy.port)
         return proxy
 
-    def worker(self, death: Death | None = None, clock_offset: int = 0) -> WorkerProcess:
+    def end_idle_transactions(self, seconds: int) -> None:
+        """Workers started from now on lose a transaction they leave alone for so long, sooner than in production."""
+        option = f"-c idle_in_transaction_session_timeout={seconds}s"
+        url = make_url(self.workers_url).update_query_dict({"options": option})
+        self.workers_url = url.render_as_string(hide_password=False)
+
+    def worker(self, halt: Halt | None = None, clock_offset: int = 0) -> WorkerProcess:
         """Start a worker."""
-        return self._look_after(WorkerProcess(self.settings, self._new_log(), death, clock_offset))
+        return self._look_after(WorkerProcess(self.settings, self._new_log(), halt, clock_offset))
 
     def crew(self, size: int) -> Crew:
         """Start workers that are kept alive to the end of the trial."""
@@ -263,7 +271,7 @@ class Trial:
 
     def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
         """Wait until the database has read every log to its end."""
-        ends = kafka.ends(self.settings)
+        ends = self.log.ends()
         self.until(lambda: self.is_caught_up(ends), seconds, "the workers read everything")
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -278,7 +286,7 @@ class Trial:
     def verdict(self, *, again: int = 0) -> Verdict:
         """Catch up and compare. ``again``: records that were read once more on purpose."""
         self.catch_up()
-        held = kafka.held(self.settings)
+        held = self.log.held()
         return check(self.engine, self.ledger.path, self.secrets, read=held.records + held.labels + again)
 
     def rows(self) -> list[list[tuple[object, ...]]]:

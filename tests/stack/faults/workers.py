@@ -1,8 +1,9 @@
 """Workers as processes of their own, wired like ``rewardloop worker``, that die where they are told to.
 
 They are forked off a server that has imported everything, so that two hundred deaths do not cost two hundred starts.
-What differs from production: the group notices a dead member sooner, the clock may be off, and at a named step of the
-commit order (the worker's own hook, or a step inside the store's transaction) the process kills itself with SIGKILL.
+What differs from production: the group notices a dead member and the client a mute broker sooner, the clock may be off,
+and at a named step of the commit order (the worker's own hook, or a step inside the store's transaction) the process
+kills or freezes itself.
 """
 
 import faulthandler
@@ -41,6 +42,7 @@ INSIDE = ("insert_facts", "lock_join", "stamp", "rejoin", "keep_ledger")
 """Steps of the store's transaction: the process dies when one of them is done."""
 STEPS = (*OUTSIDE[:3], *INSIDE, *OUTSIDE[3:])
 
+REQUEST_SECONDS = 5
 COMMAND = str(Path(sys.executable).with_name("rewardloop"))
 KILLED = -signal.SIGKILL
 
@@ -48,11 +50,12 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.stack.faults.workers"])
 
 
-class Death(NamedTuple):
-    """Where a worker kills itself: at the ``nth`` time it comes to a step."""
+class Halt(NamedTuple):
+    """Where a worker sends itself a signal: at the ``nth`` time it comes to a step."""
 
     step: str
     nth: int = 1
+    by: int = signal.SIGKILL
 
 
 class Process:
@@ -78,6 +81,10 @@ class Process:
     def resume(self) -> None:
         """Let it go on."""
         self._signal(signal.SIGCONT)
+
+    def is_frozen(self) -> bool:
+        """Whether it is stopped by a signal (Linux)."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def ask_to_stop(self) -> None:
         """SIGTERM, as whoever rolls out a new version does."""
@@ -113,8 +120,8 @@ class Process:
 class WorkerProcess(Process):
     """One worker; it works as soon as it exists."""
 
-    def __init__(self, settings: Settings, log: Path, death: Death | None = None, clock_offset: int = 0) -> None:
-        self._process = _context.Process(target=_work, args=(settings, log, death, clock_offset), daemon=True)
+    def __init__(self, settings: Settings, log: Path, halt: Halt | None = None, clock_offset: int = 0) -> None:
+        self._process = _context.Process(target=_work, args=(settings, log, halt, clock_offset), daemon=True)
         self._process.start()
         super().__init__(self._process.pid or 0, log)
 
@@ -191,7 +198,7 @@ class Crew:
                         self.replaced += 1
 
 
-def _work(settings: Settings, log: Path, death: Death | None, clock_offset: int) -> None:
+def _work(settings: Settings, log: Path, halt: Halt | None, clock_offset: int) -> None:
     """The process."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, sys.stdout.fileno())
@@ -200,11 +207,11 @@ def _work(settings: Settings, log: Path, death: Death | None, clock_offset: int)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     broker.SESSION_SECONDS = SESSION_SECONDS
-    KafkaConsumer.DEFAULT_CONFIG["heartbeat_interval_ms"] = SESSION_SECONDS * 200
+    KafkaConsumer.DEFAULT_CONFIG["request_timeout_ms"] = REQUEST_SECONDS * 1000
     configure_logs("info")
-    step = _reaper(death) if death is not None else lambda _: None
-    if death is not None and death.step in INSIDE:
-        _die_inside(death.step, step)
+    step = _halting(halt) if halt is not None else lambda _: None
+    if halt is not None and halt.step in INSIDE:
+        _name_when_done(halt.step, step)
     try:
         _run(settings, stop, step, clock_offset)
     except RewardloopError as error:
@@ -237,21 +244,21 @@ def _run(settings: Settings, stop: threading.Event, step: Callable[[str], None],
     worker.run(stop)
 
 
-def _reaper(death: Death) -> Callable[[str], None]:
-    """Counts how often the step is named, and kills this process at the nth time."""
-    left = death.nth
+def _halting(halt: Halt) -> Callable[[str], None]:
+    """Counts how often the step is named, and sends this process the signal at the nth time."""
+    left = halt.nth
 
     def named(step: str) -> None:
         nonlocal left
-        if step == death.step:
+        if step == halt.step:
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), halt.by)
 
     return named
 
 
-def _die_inside(name: str, step: Callable[[str], None]) -> None:
+def _name_when_done(name: str, step: Callable[[str], None]) -> None:
     """Name a step of the store's transaction as soon as it is done."""
     whole = getattr(store, name)
 
