@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from infra.clock import format_time, system_clock
@@ -81,15 +81,15 @@ def trace(client: TestClient, decision_id: str) -> Any:
 
 @contextmanager
 def away(*engines: Engine) -> Iterator[None]:
-    """The database does not answer on these engines."""
+    """The database does not answer on these engines. (An event's listener would be changed under running threads.)"""
 
-    def fail(_connection: Any) -> None:
+    def fail() -> Connection:
         raise OperationalError("BEGIN", None, Exception("connection refused"))
 
     for engine in engines:
-        event.listen(engine, "begin", fail, insert=True)
+        engine.connect = fail  # type: ignore[method-assign]
     try:
         yield
     finally:
         for engine in engines:
-            event.remove(engine, "begin", fail)
+            del engine.connect  # type: ignore[method-assign]
