@@ -166,12 +166,17 @@ def test_a_silent_transaction_ends_and_gives_its_locks_back(postgres: Engine, po
     chosen = open_database(
         f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-cidle_in_transaction_session_timeout%3D50"
     )
-    with pytest.raises(Unavailable), writing(chosen) as frozen:
+    with pytest.raises(Unavailable):
+        freeze_and_go_on(chosen, postgres)
+    chosen.dispose()
+
+
+def freeze_and_go_on(frozen_engine: Engine, other_engine: Engine) -> None:
+    with writing(frozen_engine) as frozen:
         lock_join(frozen)
-        with writing(postgres) as other:
+        with writing(other_engine) as other:
             lock_join(other)  # waits until the server has ended the silent transaction
         frozen.execute(text("SELECT 1"))
-    chosen.dispose()
 
 
 def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
