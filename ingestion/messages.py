@@ -7,7 +7,8 @@ A value is native JSON or a CloudEvent (``ingestion/cloudevents.py``). Native JS
 types are strict, fields that are not known are skipped and never stored. The rules are those of HTTP
 (``ingestion/rules.py``), but for customers: topics hold unit hashes only. Nothing is raised for a bad record.
 
-A message that names a campaign is checked against the stored ones afterwards, by ``ingestion/definitions.py``.
+What a decision chose, out of what, is checked by ``ingestion/choices.py``; a message that names a campaign is checked
+against the stored ones afterwards, by ``ingestion/definitions.py``.
 """
 
 import hashlib
@@ -26,20 +27,17 @@ from infra.database import canonical_json
 from infra.errors import BadInput
 from infra.randomness import SAMPLER
 from ingestion import cloudevents
+from ingestion.choices import ChoiceMessage, Key, choice_of
 from ingestion.cloudevents import BATCH, STRUCTURED, CloudEvent
 from ingestion.decode import Edge
 from ingestion.events import (
-    NO_SEND,
     Batch,
     Campaign,
-    Candidate,
     Content,
     Decision,
     Event,
-    Group,
     Label,
     Offset,
-    Placement,
     Rejected,
     hash_id,
 )
@@ -53,11 +51,8 @@ POLICY_VERSION = "elsewhere"
 
 TOMBSTONE = "tombstone"
 EMPTY = "empty value"
-CUSTOMER_MANAGED: Group = "customer_managed"
 
 _MILLISECOND = 1_000
-_TOLERANCE = 1e-3
-"""How far the probabilities of all candidates may be from 1 together: teams round."""
 _EXACT = 10**9 * MICROS
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -66,7 +61,6 @@ def _id(pattern: str) -> Meta:
     return Meta(pattern=pattern.removesuffix("$") + r"\Z")
 
 
-Key = Annotated[str, Meta(min_length=1, max_length=256)]
 Named = Annotated[str, _id(r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Unit = Annotated[str, _id(r"^u[1-9][0-9]{0,8}:[0-9a-f]{32}$")]
 Sha256 = Annotated[str, _id(r"^[0-9a-f]{64}$")]
@@ -111,22 +105,7 @@ class EventMessage(Struct, gc=False, omit_defaults=True):
     labels: Annotated[dict[Named, Text], Meta(max_length=10)] | None = None
 
 
-class CandidateMessage(Struct, gc=False):
-    """A content that could have been chosen."""
-
-    content_id: Key
-    propensity: float | None = None
-
-
-class PlacementMessage(Struct, gc=False):
-    """A content that was chosen. ``propensity``: given the positions above it."""
-
-    content_id: Key
-    position: Annotated[int, Meta(ge=1, le=500)] | None = None
-    propensity: float | None = None
-
-
-class DecisionMessage(Struct):
+class DecisionMessage(ChoiceMessage):
     """A record of the decisions topic: a choice that was made elsewhere."""
 
     decision_id: Key
@@ -134,12 +113,9 @@ class DecisionMessage(Struct):
     campaign: Key
     decided_at: Time
     unit: Unit | None = None
-    context: Annotated[dict[Annotated[str, Meta(min_length=1, max_length=128)], Scalar], Meta(max_length=200)] = {}
-    candidates: list[Key | CandidateMessage] | None = None
-    chosen: list[PlacementMessage] | None = None
-    content_id: Key | None = None
-    propensity: float | None = None
-    group: Group | None = None
+    context: Annotated[dict[Annotated[str, Meta(min_length=1, max_length=128)], Scalar], Meta(max_length=200)] = (
+        msgspec.field(default_factory=dict)
+    )
     deferred: bool = False
 
 
@@ -484,10 +460,7 @@ def _content(message: CopyMessage, place: Place) -> ContentMessage:
 
 def _decision(message: DecisionMessage, place: Place) -> Decision:
     definition, version = _loop(message.loop, place)
-    listed = _candidates(message, place)
-    chosen = _chosen(message, listed)
-    known = chosen[0].propensity is not None
-    candidates, group = _stored(listed, chosen, definition), _group(message, known)
+    choice = choice_of(message, definition, place.candidate_limit)
     unit = _known_unit(message.unit, place)
     decided_at = moment("decided_at", message.decided_at, place.received_at, place.skew)
     same = (  # what makes two records the same decision: all but the loop's version
@@ -495,9 +468,9 @@ def _decision(message: DecisionMessage, place: Place) -> Decision:
         message.campaign,
         unit,
         message.context,
-        candidates,
-        chosen,
-        group,
+        choice.candidates,
+        choice.chosen,
+        choice.group,
         message.deferred,
         decided_at,
     )
@@ -509,14 +482,14 @@ def _decision(message: DecisionMessage, place: Place) -> Decision:
         campaign_id=message.campaign,
         unit=unit,
         context=message.context,
-        group=group,
-        learning_mode="online" if known else "logging_only",
-        candidates=candidates,
-        chosen=chosen,
+        group=choice.group,
+        learning_mode="online" if choice.known else "logging_only",
+        candidates=choice.candidates,
+        chosen=choice.chosen,
         policy_version=POLICY_VERSION,
         sampler=SAMPLER,
         floor=0.0,
-        constraints={"slots": len(chosen)},
+        constraints={"slots": len(choice.chosen)},
         seed="",
         deferred=message.deferred,
         decided_at=decided_at,
@@ -527,106 +500,6 @@ def _loop(loop_id: str, place: Place) -> tuple[LoopDefinition, int]:
     if loop_id not in place.loops:
         raise BadInput(f"No loop {loop_id!r}; define it with PUT /v1/loops/{loop_id}, then replay the record")
     return place.loops[loop_id]
-
-
-def _candidates(message: DecisionMessage, place: Place) -> dict[str, float | None] | None:
-    """Propensity by candidate; None when the message lists none."""
-    if message.candidates is None:
-        return None
-    if not 0 < len(message.candidates) <= place.candidate_limit:
-        raise BadInput(
-            f"{len(message.candidates)} candidates; list 1 to {place.candidate_limit}, or leave the field out"
-        )
-    pairs = [(one, None) if isinstance(one, str) else (one.content_id, one.propensity) for one in message.candidates]
-    candidates = dict(pairs)
-    if len(candidates) < len(pairs):
-        raise BadInput("A content is listed twice among the candidates; list it once")
-    given = [probability for probability in candidates.values() if probability is not None]
-    if any(not 0 <= probability <= 1 for probability in given):
-        raise BadInput("A candidate's propensity is a probability from 0 to 1; leave it out when it is not known")
-    total = sum(given)
-    if total > 1 + _TOLERANCE or (len(given) == len(pairs) and total < 1 - _TOLERANCE):
-        raise BadInput(f"The candidates' propensities sum to {total:.6g}; together they are 1")
-    return candidates
-
-
-def _chosen(message: DecisionMessage, candidates: Mapping[str, float | None] | None) -> tuple[Placement, ...]:
-    first, *lower = _placed(message)
-    for one in (first, *lower):
-        _check_placement(one, candidates)
-    first = _with_propensity(first, candidates or {})
-    if first.propensity is None and any(one.propensity is not None for one in lower):
-        raise BadInput("A lower position has a propensity and position 1 has none; add it, or leave all out")
-    return (first, *lower)
-
-
-def _check_placement(placed: Placement, candidates: Mapping[str, float | None] | None) -> None:
-    if candidates is not None and placed.content_id not in candidates:
-        raise BadInput(f"{placed.content_id!r} was chosen but is no candidate; list every content that could have been")
-    if placed.propensity is not None and not 0 < placed.propensity <= 1:
-        raise BadInput(
-            f"{placed.content_id!r} was chosen with propensity {placed.propensity:g}: what was chosen had a probability "
-            "above 0 and at most 1; leave it out when it is not known"
-        )
-
-
-def _with_propensity(first: Placement, candidates: Mapping[str, float | None]) -> Placement:
-    """Position 1, whose propensity may stand among the candidates'."""
-    listed = candidates.get(first.content_id)
-    if listed is None:
-        if first.propensity is None and any(other is not None for other in candidates.values()):
-            raise BadInput(f"Candidates have a propensity, {first.content_id!r} has none; add it, or leave all out")
-        return first
-    if first.propensity is not None and abs(first.propensity - listed) > _TOLERANCE:
-        raise BadInput(
-            f"{first.content_id!r} was chosen with propensity {first.propensity:g}, as a candidate it has {listed:g}; "
-            "send one of them"
-        )
-    if first.propensity is None and listed == 0:
-        raise BadInput(f"{first.content_id!r} was chosen but its propensity is 0; correct it, or leave all out")
-    return msgspec.structs.replace(first, propensity=first.propensity or listed)
-
-
-def _placed(message: DecisionMessage) -> list[Placement]:
-    """The chosen contents by position: 1, 2, 3 …"""
-    if (message.chosen is None) == (message.content_id is None):
-        raise BadInput("A decision names what was chosen: 'chosen' for a slate, or 'content_id'; send one of them")
-    chosen = message.chosen or [PlacementMessage(message.content_id or "", 1, message.propensity)]
-    if message.chosen is not None and (not message.chosen or message.propensity is not None):
-        raise BadInput("'chosen' lists at least one content, each with its own propensity; correct it")
-    placed = [
-        Placement(position=one.position or place, content_id=one.content_id, propensity=one.propensity)
-        for place, one in enumerate(chosen, 1)
-    ]
-    placed.sort(key=lambda one: one.position)
-    if [one.position for one in placed] != list(range(1, len(placed) + 1)):
-        found = ", ".join(str(one.position) for one in placed)
-        raise BadInput(f"The positions are {found[:80]}; each is there once, from 1 without gaps")
-    if len({one.content_id for one in placed}) < len(placed):
-        raise BadInput("A content was chosen for two positions; name it once")
-    return placed
-
-
-def _group(message: DecisionMessage, known: bool) -> Group:
-    if not known and message.group not in (None, CUSTOMER_MANAGED):
-        raise BadInput(
-            f"Group {message.group!r} needs the propensity of what was chosen; add it, or leave the group out"
-        )
-    if known and message.group == CUSTOMER_MANAGED:
-        raise BadInput("Group 'customer_managed' is for choices without a propensity; leave the group out")
-    return CUSTOMER_MANAGED if not known else message.group or "treatment"
-
-
-def _stored(
-    candidates: Mapping[str, float | None] | None, chosen: Sequence[Placement], definition: LoopDefinition
-) -> tuple[Candidate, ...]:
-    """The candidates, sorted; drawn from the team's own probabilities, so behaviour and policy are the same."""
-    if candidates is None:
-        candidates = dict.fromkeys(one.content_id for one in chosen)
-    known = {**candidates, chosen[0].content_id: chosen[0].propensity}
-    if NO_SEND in known and not definition.no_send:
-        raise BadInput(f"{NO_SEND!r} is no candidate in loop {definition.loop!r}; set its no_send, or leave it out")
-    return tuple(Candidate(content_id=id_, policy_p=p, behaviour_p=p) for id_, p in sorted(known.items()))
 
 
 _KINDS = (
