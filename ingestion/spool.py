@@ -53,12 +53,12 @@ class Spool:
         """
         line = _line(record)
         with self._lock:
-            if self.size() + len(line) > self._limit:
-                raise Unavailable(
-                    f"The spool {self._folder} is full ({self._limit} bytes); bring the log back, or raise "
-                    "REWARDLOOP_SPOOL_LIMIT_BYTES"
-                )
             try:
+                if self.size() + len(line) > self._limit:
+                    raise Unavailable(
+                        f"The spool {self._folder} is full ({self._limit} bytes); bring the log back, or raise "
+                        "REWARDLOOP_SPOOL_LIMIT_BYTES"
+                    )
                 self._write(line)
             except OSError as error:
                 self._close()  # it may end in half a line: nothing is appended to it any more

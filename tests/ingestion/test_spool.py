@@ -188,6 +188,16 @@ def test_while_the_log_is_away_one_file_grows(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.spool"))) == 2
 
 
+def test_a_folder_that_cannot_be_looked_at_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that does not even tell how full it is raises what a full one does: whoever waits is led on."""
+    spool = Spool(tmp_path, PLENTY)
+    spool.append(b"a")
+    monkeypatch.setattr("ingestion.spool._size", fail)
+
+    with pytest.raises(Unavailable, match="cannot be written: No space left on device"):
+        spool.append(b"b")
+
+
 def test_a_disk_that_fails_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record whose fsync failed is not acknowledged, nothing is appended behind it, and the next one is kept."""
     spool = Spool(tmp_path, PLENTY)
