@@ -5,8 +5,7 @@ one in use, lower ones still verify. Customers are matched under the newest two 
 for the longest window. ``"holdouts": {loop: hex}`` deals a loop's holdout anew. ``"webhooks": {connection: {"connector":
 "shopify", "keys": ["new", "old"]}}`` lets vendors in; a connection named like its connector may leave ``connector`` out;
 ``"signature": "bearer"`` replaces the vendor's way of signing, and ``"unsigned": true`` in place of keys takes anybody's
-word. The embedded mode makes the file on first use; a server
-must be given it.
+word. The embedded mode makes the file on first use; a server must be given it.
 """
 
 import json

@@ -18,11 +18,9 @@ import msgspec
 from infra.errors import BadInput, NotFound
 from infra.secrets import Secrets
 from infra.settings import Settings
-from ingestion.tokens import sign, verified
+from ingestion.tokens import PARAMETER, sign, verified
 
 PURPOSE = "link:"
-PARAMETER = "rl"
-"""The query parameter that carries a decision's token (docs/how-to/put-the-token-into-links.md)."""
 URL_LIMIT = 2_000
 LINKS_LIMIT = 20
 SIGNED_LIMIT = 500

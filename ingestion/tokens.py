@@ -10,10 +10,16 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from typing import NamedTuple
 
 from infra.errors import BadInput
 from infra.secrets import Secrets
+
+PARAMETER = "rl"
+"""The name under which a token travels: query parameter, property, custom argument, metadata."""
+FORM = re.compile(r"[0-9]{1,9}\.[A-Za-z0-9_-]{1,1900}\.[A-Za-z0-9_-]{22}")
+"""What a token looks like, to tell it from other texts under that name; whose it is, its signature says."""
 
 _SIGNATURE_BYTES = 16
 _LONGEST = 2_000

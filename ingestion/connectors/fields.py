@@ -14,14 +14,11 @@ import msgspec
 from infra.clock import MICROS, format_time
 from ingestion.connectors.items import UNTIMED, Ignored, Mark, Recognised, Record
 from ingestion.events import REFUND
+from ingestion.tokens import FORM, PARAMETER
 
 NOBODY = "names nobody: no token, no customer"
 NO_ORDER = "a refund that names no order"
 
-RL = "rl"
-"""The name under which a token travels: query parameter, property, custom argument, metadata."""
-
-_TOKEN = re.compile(r"[0-9]{1,9}\.[A-Za-z0-9_-]{1,1900}\.[A-Za-z0-9_-]{22}")
 _ID = re.compile(r"[A-Za-z0-9._:@+/=-]{1,200}")
 _LONGEST_TEXT = 500
 _MOST_DIGITS = 30
@@ -79,7 +76,7 @@ def moment(*values: Any) -> str | None:
 
 def token(*values: Any) -> str | None:
     """The first value that has the form of a token. Whether it is ours, its signature says later."""
-    return next((found for value in values if (found := text(value)) and _TOKEN.fullmatch(found)), None)
+    return next((found for value in values if (found := text(value)) and FORM.fullmatch(found)), None)
 
 
 def token_in_url(*urls: Any) -> str | None:
@@ -87,7 +84,7 @@ def token_in_url(*urls: Any) -> str | None:
     for url in urls:
         try:
             query = urlsplit(text(url) or "").query
-            found = token(*parse_qs(query, max_num_fields=100).get(RL, ()))
+            found = token(*parse_qs(query, max_num_fields=100).get(PARAMETER, ()))
         except ValueError:
             continue
         if found:
