@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property bench docs reference lock clean
+.PHONY: help setup demo up test check lint types layers property faults bench docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ layers: setup
 
 property: setup ## the join's properties at full length (20,000 examples)
 	REWARDLOOP_PROPERTY_EXAMPLES=20000 $(BIN)/python -m pytest tests/ingestion/test_join_properties.py
+
+faults: setup ## break everything, lose nothing: the fault suite at full length (FAULTS="--seed 5 --only kill_at_random")
+	@$(BIN)/python -m tests.stack.faults $(FAULTS)
 
 bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
 	@$(BIN)/python -m tests.benchmarks $(NAME)

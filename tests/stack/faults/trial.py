@@ -35,7 +35,7 @@ from ingestion.topics import all_topics, topics
 from pipelines import cli
 from tests.stack.faults import kafka
 from tests.stack.faults.checker import Verdict, check
-from tests.stack.faults.database import Database, SmallDatabase
+from tests.stack.faults.database import Database, SmallDatabase, can_mount
 from tests.stack.faults.kafka import QuickKafka
 from tests.stack.faults.ledger import Ledger, Sending
 from tests.stack.faults.proxy import Proxy
@@ -95,9 +95,9 @@ class Stage:
         return self._open.enter_context(Database())
 
     @cached_property
-    def small_database(self) -> SmallDatabase:
-        """PostgreSQL on a small disk."""
-        return self._open.enter_context(SmallDatabase())
+    def small_database(self) -> Database:
+        """PostgreSQL on a disk that can be filled; where none can be mounted, one that says so when it is asked to."""
+        return self._open.enter_context(SmallDatabase() if can_mount() else Database())
 
     def trial(self, brokers: QuickKafka, database: Database, seed: int, size: int) -> "Trial":
         """A new run over the world of that seed and size."""
