@@ -27,7 +27,7 @@ SECONDS = 5.0
 class Producer(Protocol):
     """What is needed of ``infra.broker.Producer``."""
 
-    def publish(self, messages: list[Message], timeout: float = 30.0) -> list[RewardloopError | None]:
+    def publish(self, messages: list[Message], timeout: float) -> list[RewardloopError | None]:
         """One entry per message: None, or what went wrong."""
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Where facts go that came in over HTTP: into the store, or, with Kafka configured, onto the events topic.
 
 ``accept`` is the one function for events, webhooks and redirected clicks. With Kafka: 1 publish the events, labels
-beside them; 2 wait for the acknowledgements; 3 hold what was rejected in quarantine, in a batch of its own; only then
-the caller may answer. What is missing at 2 or 3 raises, and says what is safe already. At least once: sending all
+beside them; 2 wait for the acknowledgements; 3 hold what was rejected in quarantine, in a batch of its own, and say so
+on the quarantine topic; only then the caller may answer. What is missing at 2 or 3 raises, and says what is safe already. At least once: sending all
 again changes nothing, because every event is stored once.
 """
 
@@ -19,9 +19,10 @@ from infra.errors import NotAcknowledged, RewardloopError, Unavailable
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion import store
+from ingestion.announcements import Announcer
 from ingestion.events import Batch, Label
 from ingestion.messages import encode_event
-from ingestion.store import EventState
+from ingestion.store import Applied, EventState
 from ingestion.topics import topics
 
 PUBLISH_SECONDS = 10.0
@@ -47,7 +48,8 @@ class Publisher:
     """The producer, shared between threads; opened again as long as brokers are away."""
 
     def __init__(self, settings: Settings, make: Callable[[Settings], Producing] = Producer) -> None:
-        self.topic = topics(settings.kafka_topic_prefix).events.name
+        named = topics(settings.kafka_topic_prefix)
+        self.topic, self.quarantine = named.events.name, named.quarantine.name
         self._settings, self._make = settings, make
         self._opening = threading.Lock()
         self._producer: Producing | None = None
@@ -101,18 +103,20 @@ def accept(wired: Wired, batch: Batch, now: int, pointers: Sequence[str] = ()) -
     :class:`NotAcknowledged`, when not everything was kept; sending all of it again is safe.
     """
     if wired.publisher is None:
-        return _store(wired, batch, now)
+        return _store(wired, batch, now).events
     if batch.events:
         _publish(wired.publisher, batch, pointers)
     published = {(event.source, event.event_id) for event in batch.events}
     labels = tuple(label for label in batch.labels if (label.source, label.event_id) not in published)
-    _hold(wired, msgspec.structs.replace(batch, events=(), labels=labels), len(batch.events), now)
+    held = _hold(wired, msgspec.structs.replace(batch, events=(), labels=labels), len(batch.events), now)
+    if held is not None:
+        Announcer(wired.engine, wired.publisher.quarantine, wired.publisher.open)(held)
     return tuple("published" for _ in batch.events)
 
 
-def _store(wired: Wired, batch: Batch, now: int) -> tuple[State, ...]:
+def _store(wired: Wired, batch: Batch, now: int) -> Applied:
     days = wired.settings.quarantine_days
-    return store.apply(wired.engine, batch, wired.secrets, now, quarantine_days=days).events
+    return store.apply(wired.engine, batch, wired.secrets, now, quarantine_days=days)
 
 
 def _publish(publisher: Publisher, batch: Batch, pointers: Sequence[str]) -> None:
@@ -135,12 +139,12 @@ def _publish(publisher: Publisher, batch: Batch, pointers: Sequence[str]) -> Non
         )
 
 
-def _hold(wired: Wired, rest: Batch, published: int, now: int) -> None:
-    """Quarantine what was rejected, count what was ignored, keep labels of events sent before."""
+def _hold(wired: Wired, rest: Batch, published: int, now: int) -> Applied | None:
+    """Quarantine what was rejected, count what was ignored, keep labels of events sent before; None: nothing is left."""
     if rest == Batch():
-        return
+        return None
     try:
-        _store(wired, rest, now)
+        return _store(wired, rest, now)
     except Unavailable as away:
         raise NotAcknowledged(
             f"Kafka acknowledged all {published} usable events, but what else was sent could not be kept: "

@@ -1,5 +1,6 @@
 """The API with Kafka configured, over a producer that keeps messages in memory and fails when told to."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,15 +42,20 @@ class FakeProducer:
         self.sent += [message for message, error in zip(messages, answers, strict=True) if error is None]
         return answers
 
+    @property
+    def events(self) -> list[Message]:
+        """What was sent to the events topic."""
+        return [message for message in self.sent if message.topic == TOPIC]
+
     def close(self) -> None:
         """Note it."""
         self.closed = True
 
     def work(self, client: TestClient) -> Any:
-        """What the worker would do: apply every message."""
+        """What the worker would do: apply every event."""
         wired = client.app.state.collector  # type: ignore[attr-defined]
         place = place_of(wired.engine, wired.secrets, wired.settings, wired.clock())
-        records = [Record(one.topic, 0, n, 0, one.key, one.value, one.headers) for n, one in enumerate(self.sent)]
+        records = [Record(one.topic, 0, n, 0, one.key, one.value, one.headers) for n, one in enumerate(self.events)]
         self.sent = []
         batch = batch_of(decode_record(record, place) for record in records)
         return store.apply(wired.engine, batch, wired.secrets, wired.clock())
@@ -114,12 +120,32 @@ class TestEvents:
 
         assert answer.status_code == 202
         assert [one["index"] for one in answer.json()["rejected"]] == [0, 2]
-        assert [message.key for message in producer.sent] == [b"d1"]
+        assert [message.key for message in producer.events] == [b"d1"]
         assert [(row.position, row.state) for row in rows(client, tables.quarantine)] == [
             ("event/e1", "held"),
             ("item/2", "held"),
         ]
         assert conservation(engine) == 0
+
+    def test_what_was_quarantined_is_announced(self, client: TestClient, producer: FakeProducer) -> None:
+        """The quarantine topic names each record the API rejects once, without its bytes; no announcement is waited for
+        in vain."""
+        bad = {"event_id": "e1", "type": "click", "occurred_at": "a secret time", "unit": "jane@example.com"}
+        for _ in range(2):
+            ok(client.post("/v1/events", json={"events": [bad]}))
+        producer.errors = [Unavailable("Kafka: away")]
+        ok(client.post("/v1/events", json={"events": [bad | {"event_id": "e2"}]}))
+        (held, _) = rows(client, tables.quarantine)
+
+        (told,) = producer.sent
+        assert (told.topic, told.key) == ("rewardloop.quarantine.v1", b"http")
+        assert json.loads(told.value or b"") == {
+            "id": held.id,
+            "source": "http",
+            "position": "event/e1",
+            "reason": held.reason,
+            "batch_no": held.batch_no,
+        }
 
     def test_what_was_not_acknowledged_is_named(self, client: TestClient, producer: FakeProducer) -> None:
         """A broker that took only some is a 503 that names the others; sending all again counts each once."""
