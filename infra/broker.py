@@ -462,7 +462,7 @@ def reachable(settings: Settings) -> str:
     """What answers, in words, or :class:`Unavailable`."""
     with _admin(settings) as admin:
         cluster = admin.describe_cluster()
-        release = ".".join(map(str, admin.config["api_version"] or ()))
+        release = ".".join(map(str, admin._manager.broker_version))
         return f"Kafka {release}, cluster {cluster['cluster_id']}, {len(cluster['brokers'])} brokers"
 
 
