@@ -28,6 +28,7 @@ from pipelines.commands.workspace import (
     out,
     print_json,
     print_table,
+    printable,
 )
 
 ACTOR = "cli"
@@ -130,8 +131,8 @@ def show_held(
         print_json(_without_bytes(record) | {"raw": text})
         return
     for name, value in _without_bytes(record).items():
-        out().print(f"{name:<12}{value}", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(text if text is not None else "(the bytes are gone)")
+        out().print(f"{name:<12}{printable(str(value))}", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(printable(text) if text is not None else "(the bytes are gone)")
 
 
 def replay_held(ids: Ids, as_json: JsonOption = False) -> None:

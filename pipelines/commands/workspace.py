@@ -91,9 +91,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(table)
 
 
+def printable(text: str) -> str:
+    """What others sent, for a terminal: nothing in it moves the cursor or changes colours."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
 def _plain(cell: Any) -> Text:
-    """A cell as it is written. Cells hold what others sent: no markup, nothing that moves the cursor."""
-    return Text("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in str(cell)))
+    """A cell as it is written: brackets are no markup."""
+    return Text(printable(str(cell)))
 
 
 def progress() -> Progress:

@@ -175,6 +175,18 @@ def test_quarantined_rows_are_seen_and_dropped(capsys: pytest.CaptureFixture[str
     assert document(capsys, "quarantine", "list") == []
 
 
+def test_bytes_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Control characters in a quarantined record do nothing to the terminal; `--json` has them all."""
+    (tmp_path / "bad.json").write_bytes(b"{\x1b[2J not json")
+    document(capsys, "import", "--format", "sendgrid", str(tmp_path / "bad.json"))
+    (record,) = document(capsys, "quarantine", "list")
+    _, printed, _ = said(capsys, "quarantine", "show", str(record["id"]))
+
+    assert "{\ufffd[2J not json" in printed
+    assert "\x1b" not in printed
+    assert document(capsys, "quarantine", "show", str(record["id"]))["raw"] == "{\x1b[2J not json"
+
+
 def test_tables_show_what_others_sent_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Brackets and control characters in a vendor's words are neither markup nor commands for the terminal."""
     (tmp_path / "one.json").write_text(json.dumps([{"event": "[/b] [red]x"}, {"event": "click", "timestamp": 1}]))
