@@ -62,7 +62,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def open_database(url: str) -> Engine:
-    """An engine for ``url``. Nothing is created: see ``infra.migrations.migrate``.
+    """An engine for ``url``. Nothing is created: see ``infra.migrations.migrate``. Errors do not show what was stored.
 
     Raises :class:`Misconfigured` for a URL that is neither SQLite nor PostgreSQL.
     """
@@ -74,7 +74,9 @@ def open_database(url: str) -> Engine:
             "or leave it empty for SQLite under the data folder"
         ) from None
     if parsed.get_backend_name() == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10)
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10, hide_parameters=True
+        )
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
     if parsed.get_backend_name() != "sqlite":
@@ -83,7 +85,7 @@ def open_database(url: str) -> Engine:
         )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

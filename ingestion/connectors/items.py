@@ -76,7 +76,7 @@ def read_each(
         yield Unreadable(f"The body holds {len(records)} records; send at most {MOST_RECORDS} at a time", body)
         return
     for record in records:
-        yield _item(record, read, raw)
+        yield _item(record, body, read, raw)
 
 
 def listed(document: Any) -> list[Any]:
@@ -84,14 +84,16 @@ def listed(document: Any) -> list[Any]:
     return document if isinstance(document, list) else [document]
 
 
-def _item(record: Any, read: Callable[[Record], Recognised | Ignored], raw: Callable[[Record], Any]) -> Item:
+def _item(
+    record: Any, body: bytes, read: Callable[[Record], Recognised | Ignored], raw: Callable[[Record], Any]
+) -> Item:
     try:
         kept = msgspec.json.encode(raw(record) if isinstance(record, dict) else record)
         if not isinstance(record, dict):
             return Unreadable("A record is a JSON object; this is something else", kept)
         item = read(record)
     except RecursionError:
-        return Unreadable("The record is nested too deep; flatten it", b"")
+        return Unreadable("The record is nested too deep; flatten it", body)  # it cannot be written out by itself
     except BadInput as error:
         return Unreadable(str(error), kept)
     return replace(item, raw=kept) if isinstance(item, Recognised) else item

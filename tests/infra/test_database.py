@@ -213,3 +213,11 @@ def test_a_text_that_is_no_url_is_a_wrong_setting() -> None:
     with pytest.raises(Misconfigured, match="REWARDLOOP_DATABASE_URL is no database URL") as error:
         open_database("secret")
     assert "secret" not in str(error.value)
+
+
+def test_errors_do_not_show_what_was_stored(any_engine: Engine) -> None:
+    """A statement that fails is named without its values: they would end in a log."""
+    with pytest.raises(DBAPIError) as raised, reading(any_engine) as connection:
+        connection.execute(text("SELECT :value FROM no_such_table"), {"value": "ann@example.com"})
+
+    assert "ann@example.com" not in str(raised.value)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from infra.clock import MICROS
 from infra.secrets import Secrets
 from ingestion.connectors import CONNECTORS, shopify
-from ingestion.connectors.items import Ignored
+from ingestion.connectors.items import Ignored, Unreadable
 from ingestion.decode import Edge
 from ingestion.events import Rejected
 from ingestion.intake import Taken, take
@@ -154,3 +154,14 @@ def test_amounts_of_any_size_are_read(amount: Any) -> None:
 
     assert isinstance(outcome, Rejected)
     assert "no amount" in outcome.reason
+
+
+def test_a_record_too_deep_to_be_written_out_keeps_its_bytes() -> None:
+    """Whatever cannot be read goes to quarantine with bytes, also where Python reads deeper than it writes."""
+    bodies = [b'{"type":"track","a":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}" for depth in range(900, 1_000)]
+    found = [item for body in bodies for item in CONNECTORS["segment"].read(body, {})]
+    too_deep = [item for item in found if isinstance(item, Unreadable) and "too deep" in item.reason]
+
+    assert len(found) == len(bodies)
+    assert too_deep
+    assert all(item.raw in bodies for item in too_deep)
