@@ -54,13 +54,13 @@ class Readers:
         """Follow links until told to stop; a server that is gone leaves it open what became of a click."""
         with httpx2.Client(headers=BROWSER, timeout=20) as client:
             while not stop.is_set():
-                url = f"https://shop.example.com/?n={next(self._numbers)}"
+                url = f"https://shop.example.com/{next(self._numbers)}"
                 self.sent.add(url)
                 try:
                     answer = client.get(make_link(self._secrets, self._public, "d1", 1, url))
                 except httpx2.TransportError:
                     continue
-                assert (answer.status_code, answer.headers["location"].split("&rl=")[0]) == (302, url)
+                assert (answer.status_code, answer.headers["location"].split("?rl=")[0]) == (302, url)
                 self.led_on.add(url)
 
     @contextmanager
