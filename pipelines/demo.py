@@ -67,7 +67,7 @@ class Plan:
 
 
 FULL = Plan()
-SHORT = Plan(customers=120, waves=5, contents=4, retrain_after=(4, 5), gate_days=4, least_units=50)
+SHORT = Plan(customers=120, waves=5, contents=4, holdout=0.5, retrain_after=(4, 5), gate_days=4, least_units=30)
 """For a test of the whole path; too few customers to prove anything."""
 
 
