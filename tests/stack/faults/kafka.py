@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from infra.broker import Partition
@@ -90,6 +90,16 @@ class Log:
         ]
         found = self._reader.end_offsets(parts, timeout_ms=10_000)
         return {(partition.topic, partition.partition): end for partition, end in found.items()}
+
+
+def publish_compressed(settings: Settings, topic: str, value: bytes) -> None:
+    """Write one record that is large only when it is unpacked, which the product's producer would refuse."""
+    servers = settings.kafka_bootstrap_servers.split(",")
+    producer: Any = KafkaProducer(bootstrap_servers=servers, compression_type="gzip", max_request_size=2 * len(value))
+    try:
+        producer.send(topic, value).get(timeout=30)
+    finally:
+        producer.close()
 
 
 def admin(settings: Settings) -> Any:

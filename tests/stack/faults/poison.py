@@ -91,6 +91,11 @@ _DECISIONS: tuple[dict[str, Any], ...] = (
 )
 
 
+def bomb(megabytes: int) -> Sending:
+    """A record of so many megabytes that travels as a few kilobytes."""
+    return Sending("events", None, b'{"event_id": "' + b"0" * (megabytes * 1_000_000), None)
+
+
 def _event(change: dict[str, Any]) -> Sending:
     document = {name: value for name, value in (GOOD | change).items() if value is not None}
     return Sending("events", b"poison", json.dumps(document).encode(), None)

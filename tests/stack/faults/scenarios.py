@@ -22,12 +22,13 @@ from ingestion.events import Decision
 from ingestion.topics import topics
 from tests.stack.faults import kafka
 from tests.stack.faults.ledger import Sending
-from tests.stack.faults.poison import poison
+from tests.stack.faults.poison import bomb, poison
 from tests.stack.faults.proxy import Break
 from tests.stack.faults.trial import BATCH, Trial
 from tests.stack.faults.wire import conflicting, with_more_fields
 from tests.stack.faults.workers import KILLED, STEPS, Halt
 
+BOMB_MEGABYTES = 50
 PROGRESS_SECONDS = 60.0
 """How long after a fault work may take to go on."""
 
@@ -302,10 +303,11 @@ def poison_records(trial: Trial, repeats: int) -> Injected:
     trial.define()
     crew = trial.crew(1)
     bad = [sending for _ in range(repeats) for sending in poison()]
+    trial.send_compressed(bomb(BOMB_MEGABYTES))
     trial.send(shuffled([*trial.in_order(), *bad], trial.random))
     trial.catch_up()
     assert crew.replaced == 0, trial.said()
-    return Injected(len(bad))
+    return Injected(len(bad) + 1)
 
 
 def schema_drift(trial: Trial, repeats: int) -> Injected:

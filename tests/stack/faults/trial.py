@@ -230,6 +230,12 @@ class Trial:
             self.ledger.acknowledge(numbers)
             time.sleep(pause)
 
+    def send_compressed(self, sending: Sending) -> None:
+        """Send one record that is larger than topics are made for, packed."""
+        numbers = self.ledger.intend([sending])
+        kafka.publish_compressed(self.settings, self._message(sending).topic, sending.value or b"")
+        self.ledger.acknowledge(numbers)
+
     @contextmanager
     def sending(self, sendings: Sequence[Sending], pause: float = 0.0) -> Iterator[Callable[[], bool]]:
         """Send beside what is done inside; yields whether it is still going on. All is sent when it ends."""
