@@ -128,6 +128,7 @@ class Trial:
         self.url = self.workers_url = database.new()
         self._open = ExitStack()
         self._processes: list[Process] = []
+        self._crews: list[Crew] = []
         folder.mkdir(parents=True)
         (folder / "secrets.json").write_text(json.dumps(SECRETS))
         self.secrets = load_secrets(self.settings)
@@ -145,6 +146,10 @@ class Trial:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for crew in self._crews:  # first of all: whoever ends before would be replaced
+            crew.disband()
+        for process in self._processes:
+            process.kill()
         self._open.close()
 
     @property
@@ -197,7 +202,8 @@ class Trial:
 
     def crew(self, size: int) -> Crew:
         """Start workers that are kept alive to the end of the trial."""
-        return self._open.enter_context(Crew(self.worker, size))
+        self._crews.append(Crew(self.worker, size))
+        return self._crews[-1]
 
     def command_worker(self) -> "CommandWorker":
         """Start ``rewardloop worker``."""
@@ -318,7 +324,6 @@ class Trial:
 
     def _look_after(self, process: Started) -> Started:
         self._processes.append(process)
-        self._open.callback(process.kill)
         return process
 
     def _message(self, sending: Sending) -> Message:
