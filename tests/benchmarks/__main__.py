@@ -3,25 +3,30 @@
 import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 
 
 def names() -> list[str]:
-    """Names of the benchmarks, from their files."""
-    return sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+    """Names of the benchmarks, from their files: `headlines-online` is ``bench_headlines_online.py``."""
+    files = Path(__file__).parent.glob("bench_*.py")
+    return sorted(path.stem.removeprefix("bench_").replace("_", "-") for path in files)
 
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark that is named; returns the exit code."""
     if not arguments:
         for name in names():
-            module = importlib.import_module(f"tests.benchmarks.bench_{name}")
-            print(f"  make bench NAME={name:<12} {(module.__doc__ or '').strip().splitlines()[0]}")
+            print(f"  make bench NAME={name:<18} {(_module(name).__doc__ or '').strip().splitlines()[0]}")
         return 0
     if arguments[0] not in names():
         print(f"No benchmark {arguments[0]!r}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
-    importlib.import_module(f"tests.benchmarks.bench_{arguments[0]}").main()
+    _module(arguments[0]).main()
     return 0
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"tests.benchmarks.bench_{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":
