@@ -27,14 +27,33 @@ class _Part(BaseModel):
 class PolicySettings(_Part):
     """How a prediction becomes probabilities."""
 
-    kind: Literal["posterior", "softmax", "epsilon", "uniform"] = Field("posterior", description="The policy.")
+    kind: Literal["posterior", "top_two", "inverse_gap", "softmax", "epsilon", "uniform"] = Field(
+        "posterior", description="The policy."
+    )
     damping: float = Field(
         0.25, gt=0, le=1, description="posterior: share of the sample against the mean; 1 is Thompson sampling."
+    )
+    gamma: float = Field(
+        5.0, gt=0, le=1e6, description="inverse_gap: how fast probability falls with the gap in standard deviations."
     )
     temperature: float = Field(0.1, gt=0, description="softmax: temperature, relative to the spread of the scores.")
     epsilon: float = Field(0.1, ge=0, le=1, description="epsilon: share drawn uniformly.")
     floor: float = Field(0.01, ge=0, le=0.5, description="Least probability of an eligible candidate.")
     uniform_slice: float = Field(0.02, ge=0, le=1, description="Share that is always drawn uniformly.")
+
+
+class ContentLimits(_Part):
+    """What a person allows one content. It holds in every choice of the policy, at once; a holdout keeps its baseline."""
+
+    least: float = Field(0.0, ge=0, le=1, description="Least share of the choices.")
+    most: float = Field(1.0, ge=0, le=1, description="Largest share of the choices.")
+    budget: int | None = Field(None, ge=0, description="Sends in all; then it is no candidate any more.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"the least share {self.least:g} is above the largest, {self.most:g}; swap them")
+        return self
 
 
 class ModelSettings(_Part):
@@ -63,6 +82,34 @@ class GateSettings(_Part):
     approval: bool = Field(False, description="A person must approve before promotion.")
 
 
+class LiftSettings(_Part):
+    """How the lift against the holdout is measured."""
+
+    window: Duration | None = Field(
+        None, gt=0, description="How long a customer counts after the first decision; without it the widest window."
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate over all looks together.")
+    tuned_units: int = Field(
+        5_000, ge=1, description="Customers at which the interval is narrowest; set it before the first look."
+    )
+    min_units: int = Field(100, ge=2, description="Customers that each group needs before a look counts.")
+    min_responses: int = Field(5, ge=1, description="Of them, those that each group needs with anything to count.")
+    worthwhile: float = Field(
+        0.02, gt=0, lt=1, description="Smallest lift that matters, relative to the holdout; below it is negligible."
+    )
+
+
+class Guardrail(_Part):
+    """A metric that may not get worse: the more of it, the worse (unsubscribe, complaint, refund)."""
+
+    metric: str = Field(description="Name of a metric of the loop.")
+    margin: float = Field(0.0, ge=0, le=10, description="How much more than the holdout is tolerated, relative.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Rate of false alarms over all looks together.")
+    action: Literal["veto", "baseline"] = Field(
+        "veto", description="veto: nothing is promoted; baseline: the loop also answers its baseline at once."
+    )
+
+
 class LoopDefinition(_Part):
     """One loop, whole. ``PUT /v1/loops/{id}`` takes this document."""
 
@@ -82,8 +129,13 @@ class LoopDefinition(_Part):
     )
     refund_horizon: Duration = Field(0, ge=0, description="How long after a purchase a refund restates it.")
     policy: PolicySettings = PolicySettings()
+    limits: dict[str, ContentLimits] = Field(
+        default_factory=dict, max_length=1_000, description="`{content id: {least, most, budget}}`: limits on shares."
+    )
     model: ModelSettings = ModelSettings()
     gate: GateSettings = GateSettings()
+    lift: LiftSettings = LiftSettings()
+    guardrails: tuple[Guardrail, ...] = Field((), max_length=10, description="What may not get worse.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -94,7 +146,20 @@ class LoopDefinition(_Part):
             raise ValueError(
                 f"reward weighs {', '.join(unknown)}, which is no metric of the loop; metrics are {', '.join(names)}"
             )
+        guarded = [guardrail.metric for guardrail in self.guardrails]
+        if unknown := sorted(set(guarded) - set(names)):
+            raise ValueError(
+                f"a guardrail watches {', '.join(unknown)}, which is no metric of the loop; add the metric with the "
+                f"event it counts; metrics are {', '.join(names)}"
+            )
+        if len(set(guarded)) != len(guarded):
+            raise ValueError("two guardrails watch the same metric; keep one")
         return self
+
+    @property
+    def lift_window(self) -> int:
+        """How long a unit counts from its first decision. Microseconds."""
+        return self.lift.window or self.reach
 
     @property
     def reach(self) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ingestion.loops import PolicySettings
 from reward_models import policies
+from reward_models.limits import Bounds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -46,12 +47,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Subject:
-    """A policy under test. ``pmf``: means and standard deviations, (n,), to probabilities, (n,)."""
+    """A policy under test. ``pmf``: means and standard deviations, (n,), to probabilities, (n,).
+
+    ``limited``: the same under limits on shares; null for a policy that cannot have any.
+    """
 
     name: str
     pmf: Callable[[FloatArray, FloatArray], FloatArray]
     floor: float
     cases: tuple[Case, ...] = field(default=())
+    limited: Callable[[FloatArray, FloatArray, Bounds], FloatArray] | None = None
 
 
 Check = Callable[[Subject], None]
@@ -60,7 +65,11 @@ Check = Callable[[Subject], None]
 def subject(settings: PolicySettings, cases: tuple[Case, ...]) -> Subject:
     """One of Rewardloop's own policies under test."""
     return Subject(
-        policies.policy_version(settings), lambda mean, sd: policies.pmf(settings, mean, sd), settings.floor, cases
+        policies.policy_version(settings),
+        lambda mean, sd: policies.pmf(settings, mean, sd),
+        settings.floor,
+        cases,
+        lambda mean, sd, bounds: policies.pmf(settings, mean, sd, bounds),
     )
 
 
@@ -159,6 +168,25 @@ def extreme_values(subject: Subject) -> None:
         _require(found.min() >= least - EXACT, subject, f"gave {found} for the scores {mean}, {sd}")
 
 
+def limits(subject: Subject) -> None:
+    """Under limits every share lies within its own, and those that touch none keep their ratios to each other."""
+    if subject.limited is None:
+        return
+    generator = np.random.default_rng(_SEED)
+    for mean, sd in _scores(2, 3, 10, 50):
+        n = len(mean)
+        low = np.where(generator.random(n) < 0.3, generator.random(n) / n, 0.0)
+        high = np.where(generator.random(n) < 0.3, np.maximum(low, 1.0 / n), 1.0)
+        found, free = subject.limited(mean, sd, Bounds(low, high)), subject.pmf(mean, sd)
+        outside = max((low - found).max(), (found - high).max(), abs(found.sum() - 1.0))
+        _require(outside <= EXACT, subject, f"left limits on shares by {outside:.2g}")
+        least = np.maximum(low, min(subject.floor, 1.0 / n))
+        untouched = (found > least * (1.0 + 1e-9)) & (found < high * (1.0 - 1e-9)) & (free > 1e-9)
+        ratio = found[untouched] / free[untouched]
+        even = len(ratio) < 2 or np.ptp(ratio) <= 1e-9 * ratio.max()
+        _require(even, subject, "moved candidates that no limit touches against each other")
+
+
 CHECKS: tuple[Check, ...] = (
     sums_to_one,
     floor,
@@ -170,6 +198,7 @@ CHECKS: tuple[Check, ...] = (
     five_hundred_candidates,
     equal_candidates,
     extreme_values,
+    limits,
 )
 
 

@@ -3,14 +3,21 @@
     pmf = λ/n + (1 − λ)·p        λ = min(1, max(uniform_slice, n·floor))
 
 p is the policy's own distribution, λ the share that is always drawn uniformly, so that every candidate has at
-least the floor. A policy computes a pmf and nothing else; ``choose`` and ``draw_slate`` are the only ones that draw.
-Candidates are sorted by content id by the caller, so that the order of a request changes nothing.
+least the floor. Limits on shares come last (``limits.py``). A policy computes a pmf and nothing else; ``choose`` and
+``draw_slate`` are the only ones that draw. Candidates are sorted by content id by the caller, so that the order of
+a request changes nothing.
 
 - uniform: p = 1/n.
 - epsilon: ε uniform, the rest on the best mean, ties split equally.
 - softmax: p ∝ exp(mean / (temperature · standard deviation of the means)).
 - posterior: p_k = P(candidate k is the best) for independent N(mean_k, (damping·sd_k)²). damping 1 is Thompson
   sampling (Thompson 1933); less keeps closer to the means.
+- top_two: half the draws of Thompson sampling, half of the best of the others: with b = P(best),
+  p_k = b_k/2 + Σ_{j≠k} b_j·b_k/(1 − b_j)/2 (Russo 2016, top-two Thompson sampling with β = 1/2). It looks for the
+  best content of a campaign that ends (``best_arm.py``) and pays for it while it looks.
+- inverse_gap: p_k = 1/(n + γ·z_k) for all but the best mean, which gets the rest (Abe & Long 1999; SquareCB, Foster
+  & Rakhlin 2020). z_k is the gap to the best in standard deviations of the difference, which fall with the
+  square root of what was seen: γ·z grows as their learning rate γ_t ∝ √t, without a clock.
 
 P(best) needs no random draws. With Φ_k the distribution functions, F = Π Φ_k is that of the maximum, and
 
@@ -33,6 +40,7 @@ from scipy.special import ndtr
 from infra.database import canonical_json
 from infra.errors import BadInput
 from ingestion.loops import PolicySettings
+from reward_models.limits import Bounds, within
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,8 +60,8 @@ _NARROWEST = 1e-12
 _LEAST = 1e-300
 
 
-def pmf(settings: PolicySettings, mean: npt.ArrayLike, sd: npt.ArrayLike) -> FloatArray:
-    """The probability of each candidate, shape (n,): sums to 1, no entry below min(floor, 1/n).
+def pmf(settings: PolicySettings, mean: npt.ArrayLike, sd: npt.ArrayLike, limits: Bounds | None = None) -> FloatArray:
+    """The probability of each candidate, shape (n,): sums to 1, no entry below min(floor, 1/n) but where a limit says.
 
     mean, sd: shape (n,), reward units, finite, sd ≥ 0, n ≥ 1. The same numbers give the same bytes.
     """
@@ -61,6 +69,8 @@ def pmf(settings: PolicySettings, mean: npt.ArrayLike, sd: npt.ArrayLike) -> Flo
     n = len(means)
     share = min(1.0, max(settings.uniform_slice, n * settings.floor))
     mixed = share / n + (1.0 - share) * _own(settings, means, sds)
+    if limits is not None:
+        return within(mixed / mixed.sum(), limits, settings.floor)
     return np.asarray(mixed / mixed.sum())
 
 
@@ -122,7 +132,8 @@ def in_force(sealed: PolicySettings, own: PolicySettings) -> PolicySettings:
 
 def policy_version(settings: PolicySettings) -> str:
     """``kind@hash``: the same settings under the same code have the same version."""
-    document = settings.model_dump(mode="json") | {"revision": REVISION}
+    foreign = {"gamma"} if settings.kind != "inverse_gap" else set()
+    document = settings.model_dump(mode="json", exclude=foreign) | {"revision": REVISION}
     return f"{settings.kind}@{hashlib.sha256(canonical_json(document)).hexdigest()[:8]}"
 
 
@@ -139,6 +150,10 @@ def _own(settings: PolicySettings, mean: FloatArray, sd: FloatArray) -> FloatArr
     match settings.kind:
         case "posterior":
             return p_best(mean, settings.damping * sd)
+        case "top_two":
+            return _top_two(p_best(mean, sd))
+        case "inverse_gap":
+            return _inverse_gap(mean, sd, settings.gamma)
         case "softmax":
             return _softmax(mean, settings.temperature)
         case "epsilon":
@@ -150,6 +165,28 @@ def _own(settings: PolicySettings, mean: FloatArray, sd: FloatArray) -> FloatArr
 def _greedy(mean: FloatArray) -> FloatArray:
     best = mean == mean.max()
     return np.asarray(best / best.sum())
+
+
+def _top_two(best: FloatArray) -> FloatArray:
+    """The challenger is the best of a draw in which the leader j is not: b_k/(1 − b_j), summed over the leaders."""
+    if len(best) == 1:
+        return best
+    padded = np.concatenate([[0.0], best, [0.0]])
+    others = np.cumsum(padded)[:-2] + np.cumsum(padded[::-1])[-3::-1]  # 1 − b, without cancellation
+    if not (others > 0.0).all():  # one content is the best for certain: all others are as likely to be second
+        return 0.5 * best + 0.5 * (1.0 - best) / (len(best) - 1)
+    odds = best / others
+    return np.asarray(0.5 * best + 0.5 * best * (odds.sum() - odds))
+
+
+def _inverse_gap(mean: FloatArray, sd: FloatArray, gamma: float) -> FloatArray:
+    """Ties for the best mean share what the others leave; the most uncertain of them measures the gaps."""
+    best = mean == mean.max()
+    gap, width = mean.max() - mean, np.hypot(sd, sd[best].max())
+    z = np.divide(gap, width, out=np.full(len(mean), np.inf), where=width > 0.0)
+    p = np.where(best, 0.0, 1.0 / (len(mean) + gamma * z))
+    p[best] = (1.0 - p.sum()) / best.sum()
+    return np.asarray(p)
 
 
 def _softmax(mean: FloatArray, temperature: float) -> FloatArray:

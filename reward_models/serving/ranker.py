@@ -3,7 +3,8 @@
 1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason
 2. group: the unit's keyed hash says holdout or treatment; without a unit there is nobody to hold out
 3. scores: model prediction + campaign shift + the content's own effect, with a standard deviation
-4. policy's pmf, baseline's pmf; what is drawn from is the policy's only for treatment in an online loop
+4. policy's pmf within the loop's limits on shares, baseline's pmf; what is drawn from is the policy's only for
+   treatment in an online loop
 5. draw the slate with uniforms made from the decision's own seed
 
 The seed is HMAC(loop secret, choice, decision id); draw i is uniform(seed, choice, decision id, i), so that a replay
@@ -22,10 +23,12 @@ from infra.randomness import SAMPLER, digest, uniform
 from infra.secrets import Secrets
 from ingestion.events import NO_SEND, Candidate, Content, Decision, Exclusion, Group, Mode, Placement
 from ingestion.loops import LoopDefinition
-from reward_models import policies
+from reward_models import limits, policies
 from reward_models.serving.snapshot import OPEN_BASELINE, Campaign, Loop, Snapshot, no_send
 
 Floats = npt.NDArray[np.float64]
+
+NOTHING_SENT: Mapping[str, int] = {}
 
 FALLBACK_POLICY = "baseline@1"
 """Policy version of a fallback answer: the policy was not asked."""
@@ -64,13 +67,15 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
     Raises :class:`BadInput` when there is nothing to choose from, or too much (``limit``).
     """
     loop, campaign = _found(snapshot, request)
-    contents, excluded = eligible(loop.definition, campaign, request, limit)
+    sent = sends(snapshot, loop.definition, campaign)
+    contents, excluded = eligible(loop.definition, campaign, request, limit, sent)
     ids = [content.content_id for content in contents]
+    shares = limits.stored(loop.definition.limits, ids)
     group: Group = group_of(request, loop.definition, secrets)
     mode: Mode = "fallback" if away else mode_of(loop)
     baseline = policies.baseline_pmf(campaign.baseline or OPEN_BASELINE, ids)
     scores = None if mode == "fallback" else score(snapshot, loop, campaign, contents, request.context)
-    policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd)
+    policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd, limits.bounds(shares, ids))
     behaviour = policy if policy is not None and group == "treatment" and mode == "online" else baseline
     seed = digest(secrets.loop(request.loop_id), "choice", request.decision_id)
     drawn = draw(behaviour, seed, request.decision_id, request.slots)
@@ -97,7 +102,8 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
         feature_schema=served.model.schema.hash if served else None,
         sampler=SAMPLER,
         floor=loop.policy.floor,
-        constraints={"slots": request.slots, "holdout": held_out(request, loop.definition)},
+        constraints={"slots": request.slots, "holdout": held_out(request, loop.definition)}
+        | ({"limits": shares} if shares else {}),
         seed=seed.hex(),
         deferred=request.deferred,
         decided_at=request.decided_at,
@@ -105,11 +111,14 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
 
 
 def eligible(
-    definition: LoopDefinition, campaign: Campaign, request: Request, limit: int
+    definition: LoopDefinition, campaign: Campaign, request: Request, limit: int, sent: Mapping[str, int] = NOTHING_SENT
 ) -> tuple[list[Content], list[Exclusion]]:
-    """The candidates sorted by content id, and what was left out, with reasons, sorted too."""
+    """The candidates sorted by content id, and what was left out, with reasons, sorted too.
+
+    sent: how often contents with a budget were shown.
+    """
     asked = sorted({*_asked(definition, campaign, request), *request.excluded})
-    reasons = {name: _reason(name, definition, campaign, request) for name in asked}
+    reasons = {name: _reason(name, definition, campaign, request, sent) for name in asked}
     chosen = [name for name in asked if reasons[name] is None]
     if len(chosen) > limit:
         raise BadInput(
@@ -121,6 +130,24 @@ def eligible(
         raise BadInput(_empty(campaign, [(name, reason) for name, reason in reasons.items() if reason]), "/candidates")
     contents = [campaign.contents.get(name) or no_send(campaign.campaign_id) for name in chosen]
     return contents, [Exclusion(content_id=name, reason=reason) for name, reason in reasons.items() if reason]
+
+
+def sends(snapshot: Snapshot, definition: LoopDefinition, campaign: Campaign) -> dict[str, int]:
+    """How often each content of the campaign that has a budget was shown, as of the snapshot's statistics.
+
+    Decisions of the last second are not counted yet, so a budget may be passed by as many.
+    """
+    budgeted = {name for name, one in definition.limits.items() if one.budget is not None and name in campaign.contents}
+    if not budgeted:
+        return {}
+    shown = dict.fromkeys(budgeted, 0)
+    for rows in snapshot.statistics.get(campaign.campaign_id, {}).values():
+        most = dict.fromkeys(budgeted, 0)
+        for row in rows:  # each metric repeats the exposures
+            if row.content_id in budgeted:
+                most[row.content_id] = max(most[row.content_id], row.exposures)
+        shown = {name: count + most[name] for name, count in shown.items()}
+    return shown
 
 
 def held_out(request: Request, definition: LoopDefinition) -> float:
@@ -183,7 +210,9 @@ def _asked(definition: LoopDefinition, campaign: Campaign, request: Request) -> 
     return [*approved, NO_SEND] if approved and definition.no_send else approved
 
 
-def _reason(name: str, definition: LoopDefinition, campaign: Campaign, request: Request) -> str | None:
+def _reason(
+    name: str, definition: LoopDefinition, campaign: Campaign, request: Request, sent: Mapping[str, int]
+) -> str | None:
     if name in request.excluded:
         return "excluded by the request"
     if name == NO_SEND:
@@ -191,7 +220,11 @@ def _reason(name: str, definition: LoopDefinition, campaign: Campaign, request: 
     content = campaign.contents.get(name)
     if content is None:
         return f"no content of campaign {campaign.campaign_id}"
-    return None if content.approval == "approved" else f"not approved: {content.approval}"
+    if content.approval != "approved":
+        return f"not approved: {content.approval}"
+    limit = definition.limits.get(name)
+    used = limit is not None and limit.budget is not None and sent.get(name, 0) >= limit.budget
+    return "its budget of sends is used up" if used else None
 
 
 def _empty(campaign: Campaign, reasons: Sequence[tuple[str, str]]) -> str:

@@ -1,8 +1,8 @@
 """Replay: a stored decision computed again, in two stages (invariant 12).
 
 1. scores: the stored model on the stored context gives the stored ``expected`` within 1e-9
-2. choice: the stored means and deviations, floor, constraints and seed give the stored probabilities and the
-   stored choice, exactly
+2. choice: the stored means and deviations, floor, constraints (slots, limits on shares) and seed give the stored
+   probabilities and the stored choice, exactly
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from ingestion.events import Content, Decision, Placement
 from ingestion.loops import PolicySettings
-from reward_models import policies
+from reward_models import limits, policies
 from reward_models.boosted import RewardModel
 from reward_models.serving.ranker import draw
 from reward_models.serving.snapshot import OPEN_BASELINE
@@ -70,7 +70,9 @@ def _policy(decision: Decision, settings: PolicySettings) -> list[float] | None:
     deviations = [candidate.sd for candidate in decision.candidates]
     if any(number is None for number in (*means, *deviations)):
         return None
-    again = policies.pmf(settings, np.array(means, dtype=float), np.array(deviations, dtype=float))
+    ids = [candidate.content_id for candidate in decision.candidates]
+    allowed = limits.bounds(limits.read(decision.constraints), ids)
+    again = policies.pmf(settings, np.array(means, dtype=float), np.array(deviations, dtype=float), allowed)
     return [float(probability) for probability in again]
 
 

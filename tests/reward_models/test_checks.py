@@ -28,6 +28,8 @@ EPSILON = PolicySettings(kind="epsilon", epsilon=0.2, floor=0.0, uniform_slice=0
 SOFTMAX = PolicySettings(kind="softmax", temperature=0.5, floor=0.02, uniform_slice=0.0)
 DAMPED = PolicySettings(kind="posterior", damping=0.25, floor=0.01, uniform_slice=0.06)
 THOMPSON = PolicySettings(kind="posterior", damping=1.0, floor=0.0, uniform_slice=0.0)
+TOP_TWO = PolicySettings(kind="top_two", floor=0.0, uniform_slice=0.0)
+INVERSE_GAP = PolicySettings(kind="inverse_gap", gamma=2.0, floor=0.01, uniform_slice=0.0)
 
 # Two scores one apart: mean 0.5, standard deviation 0.5, so softmax at temperature 0.5 weighs them 1 : e⁻⁴.
 SOFT = 1.0 / (1.0 + exp(-4.0))
@@ -57,6 +59,23 @@ SUBJECTS = (
             Case((1.0, 0.0), (0.6, 0.8), (best_of_two(1.0, 1.0), best_of_two(-1.0, 1.0)), QUADRATURE),
             Case((1.0, 0.0), (0.0, 1.0), (best_of_two(1.0, 1.0), best_of_two(-1.0, 1.0)), QUADRATURE),
             Case((1.0, 1.0, 0.5), (0.0, 0.0, 0.0), (0.5, 0.5, 0.0)),
+        ),
+    ),
+    checks.subject(
+        TOP_TWO,
+        (
+            Case((1.0, 0.0), (0.6, 0.8), (0.5, 0.5), QUADRATURE),
+            Case((2.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.25, 0.25)),
+            # (1, 1, -9) are the best with 1/2, 1/2, 0: each of the two is second where the other is first.
+            Case((1.0, 1.0, -9.0), (0.1, 0.1, 0.1), (0.5, 0.5, 0.0), QUADRATURE),
+        ),
+    ),
+    checks.subject(
+        INVERSE_GAP,
+        (
+            # Gaps of 1 and 2 standard deviations of the difference (3, 4, 5), gamma 2: 1/(3 + 2), 1/(3 + 4), the rest.
+            Case((10.0, 5.0, 0.0), (3.0, 4.0, 4.0), mixed(0.03, 1 - 1 / 5 - 1 / 7, 1 / 5, 1 / 7)),
+            Case((1.0, 1.0, 0.0), (0.0, 0.0, 0.0), mixed(0.03, 0.5, 0.5, 0.0)),
         ),
     ),
 )
@@ -105,6 +124,7 @@ def forgetful() -> Pmf:
         (checks.equal_candidates, first_is_favoured),
         (checks.exact_probabilities, first_is_favoured),
         (checks.replay, forgetful()),
+        (checks.limits, first_is_favoured),
     ],
 )
 def test_a_check_catches_a_wrong_policy(check: Check, pmf: Pmf) -> None:
@@ -112,7 +132,7 @@ def test_a_check_catches_a_wrong_policy(check: Check, pmf: Pmf) -> None:
     case = Case((1.0, 2.0), (1.0, 1.0), (0.5, 0.5))
 
     with pytest.raises(CheckFailed):
-        check(Subject("wrong", pmf, floor=0.01, cases=(case,)))
+        check(Subject("wrong", pmf, floor=0.01, cases=(case,), limited=lambda mean, sd, bounds: pmf(mean, sd)))
 
 
 def test_frequencies_catch_a_draw_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
