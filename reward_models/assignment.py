@@ -1,28 +1,38 @@
 """Units as they were assigned, with all they did: what an intention-to-treat lift is measured on.
 
-    load_assigned(connection, definition, since, until) -> Assigned
+    load_assigned(connection, definition, since, until) -> Assigned       a period: all units up to one date
+    load_register(connection, definition, since) -> Register              always on: each unit for the same time
+    Register.matured(definition, window, now) -> Matured
 
 A unit belongs to the group of its first decision in the period, activated or not, whatever happens later. Everything
-it did from that decision until the widest window after the period counts, inside a decision's window or not,
-attributed or not. What is no fact about the customer stays out: labelled events, other currencies, second reports of
-one order, what was refunded. Events are aggregated per decision they belong to (an event without one stands alone),
-capped as the metric says, then added up per unit.
+it did from that decision on counts, inside a decision's window or not, attributed or not: for a period until the
+widest window after it, always on for ``window``. What is no fact about the customer stays out: labelled events, other
+currencies, second reports of one order, what was refunded. Events are aggregated per decision they belong to (an
+event without one stands alone), capped as the metric says, then added up per unit.
+
+Always on, a unit matures once its window, lateness and refunds have passed; units are in the order of their first
+decisions, which is the order of maturing. Covariates are what was known before the *very first* decision of the loop
+about the unit: what comes later may already be the policy's doing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, func, select
 
+from infra.dialect import bytewise
 from infra.tables import attributions, decisions, events
 from ingestion.attribution import stamped
 from ingestion.events import REFUND
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 from ingestion.outcomes import ONE, is_labelled, judged
+from reward_models.covariates import context_columns, varying
+from reward_models.sequences import Dealt
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,6 +40,8 @@ GROUPS = ("holdout", "treatment")
 """``customer_managed`` decisions were not assigned by us."""
 COUNTED = (None, "outside_window", "before_activation")
 """Reasons that concern a decision, not the customer: such events count here."""
+LOOK_BACK = 4
+"""Windows before the first decision whose deeds are covariates."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,105 @@ class Assigned:
 
     def __len__(self) -> int:
         return len(self.units)
+
+
+@dataclass(frozen=True)
+class Matured:
+    """n units whose window has passed, in the order of their first decisions."""
+
+    units: tuple[str, ...]
+    treatment: npt.NDArray[np.bool_]
+    held_out: Floats
+    """Probability with which each had been held out, shape (n,); 0 where chance did not deal it."""
+    first_at: npt.NDArray[np.int64]
+    values: Mapping[str, Floats]
+    """Per metric, in units (one click is 1.0), summed over the unit's window, shape (n,)."""
+    uncapped: Mapping[str, Floats]
+    """The same without the metrics' caps."""
+    covariates: Floats
+    """Shape (n, p)."""
+    waiting: int
+    """Units whose window has not passed yet."""
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def by_chance(self) -> "Matured":
+        """Only the units that could have been in either group."""
+        kept = (self.held_out > 0.0) & (self.held_out < 1.0)
+        return Matured(
+            tuple(unit for unit, keep in zip(self.units, kept, strict=True) if keep),
+            self.treatment[kept],
+            self.held_out[kept],
+            self.first_at[kept],
+            {name: values[kept] for name, values in self.values.items()},
+            {name: values[kept] for name, values in self.uncapped.items()},
+            self.covariates[kept],
+            self.waiting,
+        )
+
+    def dealt(self, total: Floats) -> Dealt:
+        """These units with one total each, for a confidence sequence."""
+        return Dealt(self.treatment, self.held_out, total, self.covariates)
+
+
+class _First(NamedTuple):
+    """A unit's first decision."""
+
+    unit: str
+    group: str
+    decided_at: int
+    context: Mapping[str, Any]
+    constraints: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Register:
+    """Everybody who was decided on, with all deeds: read once, cut for any window."""
+
+    first: tuple[_First, ...]
+    """First decisions in the period, by time and unit."""
+    ever: Mapping[str, _First]
+    """The very first decision of each unit."""
+    deeds: Mapping[tuple[str, str], Sequence[Sequence["_Deed"]]]
+    """By unit and metric; one list per decision, and per event without one."""
+
+    def matured(self, definition: LoopDefinition, window: int, now: int) -> Matured:
+        """The units whose ``window``, lateness and refund horizon have passed by ``now``, all in microseconds."""
+        last = now - window - definition.lateness - definition.refund_horizon
+        ripe = [each for each in self.first if each.decided_at <= last]
+        metrics = {metric.name: metric for metric in definition.metrics}
+        values, uncapped = ({name: np.zeros(len(ripe)) for name in metrics} for _ in range(2))
+        for row, each in enumerate(ripe):
+            end = each.decided_at + window
+            for name, metric in metrics.items():
+                for deeds in self.deeds.get((each.unit, name), ()):
+                    counted = [deed for deed in deeds if each.decided_at <= deed.occurred_at < end]
+                    values[name][row] += _aggregate(metric, counted) / ONE
+                    uncapped[name][row] += _added(metric, counted) / ONE
+        return Matured(
+            units=tuple(each.unit for each in ripe),
+            treatment=np.array([each.group == "treatment" for each in ripe], dtype=np.bool_),
+            held_out=np.array([each.constraints.get("holdout", 0.0) for each in ripe], dtype=np.float64),
+            first_at=np.array([each.decided_at for each in ripe], dtype=np.int64),
+            values=values,
+            uncapped=uncapped,
+            covariates=self._covariates(ripe, metrics, window),
+            waiting=len(self.first) - len(ripe),
+        )
+
+    def _covariates(self, ripe: Sequence[_First], metrics: Mapping[str, Metric], window: int) -> Floats:
+        firsts = [self.ever[each.unit] for each in ripe]
+        table = [context_columns([each.context for each in firsts])]
+        for name, metric in metrics.items():
+            before = np.zeros(len(firsts))
+            for row, each in enumerate(firsts):
+                for deeds in self.deeds.get((each.unit, name), ()):
+                    begin = each.decided_at - LOOK_BACK * window
+                    earlier = [deed for deed in deeds if begin <= deed.occurred_at < each.decided_at]
+                    before[row] += _added(metric, earlier) / ONE
+            table.append(np.sign(before)[:, None] * np.log1p(np.abs(before))[:, None])
+        return varying(np.hstack(table))
 
 
 @dataclass(frozen=True)
@@ -75,6 +186,29 @@ def load_assigned(connection: Connection, definition: LoopDefinition, since: int
         np.array([count[unit] for unit in names], dtype=np.int64),
         values,
     )
+
+
+def load_register(connection: Connection, definition: LoopDefinition, since: int = 0) -> Register:
+    """Everybody whose first decision from ``since`` on (microseconds) was made by the loop, with all they did."""
+    ever = {each.unit: each for each in _firsts(connection, definition.loop, 0)}
+    first = tuple(_firsts(connection, definition.loop, since)) if since else tuple(ever.values())
+    deeds: dict[tuple[str, str], list[list[_Deed]]] = defaultdict(list)
+    for (unit, name, _), together in _grouped(_deeds(connection, definition)).items():
+        deeds[unit, name].append(together)
+    return Register(first, ever, deeds)
+
+
+def _firsts(connection: Connection, loop_id: str, since: int) -> Iterator[_First]:
+    c = decisions.c
+    place = func.row_number().over(partition_by=c.unit, order_by=(c.decided_at, bytewise(c.decision_id)))
+    ranked = (
+        select(c.unit, c.group, c.decided_at, c.context, c.constraints, place.label("place"))
+        .where(c.loop_id == loop_id, c.unit.is_not(None), c.group.in_(GROUPS), c.decided_at >= since)
+        .subquery()
+    )
+    query = select(*(ranked.c[name] for name in _First._fields)).where(ranked.c.place == 1)
+    for row in connection.execute(query.order_by(ranked.c.decided_at, bytewise(ranked.c.unit))):
+        yield _First(*row)
 
 
 def _first_decisions(
@@ -166,8 +300,14 @@ def _grouped(deeds: Iterable[_Deed]) -> dict[tuple[str, str, str], list[_Deed]]:
     return found
 
 
-def _aggregate(metric: Metric, deeds: list[_Deed]) -> int:
+def _aggregate(metric: Metric, deeds: Sequence[_Deed]) -> int:
     """One number in millionths, as the join would make it of these events."""
+    total = _added(metric, deeds)
+    return total if metric.cap_micros is None else min(total, metric.cap_micros)
+
+
+def _added(metric: Metric, deeds: Sequence[_Deed]) -> int:
+    """The same without the cap."""
     if not deeds:
         return 0
     values = [deed.value for deed in deeds]
@@ -182,4 +322,4 @@ def _aggregate(metric: Metric, deeds: list[_Deed]) -> int:
             total = max(values)
         case "first":
             total = min(deeds, key=lambda deed: deed.occurred_at).value
-    return total if metric.cap_micros is None else min(total, metric.cap_micros)
+    return total
