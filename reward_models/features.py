@@ -19,7 +19,6 @@ vocabulary. A missing or unseen value is nan; where a vocabulary was capped, unl
 """
 
 import hashlib
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ import numpy.typing as npt
 
 from infra.database import canonical_json
 from ingestion.events import NO_SEND, Content
+from reward_models.contexts import Contexts, as_number
 
 Floats = npt.NDArray[np.float64]
 
@@ -153,10 +153,20 @@ def context_rows(
 ) -> Floats:
     """The context part, shape (n, d)."""
     rows = np.empty((len(contexts), len(schema.context)))
-    for index, column in enumerate(schema.context[:-1]):
-        rows[:, index] = _encode(schema, column, (context.get(column.name[8:]) for context in contexts), len(contexts))
-    rows[:, -1] = positions
+    fill_context(schema, contexts, positions, rows)
     return rows
+
+
+def fill_context(
+    schema: FeatureSchema,
+    contexts: Sequence[Mapping[str, Any]],
+    positions: Sequence[int] | npt.NDArray[np.int64],
+    rows: Floats,
+) -> None:
+    """Write the context part into ``rows``, shape (n, d), as a column of a larger matrix may be."""
+    for index, column in enumerate(schema.context[:-1]):
+        rows[:, index] = _context_column(schema, column, contexts)
+    rows[:, -1] = positions
 
 
 def content_rows(schema: FeatureSchema, contents: Sequence[Content], text_scores: Floats) -> Floats:
@@ -195,8 +205,16 @@ def _most(counts: Counter[str], limit: int) -> list[str]:
 
 
 def _named_columns(prefix: str, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    if isinstance(rows, Contexts):
+        return _columns_of(prefix, rows)
     names = Counter(name for row in rows for name in row)
     return [_column(prefix, name, (row.get(name) for row in rows)) for name in sorted(_most(names, NAMES))]
+
+
+def _columns_of(prefix: str, contexts: Contexts) -> list[Column]:
+    names = Counter({name: int(np.count_nonzero(values.kind)) for name, values in contexts.columns.items()})
+    found = [(prefix + name, contexts.columns[name]) for name in sorted(_most(+names, NAMES))]
+    return [_worded(name, values.counts(_word)) if values.textual else Column(name) for name, values in found]
 
 
 def _column(prefix: str, name: str, values: Iterable[Any]) -> Column:
@@ -208,7 +226,11 @@ def _column(prefix: str, name: str, values: Iterable[Any]) -> Column:
             words[_word(value)] += 1
     if not textual:
         return Column(prefix + name)
-    return Column(prefix + name, "category", tuple(sorted(_most(words, CATEGORIES))), len(words) > CATEGORIES)
+    return _worded(prefix + name, words)
+
+
+def _worded(name: str, words: Counter[str]) -> Column:
+    return Column(name, "category", tuple(sorted(_most(words, CATEGORIES))), len(words) > CATEGORIES)
 
 
 def _word(value: Any) -> str:
@@ -216,18 +238,26 @@ def _word(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return value
-    number = _number(value)
+    number = as_number(value)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
-def _number(value: Any) -> float:
-    """As a float; nan for what is no number, or too large for one."""
-    return float(value) if isinstance(value, int | float) and abs(value) <= 1e300 else math.nan
+def _context_column(schema: FeatureSchema, column: Column, contexts: Sequence[Mapping[str, Any]]) -> Floats:
+    name = column.name.removeprefix("context.")
+    if not isinstance(contexts, Contexts):
+        return _encode(schema, column, (context.get(name) for context in contexts), len(contexts))
+    values = contexts.columns.get(name)
+    if values is None:
+        return np.full(len(contexts), np.nan)
+    if column.kind == "number":
+        return values.numbers()
+    codes = schema.codes[column.name]
+    return values.coded(codes, float(len(codes)) if column.capped else np.nan, _word)
 
 
 def _encode(schema: FeatureSchema, column: Column, values: Iterable[Any], count: int) -> Floats:
     if column.kind == "number":
-        return np.fromiter((_number(value) for value in values), dtype=np.float64, count=count)
+        return np.fromiter((as_number(value) for value in values), dtype=np.float64, count=count)
     codes = schema.codes[column.name]
     unlisted = float(len(codes)) if column.capped else np.nan
     return np.fromiter(
