@@ -229,8 +229,13 @@ def _rows(training: TrainingSet) -> _Rows:
             *(f"history {row}" for row in range(len(past))),
         ],
         reward=np.concatenate([training.reward, past.reward]),
-        exposures=np.concatenate([np.ones(len(training)), past.exposures]),
+        exposures=np.concatenate([_exposures(training), past.exposures]),
     )
+
+
+def _exposures(training: TrainingSet) -> Floats:
+    """A decision is one exposure; one whose outcome has come in part only is that part of one."""
+    return np.ones(len(training)) if training.exposures is None else training.exposures
 
 
 def _check(training: TrainingSet, rows: _Rows) -> None:

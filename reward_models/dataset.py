@@ -1,10 +1,11 @@
 """The training set: decisions with what came of them, as of one batch, and aggregated past results.
 
 One row per shown content of a mature decision (a slate of three is three rows). Mature: it has a start, and its
-outcome is final by ``now`` (invariant 13); the others are counted in ``immature`` and left out. Rebuilding with the
-same ``as_of`` and ``now`` gives the same ``digest`` (invariant 6).
+outcome is final by ``now`` (invariant 13); the others are counted in ``immature`` and left out, unless ``censored``
+asks for them: those that have started are then rows with what has come so far, for training alone. Rebuilding with
+the same ``as_of`` and ``now`` gives the same ``digest`` (invariant 6).
 
-    load_training_set(connection, definition, version, *, as_of, now, before=None, since=None) -> TrainingSet
+    load_training_set(connection, definition, version, *, as_of, now, before=None, since=None, censored=False)
     TrainingSet.subset(rows, history)   a part of it: masks or indices
     TrainingSet.digest                  SHA-256 of everything in it
 
@@ -15,7 +16,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from infra.database import canonical_json
 from ingestion.attribution import start_of
 from ingestion.events import Candidate, Content, Placement
 from ingestion.loops import LoopDefinition
+from ingestion.metrics import Metric
 from ingestion.outcomes import matured_at, outcomes_query
 from reward_models.rewards import mean_reward_of, reward_of
 
@@ -35,6 +37,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _CHUNK = 5_000
+_NEWEST = 10_000
+"""Events whose time on the way is looked at, per type."""
+_LAGS = 20
 _candidates = msgspec.json.Decoder(tuple[Candidate, ...])
 _placements = msgspec.json.Decoder(tuple[Placement, ...])
 
@@ -53,6 +58,45 @@ class History:
 
     def __len__(self) -> int:
         return len(self.content)
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Outcomes of one metric, m of them: the row they belong to, and how long after its start. Shape (m,)."""
+
+    row: Ints
+    delay: Floats
+    """Microseconds from the start of the decision to the event."""
+
+    def subset(self, place: Ints) -> "Arrivals":
+        """Those of the rows that are kept: ``place`` is a row's new index, -1 for one that goes."""
+        kept = place[self.row] >= 0
+        return Arrivals(place[self.row[kept]], self.delay[kept])
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the outcomes came, by which ``delays.py`` learns how many are still to come."""
+
+    age: Floats
+    """Microseconds from the start of each row's decision to ``now``, shape (n,)."""
+    maturity: int
+    arrivals: Mapping[str, Arrivals]
+    """By metric: of ``count`` and ``sum`` the first and the last event, else the one that counts."""
+    lags: Mapping[str, tuple[float, ...]]
+    """By metric: equally likely times from event to us, microseconds."""
+
+    @property
+    def mature(self) -> npt.NDArray[np.bool_]:
+        """Rows whose outcome is final, shape (n,)."""
+        return np.asarray(self.age >= self.maturity)
+
+    def subset(self, kept: Ints) -> "Timing":
+        """Of some rows, by index."""
+        place = np.full(len(self.age), -1, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        arrivals = {name: came.subset(place) for name, came in self.arrivals.items()}
+        return replace(self, age=self.age[kept], arrivals=arrivals)
 
 
 @dataclass(frozen=True)
@@ -81,6 +125,11 @@ class TrainingSet:
     reward: Floats
     history: History
     immature: int = 0
+    """Decisions whose outcome is not final; they are rows only of a set that was loaded with ``censored``."""
+    timing: Timing | None = None
+    """None: every row is mature, and nobody knows when its outcome came."""
+    exposures: Floats | None = None
+    """Share of each row's reward that has come in, shape (n,), ``reward`` being scaled up by it; None: all of it."""
 
     def __len__(self) -> int:
         return len(self.decision_id)
@@ -100,6 +149,11 @@ class TrainingSet:
         """Index into ``contents`` by campaign and content id."""
         return {(content.campaign_id, content.content_id): index for index, content in enumerate(self.contents)}
 
+    @property
+    def mature(self) -> npt.NDArray[np.bool_]:
+        """Rows whose outcome is final, shape (n,)."""
+        return np.ones(len(self), dtype=np.bool_) if self.timing is None else self.timing.mature
+
     def candidate_contents(self, row: int) -> list[Content]:
         """The contents that could have been chosen in a row, in the order of its ``candidates``."""
         campaign = self.contents[self.content[row]].campaign_id
@@ -112,6 +166,8 @@ class TrainingSet:
         parts: dict[str, Any] = {name: tuple(getattr(self, name)[row] for row in kept) for name in _LISTS}
         parts |= {name: getattr(self, name)[kept] for name in _ARRAYS}
         metrics = {name: values[kept] for name, values in self.metrics.items()}
+        parts["timing"] = None if self.timing is None else self.timing.subset(kept)
+        parts["exposures"] = None if self.exposures is None else self.exposures[kept]
         return replace(self, **parts, metrics=metrics, history=past)
 
     @cached_property
@@ -129,6 +185,12 @@ class TrainingSet:
         for values in (past.content, past.exposures, past.reward, past.noise, past.trusted):
             state.update(values.tobytes())
         _update(state, past.metrics)
+        if self.timing is not None:
+            _update(
+                state, {"age": self.timing.age, **{name: came.delay for name, came in self.timing.arrivals.items()}}
+            )
+            state.update(canonical_json(self.timing.lags))
+        _update(state, {} if self.exposures is None else {"exposures": self.exposures})
         return state.hexdigest()
 
 
@@ -145,26 +207,29 @@ def load_training_set(
     now: int,
     before: int | None = None,
     since: int | None = None,
+    censored: bool = False,
 ) -> TrainingSet:
     """The training set of a loop as of batch ``as_of``, with decisions mature at ``now`` (microseconds).
 
+    ``censored``: the others that have started, too, each with its age (``timing.mature`` tells them apart).
     Reads each table once, in chunks; memory holds the result only.
     """
     rows = _Rows(_contents(connection, definition.loop))
     values = _outcomes(connection, definition, as_of)
     for decision in _decisions(connection, definition.loop, as_of, before, since):
-        if decision.start is None or matured_at(definition, decision.start) > now:
-            rows.immature += 1
-        else:
+        mature = decision.start is not None and matured_at(definition, decision.start) <= now
+        rows.immature += not mature
+        if mature or (censored and decision.start is not None and decision.start <= now):
             rows.add(decision, values)
     metrics = rows.values(definition)
     history = _history(connection, definition, rows, as_of)
+    lists: dict[str, Any] = {name: tuple(values) for name, values in rows.lists.items()}
     return TrainingSet(
         loop_id=definition.loop,
         loop_version=version,
         as_of=as_of,
         contents=tuple(rows.contents),
-        **{name: tuple(values) for name, values in rows.lists.items()},
+        **lists,
         decided_at=np.array(rows.decided_at, dtype=np.int64),
         content=np.array(rows.content, dtype=np.int64),
         position=np.array(rows.position, dtype=np.int64),
@@ -174,11 +239,27 @@ def load_training_set(
         reward=reward_of(definition, metrics),
         history=history,
         immature=rows.immature,
+        timing=Timing(
+            age=np.minimum(now - np.array(rows.start, dtype=np.float64), definition.maturity),
+            maturity=definition.maturity,
+            arrivals=rows.arrivals(definition),
+            lags=_lags(connection, definition, as_of),
+        ),
     )
 
 
-Values = Mapping[tuple[str, str], Mapping[str, int]]
-"""Outcome values in millionths by metric, by (decision, content)."""
+class Found(NamedTuple):
+    """An outcome: its value in millionths, and the times of its first and last event."""
+
+    value: int
+    first_at: int
+    last_at: int
+
+
+Values = Mapping[tuple[str, str], Mapping[str, Found]]
+"""Outcomes by metric, by (decision, content)."""
+
+_NOTHING = Found(0, 0, 0)
 
 
 class _Rows:
@@ -194,7 +275,8 @@ class _Rows:
         self.position: list[int] = []
         self.propensity: list[float] = []
         self.holdout: list[float] = []
-        self.outcomes: list[Mapping[str, int]] = []
+        self.start: list[int] = []
+        self.outcomes: list[Mapping[str, Found]] = []
         self.immature = 0
 
     def add(self, decision: Row[Any], values: Values) -> None:
@@ -219,6 +301,7 @@ class _Rows:
         for name, value in named.items():
             self.lists[name].append(value)
         self.decided_at.append(decision.decided_at)
+        self.start.append(decision.start)
         self.content.append(self.content_index(decision.campaign_id, placed.content_id))
         self.position.append(placed.position)
         self.propensity.append(np.nan if placed.propensity is None else placed.propensity)
@@ -240,9 +323,25 @@ class _Rows:
 
     def values(self, definition: LoopDefinition) -> dict[str, Floats]:
         return {
-            metric.name: np.array([outcome.get(metric.name, 0) for outcome in self.outcomes], dtype=np.float64) / MICROS
+            metric.name: np.array(
+                [outcome.get(metric.name, _NOTHING).value for outcome in self.outcomes], dtype=np.float64
+            )
+            / MICROS
             for metric in definition.metrics
         }
+
+    def arrivals(self, definition: LoopDefinition) -> dict[str, Arrivals]:
+        return {metric.name: self.arrivals_of(metric) for metric in definition.metrics}
+
+    def arrivals_of(self, metric: Metric) -> Arrivals:
+        """The first event completes an ``any``; what adds up came with the last one, too, if that is another."""
+        found = [(row, outcome[metric.name]) for row, outcome in enumerate(self.outcomes) if metric.name in outcome]
+        moments = [(row, each.first_at) for row, each in found]
+        if metric.aggregate in ("count", "sum"):
+            moments += [(row, each.last_at) for row, each in found if each.last_at > each.first_at]
+        row = np.array([row for row, _ in moments], dtype=np.int64)
+        at = np.array([at for _, at in moments], dtype=np.float64)
+        return Arrivals(row, at - np.array(self.start, dtype=np.float64)[row])
 
 
 def _contents(connection: Connection, loop_id: str) -> list[Content]:
@@ -283,11 +382,37 @@ def _decisions(
     return _stream(connection, query)
 
 
-def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> dict[tuple[str, str], dict[str, int]]:
-    found: dict[tuple[str, str], dict[str, int]] = {}
+def _outcomes(
+    connection: Connection, definition: LoopDefinition, as_of: int
+) -> dict[tuple[str, str], dict[str, Found]]:
+    found: dict[tuple[str, str], dict[str, Found]] = {}
     for row in _stream(connection, outcomes_query([definition], as_of=as_of)):
-        found.setdefault((row.decision_id, row.content_id), {})[row.metric] = int(row.value)
+        outcome = Found(int(row.value), row.first_at, row.last_at)
+        found.setdefault((row.decision_id, row.content_id), {})[row.metric] = outcome
     return found
+
+
+def _lags(connection: Connection, definition: LoopDefinition, as_of: int) -> dict[str, tuple[float, ...]]:
+    """By metric, of the newest events of its type. What came later than the loop's lateness was not on its way but
+    imported: it says nothing."""
+    c = tables.events.c
+    found = {}
+    for event in {metric.event for metric in definition.metrics}:
+        query = (
+            select(c.received_at - c.occurred_at)
+            .where(c.type == event, c.batch_no <= as_of, c.received_at - c.occurred_at <= definition.lateness)
+            .order_by(c.batch_no.desc(), c.source, c.event_id)
+            .limit(_NEWEST)
+        )
+        found[event] = np.maximum(np.array(connection.scalars(query).all(), dtype=np.float64), 0.0)
+    return {metric.name: lag_quantiles(found[metric.event]) for metric in definition.metrics}
+
+
+def lag_quantiles(lags: Floats) -> tuple[float, ...]:
+    """Equally likely times on the way, from those seen, shape (m,); no time at all without any."""
+    if not len(lags):
+        return (0.0,)
+    return tuple(np.quantile(lags, (np.arange(_LAGS) + 0.5) / _LAGS).tolist())
 
 
 def _history(connection: Connection, definition: LoopDefinition, rows: _Rows, as_of: int) -> History:

@@ -1,16 +1,20 @@
 """Training sets for tests, made from literals and from known worlds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.clock import DAY
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, ModelSettings, parse_definition
-from reward_models.dataset import History, TrainingSet
+from reward_models.dataset import Arrivals, History, Timing, TrainingSet
+from reward_models.rewards import reward_of
 
+Floats = npt.NDArray[np.float64]
 SMALL = ModelSettings(rounds=30, min_leaf=5)
 ADJECTIVES = ("old", "new", "quiet", "bright", "local", "large", "plain", "early")
 NOUNS = ("garden", "market", "letter", "table", "bridge", "story", "window", "summer")
@@ -118,3 +122,33 @@ def real_data() -> Path:
     import os
 
     return Path(os.environ.get("REWARDLOOP_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def timed(
+    count: int,
+    rules: LoopDefinition,
+    delays: Mapping[str, Callable[[Floats], Floats]],
+    *,
+    rates: Mapping[str, float] | None = None,
+    values: Mapping[str, float] | None = None,
+    contents: int = 2,
+    seed: int = 11,
+) -> TrainingSet:
+    """Decisions aged evenly up to maturity, with what has come so far: a metric happens with its rate (0.5), is then
+    worth its value (1), and comes after ``delays[metric]`` of a uniform number."""
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(0, 1.5 * rules.maturity, count)
+    metrics, arrivals = {}, {}
+    for metric in rules.metrics:
+        name = metric.name
+        delay = np.asarray(delays[name](rng.random(count)), dtype=np.float64)
+        came = (rng.random(count) < (rates or {}).get(name, 0.5)) & (delay <= age)
+        metrics[name] = np.where(came, (values or {}).get(name, 1.0), 0.0)
+        arrivals[name] = Arrivals(np.flatnonzero(came), delay[came])
+    plain = training_set(
+        [copy(f"k{number}", f"text {number}") for number in range(contents)],
+        content=rng.integers(0, contents, count).tolist(),
+        reward=reward_of(rules, metrics).tolist(),
+    )
+    timing = Timing(np.minimum(age, rules.maturity), rules.maturity, arrivals, {})
+    return replace(plain, metrics=metrics, timing=timing)
