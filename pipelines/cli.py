@@ -20,6 +20,7 @@ from pipelines.commands import (
     importing,
     learning,
     operating,
+    planning,
     serving,
     streaming,
     tokens,
@@ -44,6 +45,7 @@ importing.register(app)
 flows.register(app)
 learning.register(app)
 operating.register(app)
+planning.register(app)
 events.register(app)
 tokens.register(app)
 serving.register(app)
