@@ -275,7 +275,8 @@ def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
         else nuisance(plan.training, plan.judged, plan.definition)
     )
     champion = _incumbent(bench, plan)
-    trial = hold(plan.judged, plan.baselines, sealed.model, plan.definition.policy, q_models, champion)
+    rules = plan.definition
+    trial = hold(plan.judged, plan.baselines, sealed.model, rules.policy, q_models, champion, rules.limits)
     evidence = trial.logged("challenger", "running" if plan.champion else "baseline")
     try:
         return Evaluation(evidence, trial.values(), difference(evidence, floor=floor_of(plan.definition)), "")

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from infra.database import canonical_json
 from infra.errors import EstimateRefused
 from ingestion.events import Content
-from ingestion.loops import LoopDefinition, PolicySettings
+from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
+from reward_models import limits as shares
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
@@ -40,6 +41,8 @@ POLICIES: tuple[Policy, ...] = ("challenger", "running", "baseline", "best_singl
 
 OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
 """The baseline of a campaign that has none of its own: uniform over the candidates."""
+
+NO_LIMITS: Mapping[str, ContentLimits] = {}
 
 NUISANCE_FOLDS = 2
 GATE_FOLDS = 3
@@ -133,18 +136,24 @@ def nuisance(earlier: TrainingSet, later: TrainingSet, definition: LoopDefinitio
 
 
 def frozen_pmf(
-    model: RewardModel, settings: PolicySettings, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content]
+    model: RewardModel,
+    settings: PolicySettings,
+    contexts: Sequence[Mapping[str, Any]],
+    contents: Sequence[Content],
+    limits: Mapping[str, ContentLimits] = NO_LIMITS,
 ) -> Floats:
     """Probabilities of the policy that would be promoted, shape (n, k): what a server does right after it loads it.
 
-    ``contents``: of one campaign, sorted by id.
+    ``contents``: of one campaign, sorted by id. ``limits``: on shares, as the loop has them now.
     """
     distinct, of_row = distinct_contexts(contexts)
     level = float(model.levels.of([contents[0].campaign_id])[0][0])
     none = np.zeros(len(contents))
     effects = content_effects(ArmCounts(none, none, none, none), abs(level))
     means = model.grid(distinct, contents) + effects.shift + effects.effect
-    return np.array([pmf(settings, mean, effects.sd) for mean in means])[of_row]
+    ids = [content.content_id for content in contents]
+    bounds = shares.bounds(shares.stored(limits, ids), ids)
+    return np.array([pmf(settings, mean, effects.sd, bounds) for mean in means])[of_row]
 
 
 def hold(
@@ -154,8 +163,9 @@ def hold(
     settings: PolicySettings,
     q_models: Sequence[tuple[Mask, RewardModel]],
     champion: Incumbent | None = None,
+    limits: Mapping[str, ContentLimits] = NO_LIMITS,
 ) -> Trial:
-    """The trial of ``model`` under these policy settings on ``judged``.
+    """The trial of ``model`` under these policy settings, and the loop's limits on shares, on ``judged``.
 
     ``champion``: for decisions that it did not make, before it served, what ran was something else; there the
     champion is frozen too, under its own settings: it was trained on still earlier ones.
@@ -168,8 +178,8 @@ def hold(
         contexts = [judged.contexts[row] for row in rows]
         part = np.ix_(rows, np.arange(len(contents)))
         ids = [content.content_id for content in contents]
-        pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
-        pmfs["running"][part] = _running(judged, rows, contents, champion)
+        pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents, limits)
+        pmfs["running"][part] = _running(judged, rows, contents, champion, limits)
         pmfs["baseline"][part] = baseline_pmf(baselines.get(contents[0].campaign_id) or OPEN_BASELINE, ids)
         behaviour[part] = _marginal(judged, rows, pmfs["baseline"][part])
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
@@ -220,12 +230,13 @@ def _running(
     rows: Ints,
     contents: Sequence[Content],
     champion: Incumbent | None,
+    limits: Mapping[str, ContentLimits],
 ) -> Floats:
     stored = _stored(judged, rows, "policy_p")
     if champion is None:
         return stored
     contexts = [judged.contexts[row] for row in rows]
-    frozen = frozen_pmf(champion.model, champion.settings, contexts, contents)
+    frozen = frozen_pmf(champion.model, champion.settings, contexts, contents, limits)
     return np.where(champion.its_own[rows][:, None], stored, frozen)
 
 
