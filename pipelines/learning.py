@@ -35,7 +35,7 @@ from infra.logs import log
 from infra.settings import Settings, clock_of
 from infra.tracking import Tracking
 from ingestion.loops import LoopDefinition, load_loop, load_version
-from pipelines import papers
+from pipelines import guarding, papers
 from pipelines.mirror import keep, mirror, record_of
 from pipelines.papers import Evaluation
 from reward_models import bundle as bundles
@@ -45,6 +45,7 @@ from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.gate import judge
+from reward_models.guardrails import vetoed
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version
 from reward_models.trial import GATE_FOLDS, Incumbent, dealt_by_chance, hold, learnable, nuisance, unit_folds
@@ -330,11 +331,17 @@ def register(bench: Bench, plan: Plan, sealed: Sealed, evaluation: Evaluation) -
 
 
 def gate(bench: Bench, plan: Plan, version: str, evaluation: Evaluation) -> None:
-    """Step 6. A version is judged once: what was taken up after its verdict keeps it."""
-    verdict = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries)
+    """Step 6. A version is judged once: what was taken up after its verdict keeps it. Guardrails may veto."""
+    with reading(bench.engine) as connection:
+        watched = guarding.watched(connection, plan.definition, plan.now)
+    expected = guarding.of_challenger(plan.definition, plan.judged, evaluation.evidence, floor_of(plan.definition))
+    guards = (*watched, *expected)
+    verdict = vetoed(judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries), guards)
     report = asdict(verdict) | {"champion": plan.serving, "judged": len(plan.judged)}
+    report["guardrails"] = [asdict(guard) for guard in guards]
     with writing(bench.engine) as connection:
         check(connection, plan.lease)
+        guarding.fall_back(connection, plan.definition, watched, plan.now)
         if registry.version_of(connection, plan.loop_id, version).state == "registered":
             registry.settle(connection, plan.loop_id, version, verdict.state, report)
     mirror(bench.settings, bench.engine, bench.tracking, plan.loop_id)

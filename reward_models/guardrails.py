@@ -37,8 +37,8 @@ class Guarded:
     sentence: str
     harm: float = 0.0
     """Treatment minus (1 + margin) times holdout, or the new model minus so much of what serves."""
-    low: float = -np.inf
-    """Lower end of the one-sided interval of ``harm``; above 0 it is a veto."""
+    low: float | None = None
+    """Lower end of the one-sided interval of ``harm``, above 0 a veto; None: not known yet."""
     holdout_mean: float = 0.0
     treatment_mean: float = 0.0
     units: int = 0
