@@ -21,6 +21,7 @@ from pipelines.commands import (
     learning,
     operating,
     planning,
+    proving,
     serving,
     streaming,
     tokens,
@@ -44,6 +45,7 @@ checkup.register(app)
 importing.register(app)
 flows.register(app)
 learning.register(app)
+proving.register(app)
 operating.register(app)
 planning.register(app)
 events.register(app)

@@ -1,6 +1,6 @@
 """What the holdout says of a loop today: lift per metric, guardrails, fading copy, clickbait.
 
-    measure(connection, definition, version, now, since=0) -> LiftReport
+    measure(connection, definition, version, now) -> LiftReport
 
 A lift is per customer and lift window. Money is shown twice: as it came, and capped (as its metric says, else at a
 quantile of the first customers' totals), because one large order can carry a lift or hide it. Beside every lift stand
@@ -64,16 +64,14 @@ class LiftReport:
         return any(guard.state == "breached" for guard in self.guardrails)
 
 
-def measure(connection: Connection, definition: LoopDefinition, version: int, now: int, since: int = 0) -> LiftReport:
-    """The report at ``now`` on units first decided on from ``since`` on (microseconds)."""
-    register = load_register(connection, definition, since)
+def measure(connection: Connection, definition: LoopDefinition, version: int, now: int) -> LiftReport:
+    """The report at ``now`` (microseconds), on the units that the loop's lift settings count."""
+    register = load_register(connection, definition, definition.lift.since or 0)
     matured = register.matured(definition, definition.lift_window, now)
     units = matured.by_chance()
     pace = customers_per_day(units)
     lifts = tuple(one for metric in definition.metrics for one in _of_metric(units, metric, definition, pace))
-    training = load_training_set(
-        connection, definition, version, as_of=newest_batch(connection), now=now, since=since or None
-    )
+    training = load_training_set(connection, definition, version, as_of=newest_batch(connection), now=now)
     fade, sentence = _fading(training, definition)
     return LiftReport(
         loop=definition.loop,
