@@ -7,7 +7,8 @@ m, s and o are the campaign's level (``levels.py``). The trees start from the te
 w = n · s / φ (n exposures): differences between campaigns teach them nothing. Steps of ``fit``: 1 rows, 2 levels,
 3 text score out of fold, 4 columns, 5 held-out trees per fold → calibration, 6 all trees, 7 centres, 8 golden
 rows. Folds never split a component of campaign and text; with fewer than ``FEW`` components they never split a
-unit.
+unit. From ``PLENTY`` rows on steps 5 and 6 are one: the trees of all folds but one serve, calibrated on that one,
+because a fifth more rows teach less there than five more fits cost.
 
     fit(training, settings) -> RewardModel
     model.grid(contexts, contents, position=1) -> (n, k)      every context with every content
@@ -39,6 +40,7 @@ from reward_models.features import (
     build_schema,
     content_rows,
     context_rows,
+    fill_context,
     plain,
     text_of,
 )
@@ -53,6 +55,8 @@ Ints = npt.NDArray[np.int64]
 FOLDS = 5
 FEW = 20
 """With fewer components than this, folds are by unit: a component would be most of the data."""
+PLENTY = 200_000
+"""From so many rows on one fold is enough to calibrate on, and the others are enough to learn from."""
 
 _THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
 _EXAMPLES = 16
@@ -147,16 +151,21 @@ class RewardModel:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Decisions, then past results, as rows of one table: shape (n + m,)."""
+    """Decisions, then past results, as rows of one table: shape (n + m,) but for ``names`` and ``texts``."""
 
-    contexts: Sequence[Mapping[str, Any]]
     position: Ints
     content: Ints
-    campaign: list[str]
-    text: list[str]
-    unit: list[str]
+    campaign: Ints
+    """Index into ``names``."""
+    names: list[str]
+    """The campaigns that have rows."""
+    texts: list[str]
+    """Plain text of each content of the set; empty for one without rows."""
     reward: Floats
     exposures: Floats
+
+    def __len__(self) -> int:
+        return len(self.content)
 
 
 @dataclass(frozen=True)
@@ -179,24 +188,18 @@ def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
     rows = _rows(training)
     _check(training, rows)
     target = _target(rows)
-    linked = components(rows.campaign, [text or index for text, index in zip(rows.text, rows.content, strict=True)])
-    words = _fit_text(rows, target, linked, settings.seed) if settings.text else None
+    linked = _linked(training, rows)
+    words = _fit_text(training, rows, target, linked, settings.seed) if settings.text else None
     schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
     unseen, seen = _text_scores(training.contents, words)
-    matrix = np.hstack(
-        [
-            context_rows(schema, rows.contexts, rows.position),
-            content_rows(schema, training.contents, unseen)[rows.content],
-        ]
-    )
+    matrix = _matrix(schema, training, rows, unseen)
     trees = _Trees(schema, matrix, target, settings)
-    calibration = fit_calibration(_held_out(training, rows, target, trees, _folds(linked, rows.unit, settings.seed)))
-    booster_text = trees.train(np.arange(len(matrix)))
+    booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), settings.seed)
     booster = lgb.Booster(model_str=booster_text)
     matrix[:, -1] = seen[rows.content]
     model = RewardModel(
         schema=schema,
-        levels=target.levels.centred_at(rows.campaign, _g(booster, matrix), target.precision),
+        levels=target.levels.centred_at(rows.campaign, rows.names, _g(booster, matrix), target.precision),
         text=words and words[0].model,
         calibration=calibration,
         booster_text=booster_text,
@@ -218,16 +221,18 @@ Words = tuple[TextFit, dict[tuple[str, str], int]]
 def _rows(training: TrainingSet) -> _Rows:
     past = training.history
     content = np.concatenate([training.content, past.content])
+    shown = np.unique(content)
+    codes, names = group([training.contents[index].campaign_id for index in shown])
+    campaign_of, texts = np.zeros(len(training.contents), dtype=np.int64), [""] * len(training.contents)
+    campaign_of[shown] = codes
+    for index in shown:
+        texts[index] = plain(text_of(training.contents[index]))
     return _Rows(
-        contexts=[*training.contexts, *[{}] * len(past)],
         position=np.concatenate([training.position, np.ones(len(past), dtype=np.int64)]),
         content=content,
-        campaign=[training.contents[index].campaign_id for index in content],
-        text=[plain(text_of(training.contents[index])) for index in content],
-        unit=[
-            *(unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)),
-            *(f"history {row}" for row in range(len(past))),
-        ],
+        campaign=campaign_of[content],
+        names=names,
+        texts=texts,
         reward=np.concatenate([training.reward, past.reward]),
         exposures=np.concatenate([_exposures(training), past.exposures]),
     )
@@ -252,11 +257,11 @@ def _check(training: TrainingSet, rows: _Rows) -> None:
 
 
 def _target(rows: _Rows) -> _Target:
-    levels = fit_levels(rows.campaign, rows.reward, rows.exposures)
-    mean, scale = levels.of(rows.campaign)
+    levels = fit_levels(rows.campaign, rows.names, rows.reward, rows.exposures)
+    mean, scale = (values[rows.campaign] for values in levels.of(rows.names))
     return _Target(
         levels,
-        group(rows.campaign)[0],
+        rows.campaign,
         mean,
         scale,
         (rows.reward - mean) / scale,
@@ -281,14 +286,31 @@ def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
     return noise / (rows.exposures * target.scale**2)
 
 
-def _fit_text(rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
+def _linked(training: TrainingSet, rows: _Rows) -> Ints:
+    """Component of campaign and text of each row, shape (n + m,)."""
+    shown, of_row = np.unique(rows.content, return_inverse=True)
+    campaigns = [training.contents[index].campaign_id for index in shown]
+    return components(campaigns, [rows.texts[index] or int(index) for index in shown])[of_row]
+
+
+def _groups(training: TrainingSet, linked: Ints) -> Ints:
+    """What folds must not split, shape (n + m,): components, or units where there are few of those."""
+    if int(linked.max()) + 1 >= FEW:
+        return linked
+    unit = [unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)]
+    return np.concatenate([codes_of(unit), len(unit) + np.arange(len(linked) - len(unit))])
+
+
+def _fit_text(training: TrainingSet, rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
     """The text model of the distinct (campaign, text) pairs, each with the mean of its rows."""
-    shown = np.flatnonzero([bool(text) for text in rows.text])
+    place: dict[tuple[str, str], int] = {}
+    place_of = np.full(len(rows.texts), -1, dtype=np.int64)
+    for index in np.flatnonzero([bool(text) for text in rows.texts]):
+        place_of[index] = place.setdefault((training.contents[index].campaign_id, rows.texts[index]), len(place))
+    of_row = place_of[rows.content]
+    shown, of_row = np.flatnonzero(of_row >= 0), of_row[of_row >= 0]
     if not len(shown):
         return None
-    pairs = [(rows.campaign[row], rows.text[row]) for row in shown]
-    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
-    of_row = np.array([place[pair] for pair in pairs])
     precision = np.bincount(of_row, target.precision[shown]).astype(np.float64)
     deviation = np.bincount(of_row, target.precision[shown] * target.deviation[shown]) / precision
     group = np.zeros(len(place), dtype=np.int64)
@@ -297,6 +319,19 @@ def _fit_text(rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | 
     folds = deal(codes_of(group.tolist()) if enough else np.arange(len(place)), FOLDS, seed)
     fitted = fit_text([text for _, text in place], codes_of([c for c, _ in place]), deviation, precision, folds)
     return None if fitted is None else (fitted, place)
+
+
+def _matrix(schema: FeatureSchema, training: TrainingSet, rows: _Rows, unseen: Floats) -> Floats:
+    """All columns of all rows, held-out text scores last, shape (n + m, columns). Past results have no context."""
+    count, width = len(training), len(schema.context)
+    matrix = np.empty((len(rows), len(schema.columns)))
+    fill_context(schema, training.contexts, rows.position[:count], matrix[:count, :width])
+    matrix[count:, : width - 1] = np.nan
+    matrix[count:, width - 1] = rows.position[count:]
+    of_contents = content_rows(schema, training.contents, unseen)
+    for column in range(of_contents.shape[1]):
+        matrix[:, width + column] = of_contents[rows.content, column]
+    return matrix
 
 
 def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floats, Floats]:
@@ -317,23 +352,35 @@ def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floa
     return unseen, seen
 
 
-def _held_out(training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", folds: Ints) -> HeldOut:
+def _fit_trees(
+    training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", groups: Ints, seed: int
+) -> tuple[str, Calibration]:
+    """The trees that serve, as text, and their calibration on rows that the calibrated trees have not seen."""
+    folds, every = deal(groups, FOLDS, seed), np.arange(len(rows))
+    if len(rows) < PLENTY:
+        calibration = fit_calibration(_held_out(training, rows, target, every, trees.held_out(folds), folds))
+        return trees.train(every), calibration
+    sizes = np.bincount(folds, minlength=FOLDS)
+    kept = folds == np.argmin(np.abs(sizes - len(rows) / FOLDS))
+    booster_text = trees.train(every[~kept])
+    g = _g(lgb.Booster(model_str=booster_text), trees.matrix[kept])
+    again = deal(codes_of(groups[kept].tolist()), FOLDS, seed)
+    return booster_text, fit_calibration(_held_out(training, rows, target, every[kept], g, again))
+
+
+def _held_out(training: TrainingSet, rows: _Rows, target: _Target, judged: Ints, g: Floats, fold: Ints) -> HeldOut:
+    """``judged``: indices of k rows with predictions g and folds, shape (k,) each."""
     return HeldOut(
-        g=centred(trees.held_out(folds), target.campaign, target.precision),
-        d=target.deviation,
-        precision=target.precision,
-        sampling=_sampling(training, rows, target),
-        exposures=rows.exposures,
-        mean=target.mean,
-        scale=target.scale,
-        fold=folds,
-        content=rows.content,
+        g=centred(g, target.campaign[judged], target.precision[judged]),
+        d=target.deviation[judged],
+        precision=target.precision[judged],
+        sampling=_sampling(training, rows, target)[judged],
+        exposures=rows.exposures[judged],
+        mean=target.mean[judged],
+        scale=target.scale[judged],
+        fold=fold,
+        content=rows.content[judged],
     )
-
-
-def _folds(linked: Ints, unit: Sequence[str], seed: int) -> Ints:
-    enough = len(np.unique(linked)) >= FEW
-    return deal(linked if enough else codes_of(unit), FOLDS, seed)
 
 
 class _Trees:
@@ -398,7 +445,7 @@ def _start(matrix: Floats) -> Floats:
 def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:
     picked = cover_leaves(model.booster, matrix, model.settings.seed)
     spaced = np.unique(np.linspace(0, len(rows.content) - 1, _EXAMPLES).astype(np.int64))
-    contexts = [rows.contexts[row] for row in spaced]
+    contexts = [training.contexts[row] if row < len(training) else {} for row in spaced]
     contents = [training.contents[rows.content[row]] for row in spaced]
     scores = model.rows(contexts, contents, rows.position[spaced])
     return GoldenRows(
@@ -416,7 +463,7 @@ def _report(rows: _Rows, linked: Ints, words: Words | None) -> dict[str, float]:
         "rows": float(len(rows.content)),
         "exposures": float(rows.exposures.sum()),
         "contents": float(len(np.unique(rows.content))),
-        "campaigns": float(len(set(rows.campaign))),
+        "campaigns": float(len(rows.names)),
         "components": float(len(np.unique(linked))),
         "text_alpha": words[0].alpha if words else 0.0,
         "text_slope": words[0].slope if words else 0.0,

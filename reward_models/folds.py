@@ -1,7 +1,8 @@
 """Folds that keep together what belongs together, so that nothing is judged by what it was fitted on.
 
 Rows that share a campaign *or* a text are one component: a headline reused in a second campaign would leak its
-outcome otherwise. Components are dealt to folds, largest first, each to the fold that holds least.
+outcome otherwise. Components are dealt to folds, largest first, each to the fold that holds least; after the largest
+``ONE_BY_ONE``, whose rest is small, folds are filled up one after the other.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,6 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Ints = npt.NDArray[np.int64]
+
+ONE_BY_ONE = 50_000
+"""Groups that are dealt one at a time."""
 
 
 def codes_of(values: Sequence[Hashable]) -> Ints:
@@ -41,7 +45,10 @@ def deal(groups: Ints, folds: int, seed: int) -> Ints:
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
     load = np.zeros(folds, dtype=np.int64)
     fold_of = np.zeros(len(sizes), dtype=np.int64)
-    for group in order:
+    for group in order[:ONE_BY_ONE]:
         fold_of[group] = int(np.argmin(load))
         load[fold_of[group]] += sizes[group]
+    rest = order[ONE_BY_ONE:]
+    room = np.cumsum(np.maximum(sizes.sum() / folds - load, 0.0))
+    fold_of[rest] = np.minimum(np.searchsorted(room, np.cumsum(sizes[rest]) - sizes[rest] / 2), folds - 1)
     return fold_of[groups]

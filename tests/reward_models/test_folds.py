@@ -1,7 +1,9 @@
 """Folds keep together what belongs together."""
 
 import numpy as np
+import pytest
 
+from reward_models import folds as folds_module
 from reward_models.folds import codes_of, components, deal
 
 
@@ -31,3 +33,15 @@ def test_the_same_seed_deals_the_same_folds() -> None:
 def test_nothing_has_no_folds() -> None:
     """No rows: no components and no folds."""
     assert (components([], []).tolist(), deal(np.zeros(0, dtype=np.int64), 5, 1).tolist()) == ([], [])
+
+
+def test_many_small_groups_fill_folds_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the groups that are dealt one at a time folds still differ by little more than a group, none is split."""
+    monkeypatch.setattr(folds_module, "ONE_BY_ONE", 10)
+    groups = np.random.default_rng(0).integers(0, 500, 5_000)
+
+    folds = deal(groups, 5, seed=3)
+
+    assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
+    assert np.ptp(np.bincount(folds, minlength=5)) <= 2 * np.bincount(groups).max()
+    assert deal(groups, 5, seed=3).tolist() == folds.tolist()
