@@ -74,6 +74,32 @@ def pmf(settings: PolicySettings, mean: npt.ArrayLike, sd: npt.ArrayLike, limits
     return np.asarray(mixed / mixed.sum())
 
 
+def pmfs(settings: PolicySettings, mean: FloatArray, sd: FloatArray) -> FloatArray:
+    """``pmf`` of m requests with n candidates each, shape (m, n), without limits: its numbers to 1e-5, for simulations
+    and replays of many campaigns. mean, sd: shape (m, n)."""
+    if settings.kind != "posterior" or not len(mean):
+        rows = [pmf(settings, one, width) for one, width in zip(mean, sd, strict=True)]
+        return np.asarray(np.reshape(rows, mean.shape), dtype=np.float64)
+    n = mean.shape[1]
+    share = min(1.0, max(settings.uniform_slice, n * settings.floor))
+    mixed = share / n + (1.0 - share) * p_best_rows(mean, settings.damping * sd)
+    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
+
+
+def p_best_rows(mean: FloatArray, sd: FloatArray) -> FloatArray:
+    """``p_best`` of each row, shape (m, n): the same cells, all rows at once."""
+    contend = mean + _REACH * sd >= np.max(mean - _REACH * sd, axis=1, keepdims=True)
+    centre = np.where(contend, mean - mean.max(axis=1, keepdims=True), 0.0)
+    scale = np.maximum(np.where(contend, sd, 0.0).max(axis=1), -centre.min(axis=1))
+    probability: FloatArray = contend / contend.sum(axis=1, keepdims=True)
+    open_ = np.flatnonzero(scale > 0.0)
+    if len(open_):
+        unit = scale[open_, None]
+        width = np.maximum(sd[open_] / unit, _NARROWEST)
+        probability[open_] = _p_best_of_rows(centre[open_] / unit, width, contend[open_])
+    return probability
+
+
 def p_best(mean: FloatArray, sd: FloatArray) -> FloatArray:
     """P(candidate k is the largest) for independent N(mean, sd²), shape (n,); exact ties are split equally."""
     probability = np.zeros(len(mean))
@@ -224,3 +250,40 @@ def _cdf_at_quantiles_of_maximum(mean: FloatArray, sd: FloatArray) -> FloatArray
             break
         cuts = np.interp(_LEVELS, of_maximum, cuts)
     return cdf
+
+
+def _p_best_of_rows(mean: FloatArray, sd: FloatArray, contend: npt.NDArray[np.bool_]) -> FloatArray:
+    least = np.where(contend, mean - _REACH * sd, -np.inf).max(axis=1)
+    most = np.where(contend, mean + _REACH * sd, -np.inf).max(axis=1)
+    cuts = least[:, None] + (most - least)[:, None] * np.linspace(0.0, 1.0, _FIRST_CUTS)
+    probability, rows = np.empty_like(mean), np.arange(len(mean))
+    for round_ in range(_MOST_ROUNDS):
+        cdf = np.asarray(ndtr((cuts[:, None, :] - mean[rows, :, None]) / sd[rows, :, None]))
+        cdf[~contend[rows]] = 1.0
+        of_maximum = np.multiply.reduce(cdf, axis=1)
+        done = np.diff(of_maximum).max(axis=1) <= _COARSEST_CELL
+        if round_ == _MOST_ROUNDS - 1:
+            done[:] = True
+        better = np.maximum((4.0 * _shares_of_rows(cdf[done]) - _shares_of_rows(cdf[done][:, :, ::2])) / 3.0, 0.0)
+        probability[rows[done]] = better / better.sum(axis=1, keepdims=True)
+        rows, cuts, of_maximum = rows[~done], cuts[~done], of_maximum[~done]
+        if not len(rows):
+            break
+        cuts = _interpolated(of_maximum, cuts)
+    return probability
+
+
+def _shares_of_rows(cdf: FloatArray) -> FloatArray:
+    mass = np.diff(np.multiply.reduce(cdf, axis=1), axis=1)
+    hazard = np.diff(np.log(np.maximum(cdf, _LEAST)), axis=2)
+    total = hazard.sum(axis=1)
+    per_hazard = np.divide(mass, total, out=np.zeros_like(mass), where=total > 0.0)
+    return np.asarray((hazard * per_hazard[:, None, :]).sum(axis=2))
+
+
+def _interpolated(of_maximum: FloatArray, cuts: FloatArray) -> FloatArray:
+    """Where F reaches the levels, of each row: one interpolation, with the rows two apart."""
+    apart = 2.0 * np.arange(len(cuts))[:, None]
+    levels = np.clip(_LEVELS[None, :], of_maximum[:, :1], of_maximum[:, -1:])
+    found = np.interp((levels + apart).ravel(), (of_maximum + apart).ravel(), cuts.ravel())
+    return np.asarray(found.reshape(levels.shape))
