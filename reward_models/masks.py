@@ -87,7 +87,7 @@ class _Half:
         self._present, self._starts = np.unique(nodes.tree, return_index=True)
         self._categorical = np.flatnonzero(nodes.kind & _CATEGORICAL)
         missing = nodes.kind >> 2
-        absent = np.where(nodes.kind & _DEFAULT_LEFT, -np.inf, np.inf)
+        absent = np.where(nodes.kind & _DEFAULT_LEFT, -np.inf, np.nan)  # nan is below no threshold, not even inf
         self._instead_of_nan = np.where(missing == 0, 0.0, absent)
         self._zero_missing = np.flatnonzero(missing == _ZERO_IS_MISSING)
         self._instead_of_zero = absent[self._zero_missing]

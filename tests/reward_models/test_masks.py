@@ -75,6 +75,19 @@ def test_scores_are_those_of_lightgbm(
     np.testing.assert_allclose(scores(trees, rows), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_split_between_missing_and_known() -> None:
+    """Missing values go their own way where a node's threshold is infinite."""
+    random = np.random.default_rng(3)
+    X = matrix(random, 3, 0, 0.3)
+    y = np.isnan(X[:, 0]) + 2.0 * np.isnan(X[:, 2])
+    model = lgb.train({"verbosity": -1, "num_leaves": 4, "min_data_in_leaf": 1}, lgb.Dataset(X, y), num_boost_round=5)
+    text = trim(model.model_to_string())
+    trees = read_masks(text, 1)
+    assert trees is not None
+    assert "inf" in text
+    np.testing.assert_allclose(scores(trees, X), model.predict(X), rtol=1e-9)
+
+
 def test_contents_are_taken_by_index() -> None:
     """Masks of some contents, in any order, score as those contents do."""
     random = np.random.default_rng(1)
