@@ -21,6 +21,8 @@ import numpy.typing as npt
 from infra.errors import EstimateRefused
 from ingestion.loops import LoopDefinition
 from reward_models.boosted import fit
+from reward_models.choices import Choices
+from reward_models.contexts import Contexts
 from reward_models.dataset import TrainingSet
 from reward_models.folds import codes_of, deal
 from reward_models.gate import Verdict, judge, per_1000
@@ -103,16 +105,17 @@ def evaluate(
 def by_chance(training: TrainingSet) -> TrainingSet:
     """Step 1. Raises :class:`EstimateRefused` when there are none."""
     kept = decided_by_chance(training)
-    sets = Counter(_arms(kept, row) for row in range(len(kept)))
-    if not sets:
+    of_row, _ = Choices.of(kept.candidates).sets()
+    offered = list(zip(kept.campaign_id, of_row.tolist(), strict=True))
+    if not offered:
         raise EstimateRefused(
             f"Loop {training.loop_id!r} has no mature decision with a known propensity: nothing can be valued. "
             "Import decisions with their propensities, or evaluate past results"
         )
-    common = sets.most_common(1)[0][0]
-    if len(common) < 2:
+    common = Counter(offered).most_common(1)[0][0]
+    if len(kept.candidates[offered.index(common)]) < 2:
         raise EstimateRefused(f"The decisions of loop {training.loop_id!r} had one candidate each: nothing was chosen")
-    return kept.subset(np.array([_arms(kept, row) == common for row in range(len(kept))], dtype=np.bool_))
+    return kept.subset(np.array([each == common for each in offered], dtype=np.bool_))
 
 
 def arms(rows: TrainingSet) -> list[Arm]:
@@ -141,7 +144,7 @@ def cross_fit(
     """
     reward = rows.metrics[metric]
     contents = rows.candidate_contents(0)
-    chosen = chosen_arm(rows)
+    chosen, contexts = chosen_arm(rows), Contexts.of(rows.contexts)
     folds = deal(codes_of(clusters_of(rows)), FOLDS, definition.model.seed)
     q = np.empty((len(rows), len(contents)))
     target, reference = np.zeros_like(q), np.zeros_like(q)
@@ -149,7 +152,7 @@ def cross_fit(
     for fold in range(FOLDS):
         inside = np.flatnonzero(folds == fold)
         model = fit(measured.subset(rows=folds != fold, history=_none(rows)), definition.model)
-        q[inside] = model.grid([rows.contexts[row] for row in inside], contents)
+        q[inside] = model.grid(contexts.take(inside), contents)
         target[inside, np.argmax(q[inside], axis=1)] = 1.0
         reference[inside, _best(chosen[folds != fold], reward[folds != fold], len(contents))] = 1.0
         on_step(fold + 1, FOLDS)
@@ -207,8 +210,7 @@ def _reference_name(rows: TrainingSet, fitted: CrossFitted) -> str:
 
 def _behaviour(rows: TrainingSet) -> Floats | None:
     """The stored probabilities of all candidates, shape (n, k); None where only the shown one's is known."""
-    stored = [[candidate.behaviour_p for candidate in candidates] for candidates in rows.candidates]
-    table = np.array(stored, dtype=np.float64)
+    table = Choices.of(rows.candidates).table("behaviour_p")
     return None if np.isnan(table).any() else table
 
 
@@ -216,11 +218,6 @@ def _best(chosen: Ints, reward: Floats, arms: int) -> int:
     shown = np.bincount(chosen, minlength=arms)
     sums = np.bincount(chosen, reward, minlength=arms)
     return int(np.argmax(np.where(shown > 0, sums / np.maximum(shown, 1), -np.inf)))
-
-
-def _arms(training: TrainingSet, row: int) -> tuple[str, ...]:
-    campaign = training.contents[training.content[row]].campaign_id
-    return (campaign, *(candidate.content_id for candidate in training.candidates[row]))
 
 
 def _none(training: TrainingSet) -> npt.NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from ingestion.events import Content
 from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
 from reward_models import limits as shares
 from reward_models.boosted import RewardModel, fit
+from reward_models.choices import Choices
 from reward_models.dataset import TrainingSet
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.policies import baseline_pmf, pmf
@@ -170,7 +171,7 @@ def hold(
     ``champion``: for decisions that it did not make, before it served, what ran was something else; there the
     champion is frozen too, under its own settings: it was trained on still earlier ones.
     """
-    widest = max((len(candidates) for candidates in judged.candidates), default=0)
+    widest = int(Choices.of(judged.candidates).lengths.max(initial=0))
     pmfs: dict[Policy, Floats] = {policy: np.zeros((len(judged), widest)) for policy in POLICIES}
     behaviour, q = np.zeros((len(judged), widest)), np.zeros((len(judged), widest))
     chosen = np.zeros(len(judged), dtype=np.int64)
@@ -200,8 +201,7 @@ def _drawn(training: TrainingSet) -> Mask:
 
 def _asked(training: TrainingSet) -> Mask:
     """Whether the policy said what it would have drawn."""
-    asked = [all(one.policy_p is not None for one in candidates) for candidates in training.candidates]
-    return np.array(asked, dtype=np.bool_)
+    return np.asarray(np.isfinite(Choices.of(training.candidates).table("policy_p")).all(axis=1), dtype=np.bool_)
 
 
 def _marginal(judged: TrainingSet, rows: Ints, baseline: Floats) -> Floats:
@@ -217,10 +217,10 @@ def _fold(name: str, folds: int) -> int:
 
 def _groups(judged: TrainingSet) -> Iterator[tuple[Ints, list[Content]]]:
     """Rows that share their candidates, with these."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    campaigns = judged.campaign_id
-    for row, candidates in enumerate(judged.candidates):
-        found.setdefault((campaigns[row], *(candidate.content_id for candidate in candidates)), []).append(row)
+    of_row, _ = Choices.of(judged.candidates).sets()
+    found: dict[tuple[str, int], list[int]] = {}
+    for row, key in enumerate(zip(judged.campaign_id, of_row.tolist(), strict=True)):
+        found.setdefault(key, []).append(row)
     for rows in found.values():
         yield np.array(rows, dtype=np.int64), judged.candidate_contents(rows[0])
 
@@ -242,7 +242,7 @@ def _running(
 
 def _stored(judged: TrainingSet, rows: Ints, name: Literal["policy_p", "behaviour_p"]) -> Floats:
     """Stored probabilities of the candidates: what the running policy would have drawn with, or what was drawn with."""
-    return np.array([[getattr(candidate, name) or 0.0 for candidate in judged.candidates[row]] for row in rows])
+    return np.nan_to_num(Choices.of(judged.candidates).take(rows).table(name))
 
 
 def _estimates(logged: Logged) -> list[Estimate]:

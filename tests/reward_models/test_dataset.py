@@ -21,6 +21,7 @@ from ingestion.events import (
 )
 from ingestion.loops import put_loop
 from ingestion.store import apply
+from reward_models import reading as chunked
 from reward_models.dataset import TrainingSet, load_training_set
 from tests.reward_models.training import definition
 
@@ -216,3 +217,22 @@ def test_a_subset_is_those_rows(engine: Engine, secrets: Secrets) -> None:
 
     assert (part.decision_id, part.decided_at.tolist(), len(part.reward)) == (("d2", "d4"), [2 * DAY, 4 * DAY], 2)
     assert part.digest == whole.subset(np.array([1, 3])).digest != whole.digest
+
+
+def test_a_set_does_not_depend_on_how_it_is_read(
+    engine: Engine, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of two decisions or of thousands: the same rows in the same order, slates and immature ones among them."""
+    slate = (Placement(position=1, content_id="b"), Placement(position=2, content_id="a"))
+    decisions = [decision(f"d{n}", n * DAY, chosen="ab"[n % 2]) for n in range(1, 8)]
+    decisions[2] = decision("d3", 3 * DAY, placements=slate, constraints={"slots": 2, "holdout": 0.1})
+    decisions[5] = decision("d6", 6 * DAY, deferred=True)
+    whole = load(engine, secrets, Batch(decisions=tuple(decisions), events=(event("e1", "d3", 3 * DAY + HOUR),)))
+    monkeypatch.setattr(chunked, "_SIZE", 2)
+    with reading(engine) as connection:
+        parts = load_training_set(connection, LOOP, 1, as_of=whole.as_of, now=LATE)
+
+    assert parts.digest == whole.digest
+    assert whole.decision_id == ("d1", "d2", "d3", "d3", "d4", "d5", "d7")
+    assert (whole.holdout.tolist(), whole.immature) == ([0, 0, 0.1, 0.1, 0, 0, 0], 1)
+    assert (whole.chosen, list(parts.candidates)) == (["b", "a", "b", "a", "a", "b", "b"], list(whole.candidates))
