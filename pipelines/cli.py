@@ -17,6 +17,7 @@ from pipelines.commands import (
     checkup,
     events,
     flows,
+    health,
     importing,
     learning,
     operating,
@@ -44,6 +45,7 @@ app = typer.Typer(
 checkup.register(app)
 importing.register(app)
 flows.register(app)
+health.register(app)
 learning.register(app)
 proving.register(app)
 operating.register(app)
