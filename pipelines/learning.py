@@ -18,7 +18,7 @@ its verdict and its promotion is promoted first by the next run.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -40,14 +40,19 @@ from pipelines.mirror import keep, mirror, record_of
 from pipelines.papers import Evaluation
 from reward_models import bundle as bundles
 from reward_models import registry
+from reward_models.aging import Aging
 from reward_models.boosted import RewardModel
 from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.delays import fit_delays
+from reward_models.forgetting import half_life
 from reward_models.gate import judge
 from reward_models.guardrails import vetoed
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version
+from reward_models.posterior import ArmCounts
+from reward_models.statistics import load_days
 from reward_models.trial import GATE_FOLDS, Incumbent, dealt_by_chance, hold, learnable, nuisance, unit_folds
 
 Parameters = ParamSpec("Parameters")
@@ -86,6 +91,8 @@ class Plan:
     training: TrainingSet
     judged: TrainingSet
     baselines: Mapping[str, Mapping[str, Any]]
+    daily: Sequence[ArmCounts] = ()
+    """Counts per day before the cutoff, of every campaign and version: they tell how fast contents change."""
 
     @property
     def loop_id(self) -> str:
@@ -184,6 +191,8 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         baselines = _baselines(connection, loop_id)
         its_own = _made_by(connection, loop_id, champion)
     cutoff, earlier = _split(definition, whole, now)
+    with reading(bench.engine) as connection:
+        daily = load_days(connection, loop_id, definition.reward, cutoff)
     judged = dealt_by_chance(whole.subset(~earlier))
     digest = config_digest(definition)
     return Plan(
@@ -200,12 +209,14 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         training=whole.subset(earlier),
         judged=judged,
         baselines=baselines,
+        daily=daily,
     )
 
 
 def fit(plan: Plan) -> RewardModel:
-    """Step 2."""
-    return fit_model(plan.training, plan.definition.model)
+    """Step 2, with how counts age: how late outcomes are, and how fast contents change."""
+    aging = Aging(half_life(plan.daily), fit_delays(plan.training, plan.definition))
+    return replace(fit_model(plan.training, plan.definition.model), aging=aging)
 
 
 def calibrate(plan: Plan, model: RewardModel) -> Sealed:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from infra.errors import BadInput
 from ingestion.events import Content
 from ingestion.loops import ModelSettings
+from reward_models.aging import AGELESS, Aging
 from reward_models.anatomy import trim
 from reward_models.calibration import Calibration, HeldOut, fit_calibration
 from reward_models.dataset import TrainingSet
@@ -90,6 +91,8 @@ class RewardModel:
     training_digest: str
     report: Mapping[str, float]
     """How the fit went: rows, contents, components, folds, text_alpha, text_slope …"""
+    aging: Aging = AGELESS
+    """What the age of counts makes of them when they are held against the predictions (``posterior.py``)."""
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The part of a row that depends on the content alone."""

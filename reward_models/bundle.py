@@ -1,7 +1,7 @@
 """What a model is on disk: LightGBM text and JSON, never a pickle.
 
     model.txt       the booster
-    manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, posterior,
+    manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, aging,
                     versions
     text.json       the text model (absent without one)
     golden.json     inputs with the scores they must give
@@ -9,7 +9,7 @@
 A bundle is a mapping of file name to bytes. Its digest is taken of the bytes in memory, before anything is
 written (invariant 17).
 
-    pack(model, *, cutoff, configuration="", posterior=None) -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
+    pack(model, *, cutoff, configuration="") -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
     digest(bundle) -> str      write(bundle, folder)      read(folder) -> Bundle
 
 ``unpack`` parses with LightGBM, which dies on damaged text. The text is checked first (``anatomy.py``), and still only
@@ -31,6 +31,7 @@ import sklearn
 from infra.database import canonical_json
 from infra.errors import ModelRefused
 from ingestion.loops import ModelSettings
+from reward_models.aging import AGELESS, Aging
 from reward_models.anatomy import check_anatomy
 from reward_models.boosted import RewardModel
 from reward_models.calibration import Calibration
@@ -46,8 +47,8 @@ MODEL, MANIFEST, TEXT, GOLDEN = "model.txt", "manifest.json", "text.json", "gold
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``. ``posterior``: the snapshot of content effects the gate judged, as its maker wrote it.
-    ``configuration``: digest of metrics, reward, model and policy, so that another policy is another bundle."""
+    """``manifest.json``. ``configuration``: digest of metrics, reward, model and policy, so that another policy is
+    another bundle."""
 
     format: int
     loop_id: str
@@ -66,13 +67,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cutoff: int
     training_digest: str
     report: dict[str, float]
-    posterior: dict[str, Any] | None
+    aging: Aging = AGELESS
     versions: dict[str, str]
 
 
-def pack(
-    model: RewardModel, *, cutoff: int, configuration: str = "", posterior: Mapping[str, Any] | None = None
-) -> Bundle:
+def pack(model: RewardModel, *, cutoff: int, configuration: str = "") -> Bundle:
     """The bundle of a model that was trained on decisions before ``cutoff`` (microseconds)."""
     levels = model.levels
     manifest = Manifest(
@@ -93,7 +92,7 @@ def pack(
         cutoff=cutoff,
         training_digest=model.training_digest,
         report=dict(model.report),
-        posterior=None if posterior is None else dict(posterior),
+        aging=model.aging,
         versions={"lightgbm": lgb.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     )
     files = {
@@ -139,6 +138,7 @@ def unpack(bundle: Bundle) -> RewardModel:
         as_of=manifest.as_of,
         training_digest=manifest.training_digest,
         report=manifest.report,
+        aging=manifest.aging,
     )
 
 

@@ -31,7 +31,7 @@ from reward_models.choices import Choices
 from reward_models.dataset import TrainingSet
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.policies import baseline_pmf, pmf
-from reward_models.posterior import ArmCounts, content_effects
+from reward_models.posterior import content_effects, no_counts, prior_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -148,10 +148,8 @@ def frozen_pmf(
     ``contents``: of one campaign, sorted by id. ``limits``: on shares, as the loop has them now.
     """
     distinct, of_row = distinct_contexts(contexts)
-    level = float(model.levels.of([contents[0].campaign_id])[0][0])
-    none = np.zeros(len(contents))
-    effects = content_effects(ArmCounts(none, none, none, none), abs(level))
-    means = model.grid(distinct, contents) + effects.shift + effects.effect
+    effects = content_effects(no_counts(len(contents)), prior_of(model, contents[0].campaign_id))
+    means = effects.mean(model.grid(distinct, contents))
     ids = [content.content_id for content in contents]
     bounds = shares.bounds(shares.stored(limits, ids), ids)
     return np.array([pmf(settings, mean, effects.sd, bounds) for mean in means])[of_row]

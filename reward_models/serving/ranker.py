@@ -2,7 +2,7 @@
 
 1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason
 2. group: the unit's keyed hash says holdout or treatment; without a unit there is nobody to hold out
-3. scores: model prediction + campaign shift + the content's own effect, with a standard deviation
+3. scores: model prediction at the campaign's level + the content's own effect, with a standard deviation
 4. policy's pmf within the loop's limits on shares, baseline's pmf; what is drawn from is the policy's only for
    treatment in an online loop
 5. draw the slate with uniforms made from the decision's own seed
@@ -171,12 +171,13 @@ def mode_of(loop: Loop) -> Mode:
 def score(
     snapshot: Snapshot, loop: Loop, campaign: Campaign, contents: Sequence[Content], context: Mapping[str, Any]
 ) -> Scores:
-    """Scores of the candidates in this context: model + shift + effect. Without a model the prediction is 0."""
+    """Scores of the candidates in this context: scale · model + shift + effect. Without a model the prediction is 0."""
     standing = snapshot.standing(loop, campaign)
     effects, at = standing.effects, [standing.index[content.content_id] for content in contents]
     served = loop.served
     expected = np.zeros(len(at)) if served is None else served.model.score(context, served.encode(contents))
-    return Scores(expected, expected + effects.shift + effects.effect[at], effects.sd[at])
+    mean = effects.scale * expected + effects.shift + effects.effect[at]
+    return Scores(expected, mean, effects.sd[at])
 
 
 def draw(behaviour: Floats, seed: bytes, decision_id: str, slots: int) -> list[tuple[int, float]]:

@@ -30,9 +30,10 @@ from ingestion.events import NO_SEND, Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
 from ingestion.switches import killed_loops
 from reward_models import registry
+from reward_models.aging import AGELESS
 from reward_models.boosted import Encoded, RewardModel
 from reward_models.policies import in_force
-from reward_models.posterior import Effects, content_effects
+from reward_models.posterior import Effects, Prior, content_effects, prior_of
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
@@ -121,6 +122,8 @@ class Mark(NamedTuple):
     copy: tuple[Any, ...] = ()
     models: tuple[Any, ...] = ()
     batch_no: int = -1
+    batch_at: int = 0
+    """When the newest batch was applied: the time that statistics are looked at."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ class Snapshot:
         """The campaign's posterior, computed once per snapshot."""
         found = self._standings.get(campaign.campaign_id)
         if found is None:
-            found = self._standings[campaign.campaign_id] = _standing(self.statistics, loop, campaign)
+            found = _standing(self.statistics, loop, campaign, self.mark.batch_at)
+            self._standings[campaign.campaign_id] = found
         return found
 
     def with_drafts(self, loop: Loop, campaign: Campaign, drafts: Sequence[Content]) -> "Snapshot":
@@ -279,6 +283,8 @@ def _look(connection: Connection) -> Mark:
     """Counts and newest versions: every change moves one of them. Approvals and states move the audit."""
     loops, switches, audit = tables.loops.c, tables.loop_switches.c, tables.audit.c
     killed = func.sum(cast(switches.killed, Integer))
+    batches = tables.batches.c
+    newest = connection.execute(select(batches.batch_no, batches.at).order_by(batches.batch_no.desc()).limit(1)).first()
     audited = func.coalesce(func.max(audit.id), 0)
     return Mark(
         loops=(
@@ -291,7 +297,8 @@ def _look(connection: Connection) -> Mark:
             connection.scalar(select(audited)),
         ),
         models=tuple(connection.execute(select(func.count(), func.sum(tables.champions.c.revision))).one()),
-        batch_no=connection.scalar(select(func.coalesce(func.max(tables.batches.c.batch_no), 0))) or 0,
+        batch_no=newest.batch_no if newest else 0,
+        batch_at=newest.at if newest else 0,
     )
 
 
@@ -314,7 +321,7 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
     }
 
 
-def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standing:
+def _standing(statistics: Statistics, loop: Loop, campaign: Campaign, now: int) -> Standing:
     """Observed against expected, from the decisions that the served model made: those of others would count twice.
 
     The reward is the one it predicts. If a metric of that was changed since, counts and predictions are of different
@@ -325,6 +332,7 @@ def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standin
     rules = loop.definition if loop.served is None else loop.served.definition
     counts = statistics.get(campaign.campaign_id, {}).get(version, ())
     rows = counts if all(rules.metric(name) in loop.definition.metrics for name in rules.reward) else ()
-    level = 0.0 if loop.served is None else float(loop.served.model.levels.of([campaign.campaign_id])[0][0])
-    effects = content_effects(arm_counts(rows, ids, rules.reward), abs(level))
+    prior = Prior(0.0) if loop.served is None else prior_of(loop.served.model, campaign.campaign_id)
+    aging = AGELESS if loop.served is None else loop.served.model.aging
+    effects = content_effects(arm_counts(rows, ids, rules.reward, aging, now), prior)
     return Standing({content_id: index for index, content_id in enumerate(ids)}, effects)

@@ -13,7 +13,7 @@ SEED = 20_261_122
 def test_rows_are_the_single_pmf(kind: str) -> None:
     """For like and very unlike widths, ties and certainty, each row is the pmf of its request and sums to 1."""
     generator = np.random.default_rng(SEED)
-    settings = PolicySettings(kind=kind)  # type: ignore[arg-type]  # parametrized
+    settings = PolicySettings(kind=kind)
     for n in (1, 2, 5, 12):
         mean = generator.normal(size=(60, n)) * generator.choice([0.0, 0.01, 1.0], size=(60, 1))
         sd = generator.exponential(size=(60, n)) * generator.choice([0.0, 1e-3, 0.1, 1.0, 30.0], size=(60, n))
