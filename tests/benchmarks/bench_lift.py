@@ -194,7 +194,7 @@ def _stop(world: World, generator: np.random.Generator) -> tuple[float, float]:
 
 
 def _policy(counts: Floats) -> Floats:
-    effects = content_effects(ArmCounts(*counts), prior_mean_scale=0.0)
+    effects = content_effects(ArmCounts(*counts), 0.0)
     return pmf(POLICY, effects.effect, effects.sd)
 
 

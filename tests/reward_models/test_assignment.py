@@ -117,10 +117,10 @@ def test_purchases_outside_every_window_count_for_the_unit(engine: Engine, secre
     assert found.values["revenue"].tolist() == [70.0]
 
 
-def test_refunds_labels_and_other_currencies_are_left_out(engine: Engine, secrets: Secrets) -> None:
-    """Only net money of people in the metric's currency counts, inside a window or not."""
+def test_refunds_labels_and_other_currencies_are_left_out(any_engine: Engine, secrets: Secrets) -> None:
+    """Only net money of people in the metric's currency counts, inside a window or not, on both databases."""
     found = assigned(
-        engine,
+        any_engine,
         secrets,
         a_decision("u1", NOON),
         a_purchase("kept", "u1", NOON + DAY, 30),
