@@ -91,11 +91,11 @@ def arm_counts(
     """
     index = {content_id: position for position, content_id in enumerate(content_ids)}
     column = {metric: position for position, metric in enumerate(weights)}
-    table = np.zeros((4, len(column), len(index)))
+    table, aged = np.zeros((4, len(column), len(index))), aging.at(now)
     for row in rows:
         if row.metric in column and row.content_id in index:
-            kept = aging.kept(row.day, row.days, now)
-            there = kept * aging.arrived(row.content_id, row.day, row.days, now)
+            kept = aged.kept(row.day, row.days)
+            there = kept * aged.arrived(row.content_id, row.day, row.days)
             numbers = (there * row.exposures, kept * row.sum, kept * row.sum_squares, there * row.expected)
             table[:, column[row.metric], index[row.content_id]] += numbers
     exposures, sums, squares, expected = table

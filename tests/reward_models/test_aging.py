@@ -10,8 +10,8 @@ from reward_models.posterior import content_effects
 from reward_models.statistics import StatRow, arm_counts
 
 NOW = 20_000 * DAY + DAY // 2
-SLOW = Delays({"click": Law((0.0, 2.0 * DAY), (0.0, 1.0), {"late": (0.0, 0.5)})})
-"""Clicks come evenly over two days; of the content ``late`` only half of them ever."""
+SLOW = Delays({"click": Law((0.0, 2.0 * DAY), (0.0, 1.0))})
+"""Clicks come evenly over two days."""
 
 
 def row(content_id: str, shown: int, clicks: int, day: int, days: int = 1) -> StatRow:
@@ -21,20 +21,20 @@ def row(content_id: str, shown: int, clicks: int, day: int, days: int = 1) -> St
 
 def test_counts_halve_with_the_half_life() -> None:
     """A decision counts half after a half-life, a quarter after two; without one it counts for ever."""
-    forgets = Aging(half_life=4.0)
+    forgets = Aging(half_life=4.0).at(NOW)
 
-    weights = [forgets.kept(20_000 - days, 1, NOW) for days in (0, 4, 8)]
+    weights = [forgets.kept(20_000 - days, 1) for days in (0, 4, 8)]
     np.testing.assert_allclose(weights, [1.0, 0.5, 0.25])
-    assert AGELESS.kept(1, 1, NOW) == 1.0
+    assert AGELESS.at(NOW).kept(1, 1) == 1.0
 
 
 def test_what_is_to_come_is_not_held_against_a_content() -> None:
     """Of decisions of this morning an eighth has come in, evenly over two days; of those of the week before all."""
-    late = Aging(delays=SLOW)
+    late = Aging(delays=SLOW).at(NOW)
 
-    assert late.arrived("a", 20_000, 1, NOW) == pytest.approx(6 * HOUR / (2 * DAY), rel=1e-9)
-    assert late.arrived("a", 19_990, 1, NOW) == 1.0
-    assert AGELESS.arrived("a", 20_000, 1, NOW) == 1.0
+    assert late.arrived("a", 20_000, 1) == pytest.approx(6 * HOUR / (2 * DAY), rel=1e-9)
+    assert late.arrived("a", 19_990, 1) == 1.0
+    assert AGELESS.at(NOW).arrived("a", 20_000, 1) == 1.0
 
 
 def test_sums_are_aged_as_a_whole() -> None:
@@ -59,7 +59,9 @@ def test_a_new_content_is_not_punished_for_being_early() -> None:
 
 
 def test_delays_may_differ_by_content() -> None:
-    """A content with its own law is corrected by it."""
-    late = Aging(delays=SLOW)
+    """A content with its own law is corrected by it: this one's clicks come in the second day only."""
+    slow = Aging(delays=Delays({"click": Law((0.0, DAY, 2.0 * DAY), (0.0, 0.5, 1.0), {"late": (0.0, 0.0, 1.0)})}))
 
-    assert late.arrived("late", 19_990, 1, NOW) == pytest.approx(0.5)
+    assert slow.at(NOW).arrived("late", 20_000, 1) == 0.0
+    assert slow.at(NOW).arrived("late", 19_999, 1) == pytest.approx(0.125, abs=0.02)
+    assert slow.at(NOW).arrived("other", 19_999, 1) == pytest.approx(0.5)
