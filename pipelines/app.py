@@ -30,9 +30,11 @@ from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating
 from ingestion import collector, problems, redirects, store, webhooks
+from ingestion.access import Access, LoopLimits
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
+from ingestion.keys import Keyring
 from ingestion.limits import BodyLimits
 from ingestion.publisher import Publisher, accept
 from ingestion.redirects import Click, ClickLog, Record, Redirects
@@ -46,6 +48,9 @@ from reward_models.serving.decision_log import DecisionLog
 from reward_models.serving.routes import Serving
 from reward_models.serving.snapshot import Snapshots
 
+KEYS_SECONDS = 1.0
+"""How often the API looks for new and revoked keys."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LOCK_MILLISECONDS = 2_000
 """How long the decision log waits for SQLite's write lock, before the baseline is answered."""
 
@@ -62,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
-        app.state.redirects = running.redirects
+        app.state.redirects, app.state.keyring = running.redirects, running.keyring
         try:
             yield
         finally:
@@ -76,7 +81,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.include_router(redirects.router)
+    app.add_middleware(LoopLimits)  # the last added is the first to see a request
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
+    app.add_middleware(Access)
     problems.install(app)
     _describe(app)
     return app
@@ -96,6 +103,7 @@ class Running:
     collector: Collector
     serving: Serving
     redirects: Redirects
+    keyring: Keyring | None
     jobs: Jobs
     threads: tuple[Repeating, ...]
 
@@ -126,7 +134,9 @@ def _start(settings: Settings) -> Running:
     wired = Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots), publisher)
     clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
     clicks.start()
+    keyring = _keyring(settings, engine, secrets, clock)
     threads = (
+        *(() if keyring is None else (Repeating("keys", KEYS_SECONDS, keyring.refresh),)),
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
@@ -137,9 +147,21 @@ def _start(settings: Settings) -> Running:
         wired,
         Serving(engine, secrets, settings, clock, snapshots, decisions),
         Redirects(secrets, settings, clock, clicks),
+        keyring,
         Jobs(settings),
         threads,
     )
+
+
+def _keyring(settings: Settings, engine: Engine, secrets: Secrets, clock: Clock) -> Keyring | None:
+    """The keys that callers need, if they need any."""
+    if settings.api_keys == "off":
+        if settings.host not in LOOPBACK:
+            log.warning("calls_need_no_key", host=settings.host, advice="set REWARDLOOP_API_KEYS=required")
+        return None
+    keyring = Keyring(engine, secrets, clock)
+    keyring.refresh()
+    return keyring
 
 
 def _tick(engine: Engine, secrets: Secrets, clock: Clock) -> None:

@@ -19,6 +19,7 @@ from pipelines.commands import (
     flows,
     health,
     importing,
+    keys,
     learning,
     operating,
     planning,
@@ -46,6 +47,7 @@ checkup.register(app)
 importing.register(app)
 flows.register(app)
 health.register(app)
+keys.register(app)
 learning.register(app)
 proving.register(app)
 operating.register(app)
