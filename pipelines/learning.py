@@ -49,6 +49,8 @@ from reward_models.delays import fit_delays
 from reward_models.forgetting import half_life
 from reward_models.gate import judge
 from reward_models.guardrails import vetoed
+from reward_models.health import examine
+from reward_models.memory import remember
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version
 from reward_models.posterior import ArmCounts
@@ -220,12 +222,14 @@ def fit(plan: Plan) -> RewardModel:
 
 
 def calibrate(plan: Plan, model: RewardModel) -> Sealed:
-    """Step 3. Slope and intercept were fitted out of fold; here they meet decisions the model never saw."""
+    """Step 3. Slope and intercept were fitted out of fold; here they meet decisions the model never saw. Their counts
+    are what it starts with once it serves."""
     judged = plan.judged
     error = None
     if len(judged):
         promised = model.rows(judged.contexts, [judged.contents[index] for index in judged.content])
         error, _ = reliability(promised, judged.reward, np.ones(len(judged)))
+        model = replace(model, memory=remember(judged, promised, plan.definition.reward))
     bundle = bundles.pack(model, cutoff=plan.cutoff, configuration=plan.config_digest)
     return Sealed(model, bundle, bundles.digest(bundle), error)
 
@@ -278,9 +282,12 @@ def tries_of(versions: Sequence[registry.Version]) -> int:
 
 
 def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
-    """Step 4. Nuisance models are fitted on earlier decisions of other units; with a split by unit the model's own are."""
+    """Step 4. Nuisance models are fitted on earlier decisions of other units; with a split by unit the model's own are.
+    A log that is not healthy is not evaluated."""
     if not len(plan.judged):
         return Evaluation(None, {}, None, "no decision with a known probability has matured after the cutoff.")
+    if (unfit := _unfit(bench, plan)) is not None:
+        return Evaluation(None, {}, None, unfit, unfit)
     q_models = (
         [(np.ones(len(plan.judged), dtype=np.bool_), sealed.model)]
         if plan.definition.gate.split == "unit"
@@ -294,6 +301,13 @@ def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
         return Evaluation(evidence, trial.values(), difference(evidence, floor=floor_of(plan.definition)), "")
     except EstimateRefused as error:
         return Evaluation(evidence, trial.values(), None, str(error))
+
+
+def _unfit(bench: Bench, plan: Plan) -> str | None:
+    """Why the log after the cutoff (with a split by unit: all of it) cannot be believed; None: it can."""
+    since = None if plan.definition.gate.split == "unit" else plan.cutoff
+    with reading(bench.engine) as connection:
+        return examine(connection, plan.definition, as_of=plan.as_of, now=plan.now, since=since).refused
 
 
 def _incumbent(bench: Bench, plan: Plan) -> Incumbent | None:
@@ -347,7 +361,8 @@ def gate(bench: Bench, plan: Plan, version: str, evaluation: Evaluation) -> None
         watched = guarding.watched(connection, plan.definition, plan.now)
     expected = guarding.of_challenger(plan.definition, plan.judged, evaluation.evidence, floor_of(plan.definition))
     guards = (*watched, *expected)
-    verdict = vetoed(judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries), guards)
+    judged = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries, evaluation.unfit)
+    verdict = vetoed(judged, guards)
     report = asdict(verdict) | {"champion": plan.serving, "judged": len(plan.judged)}
     report["guardrails"] = [asdict(guard) for guard in guards]
     with writing(bench.engine) as connection:

@@ -20,6 +20,8 @@ from infra.errors import BadInput, EstimateRefused, NotFound
 from ingestion.files import open_table
 from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition, load_loop
+from pipelines.commands.health import document as health_document
+from pipelines.commands.health import print_health
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
 from pipelines.learning import config_digest, kind_of
 from reward_models import bundle as bundles
@@ -27,6 +29,7 @@ from reward_models import registry
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.evaluation import Evaluation, MetricReport, evaluate
+from reward_models.health import Health, examine
 from reward_models.ranking import Measured, Ranking, rank_held_out
 from reward_models.scoring import ADDED, harmless, read_candidates, scored_rows
 from reward_models.trial import decided_by_chance
@@ -51,14 +54,18 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
 
 
 def evaluate_loop(workspace: Workspace, loop: str, only: Sequence[str], as_json: bool) -> None:
-    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither."""
+    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither, or when
+    the log of the decisions cannot be believed."""
     definition, training = _training_set(workspace, loop)
     metrics = [definition.metric(name).name for name in only or [each.name for each in definition.metrics]]
-    decisions, ranking = _evaluate(loop, definition, training, metrics)
+    health = _health(workspace, definition, training)
+    if not as_json and training.decision_id:
+        print_health(health)
+    decisions, ranking = _evaluate(loop, definition, training, metrics, health)
     with reading(workspace.engine) as connection:
         invented = _times_invented(connection, loop)
     if as_json:
-        print_json(_evaluation_document(loop, decisions, ranking, invented))
+        print_json(_evaluation_document(loop, decisions, ranking, invented) | {"health": health_document(health)})
         return
     if decisions is not None:
         _print_decisions(definition, decisions, invented)
@@ -95,9 +102,11 @@ def score(
 
 
 def _evaluate(
-    loop: str, definition: LoopDefinition, training: TrainingSet, metrics: list[str]
+    loop: str, definition: LoopDefinition, training: TrainingSet, metrics: list[str], health: Health
 ) -> tuple[Evaluation | None, Ranking | None]:
     by_chance, past = len(decided_by_chance(training)), len(training.history)
+    if by_chance:
+        health.insist()
     if not by_chance and not past:
         raise EstimateRefused(
             f"Loop {loop!r} has neither mature decisions with known propensities nor past results; import some, or wait"
@@ -112,6 +121,11 @@ def _evaluate(
             evaluate(training, definition, metrics, step) if by_chance else None,
             rank_held_out(training, definition, step) if past else None,
         )
+
+
+def _health(workspace: Workspace, definition: LoopDefinition, training: TrainingSet) -> Health:
+    with reading(workspace.engine) as connection:
+        return examine(connection, definition, as_of=training.as_of, now=workspace.clock())
 
 
 def _training_set(workspace: Workspace, loop: str) -> tuple[LoopDefinition, TrainingSet]:

@@ -46,6 +46,8 @@ class Evaluation:
     values: Values
     gain: Estimate | None
     reason: str
+    unfit: str | None = None
+    """Why the log itself cannot be believed; None: it can."""
 
 
 def figures(
