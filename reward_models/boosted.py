@@ -48,6 +48,7 @@ from reward_models.features import (
 from reward_models.folds import codes_of, components, deal
 from reward_models.golden import Example, GoldenRows, cover_leaves
 from reward_models.levels import Levels, centred, fit_levels, group
+from reward_models.memory import NOTHING, Memory
 from reward_models.text import TextFit, TextModel, fit_text
 
 Floats = npt.NDArray[np.float64]
@@ -93,6 +94,8 @@ class RewardModel:
     """How the fit went: rows, contents, components, folds, text_alpha, text_slope …"""
     aging: Aging = AGELESS
     """What the age of counts makes of them when they are held against the predictions (``posterior.py``)."""
+    memory: Memory = NOTHING
+    """Counts that it starts with."""
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The part of a row that depends on the content alone."""

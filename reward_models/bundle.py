@@ -2,7 +2,7 @@
 
     model.txt       the booster
     manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, aging,
-                    versions
+                    memory, versions
     text.json       the text model (absent without one)
     golden.json     inputs with the scores they must give
 
@@ -38,11 +38,12 @@ from reward_models.calibration import Calibration
 from reward_models.features import FeatureSchema
 from reward_models.golden import GoldenRows
 from reward_models.levels import Levels
+from reward_models.memory import NOTHING, Memory
 from reward_models.text import read_text_model
 
 Bundle = Mapping[str, bytes]
 
-FORMAT = 1
+FORMAT = 2
 MODEL, MANIFEST, TEXT, GOLDEN = "model.txt", "manifest.json", "text.json", "golden.json"
 
 
@@ -68,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     training_digest: str
     report: dict[str, float]
     aging: Aging = AGELESS
+    memory: Memory = NOTHING
     versions: dict[str, str]
 
 
@@ -93,6 +95,7 @@ def pack(model: RewardModel, *, cutoff: int, configuration: str = "") -> Bundle:
         training_digest=model.training_digest,
         report=dict(model.report),
         aging=model.aging,
+        memory=model.memory,
         versions={"lightgbm": lgb.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     )
     files = {
@@ -139,6 +142,7 @@ def unpack(bundle: Bundle) -> RewardModel:
         training_digest=manifest.training_digest,
         report=manifest.report,
         aging=manifest.aging,
+        memory=manifest.memory,
     )
 
 

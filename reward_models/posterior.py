@@ -28,10 +28,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reward_models.boosted import FEW, RewardModel
-from reward_models.calibration import LEAST_SPREAD
-from reward_models.levels import LEAST_SHARE
-
 FloatArray = npt.NDArray[np.float64]
 
 SPREAD = 0.23
@@ -46,8 +42,6 @@ _VARIANCE_DECISIONS = 50.0
 """Pseudo-decisions behind the prior variance."""
 _VARIANCE_RATIO = 50.0
 """Prior variance of one decision's reward, relative to level²: that of one response in fifty."""
-_FEW_CAMPAIGNS = 5
-"""Fewer campaigns than this do not tell how far a new one may be from the loop's level."""
 _LEAST_SCALE, _LARGEST_LEAN = 0.05, 10.0
 """No campaign earns less than a twentieth of its prediction for good, no content ten times its campaign's level."""
 
@@ -104,23 +98,6 @@ class Effects:
     def mean(self, predicted: FloatArray) -> FloatArray:
         """Posterior mean of every content from its prediction, shape (…, k)."""
         return np.asarray(self.scale[..., None] * predicted + self.shift[..., None] + self.effect)
-
-
-def prior_of(model: RewardModel, campaign_id: str) -> Prior:
-    """The model's prior: a known campaign starts from its own level, a new one from the loop's and from how far the
-    loop's campaigns lie apart. With few campaigns the model was held out by customers, not by contents: then its own
-    spread says nothing about a content it has not seen, and is only believed where it is the wider one."""
-    levels = model.levels
-    mean, scale = (float(values[0]) for values in levels.of([campaign_id]))
-    apart = float(np.std(list(levels.campaigns.values()))) if len(levels.campaigns) >= _FEW_CAMPAIGNS else 0.0
-    learned = model.calibration.spread * scale / abs(mean) if mean else SPREAD
-    few = model.report.get("components", 0.0) < FEW
-    return Prior(
-        level=abs(mean),
-        level_sd=max(apart, LEAST_SHARE * levels.base) if campaign_id not in levels.campaigns and apart else None,
-        spread=max(learned, SPREAD if few else LEAST_SPREAD),
-        proportional=mean > LEAST_SHARE * levels.base,
-    )
 
 
 def content_effects(counts: ArmCounts, prior: Prior | float) -> Effects:

@@ -31,7 +31,8 @@ from reward_models.choices import Choices
 from reward_models.dataset import TrainingSet
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.policies import baseline_pmf, pmf
-from reward_models.posterior import content_effects, no_counts, prior_of
+from reward_models.posterior import content_effects, no_counts
+from reward_models.priors import prior_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

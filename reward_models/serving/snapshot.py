@@ -33,7 +33,8 @@ from reward_models import registry
 from reward_models.aging import AGELESS
 from reward_models.boosted import Encoded, RewardModel
 from reward_models.policies import in_force
-from reward_models.posterior import Effects, Prior, content_effects, prior_of
+from reward_models.posterior import Effects, Prior, content_effects
+from reward_models.priors import prior_of
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
@@ -322,7 +323,8 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
 
 
 def _standing(statistics: Statistics, loop: Loop, campaign: Campaign, now: int) -> Standing:
-    """Observed against expected, from the decisions that the served model made: those of others would count twice.
+    """Observed against expected, from the decisions that the served model made and those it was judged on: those of
+    others would count twice.
 
     The reward is the one it predicts. If a metric of that was changed since, counts and predictions are of different
     things: then the prediction stands alone.
@@ -334,5 +336,8 @@ def _standing(statistics: Statistics, loop: Loop, campaign: Campaign, now: int) 
     rows = counts if all(rules.metric(name) in loop.definition.metrics for name in rules.reward) else ()
     prior = Prior(0.0) if loop.served is None else prior_of(loop.served.model, campaign.campaign_id)
     aging = AGELESS if loop.served is None else loop.served.model.aging
-    effects = content_effects(arm_counts(rows, ids, rules.reward, aging, now), prior)
+    seen = arm_counts(rows, ids, rules.reward, aging, now)
+    if loop.served is not None:
+        seen = seen + loop.served.model.memory.counts(campaign.campaign_id, ids, aging.at(now))
+    effects = content_effects(seen, prior)
     return Standing({content_id: index for index, content_id in enumerate(ids)}, effects)

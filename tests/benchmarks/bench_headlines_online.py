@@ -39,7 +39,8 @@ from ingestion.loops import ModelSettings, PolicySettings
 from reward_models.boosted import fit
 from reward_models.folds import deal
 from reward_models.policies import pmfs
-from reward_models.posterior import ArmCounts, Prior, content_effects, prior_of
+from reward_models.posterior import ArmCounts, Prior, content_effects
+from reward_models.priors import prior_of
 from tests.benchmarks.harness import Goal, finish
 from tests.benchmarks.upworthy import Archive, load_archive
 

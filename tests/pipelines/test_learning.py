@@ -22,15 +22,16 @@ from infra.errors import BadInput, Conflict
 from infra.leases import Lease
 from infra.secrets import Secrets
 from infra.settings import Settings
-from ingestion.loops import LoopDefinition, put_loop
+from ingestion.loops import LoopDefinition, load_loop, put_loop
 from pipelines import learning
 from pipelines.learning import Bench, retrain
 from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.boosted import fit
+from reward_models.dataset import load_training_set
 from reward_models.gate import judge
 from reward_models.registry import Champion, Version
-from reward_models.trial import hold, nuisance
+from reward_models.trial import dealt_by_chance, hold, nuisance
 from reward_models.verification import Verifier
 from tests.pipelines.memory_tracking import MemoryTracking
 from tests.pipelines.worlds import NOW, definition, flat, populate
@@ -129,6 +130,21 @@ def test_a_truly_better_model_is_promoted(bench: Bench, engine: Engine, lively: 
     with reading(engine) as connection:
         stored = registry.version_of(connection, "subjects", "subjects-1")
     assert bundles.digest(bundles.read(folder)) == stored.digest
+
+
+def test_a_champion_starts_with_the_counts_it_was_judged_on(bench: Bench, engine: Engine, lively: None) -> None:
+    """Its bundle holds the sums of the decisions after its cutoff, which it was not trained on, and none from before."""
+    retrain(bench, "subjects")
+    manifest = bundles.manifest(bundles.read(registry.path_of(bench.settings.bundles, "subjects", "subjects-1")))
+    days = [day for remembered in manifest.memory.campaigns.values() for day in remembered]
+    with reading(engine) as connection:
+        definition, version = load_loop(connection, "subjects")
+        whole = load_training_set(connection, definition, version, as_of=manifest.as_of, now=bench.clock())
+    judged = dealt_by_chance(whole.subset(whole.decided_at >= manifest.cutoff))
+
+    assert sum(day.exposures for day in days) == len(judged) > 0
+    assert sum(day.sum for day in days) == pytest.approx(judged.reward.sum())
+    assert min(day.day for day in days) >= manifest.cutoff // DAY
 
 
 def test_the_gain_that_is_reported_covers_the_truth(bench: Bench, engine: Engine, lively: None) -> None:
