@@ -117,7 +117,7 @@ class LoopLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = caller()
-        if scope["type"] != "http" or known is None or not known.loops:
+        if scope["type"] != "http" or known is None or not known.loops or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
         message = await receive()
