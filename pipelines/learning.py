@@ -94,7 +94,7 @@ class Plan:
     judged: TrainingSet
     baselines: Mapping[str, Mapping[str, Any]]
     daily: Sequence[ArmCounts] = ()
-    """Counts per day before the cutoff, of every campaign and version: they tell how fast contents change."""
+    """Counts per day before the cutoff, of every campaign: they tell how fast contents change."""
 
     @property
     def loop_id(self) -> str:

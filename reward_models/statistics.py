@@ -1,7 +1,7 @@
 """From the running sums of ``content_stats`` (per metric, in millionths) to counts in reward units.
 
     load_statistics(connection) -> Statistics        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
-    load_days(connection, loop_id, weights, before) -> counts per day, of every campaign and model version
+    load_days(connection, loop_id, weights, before) -> counts per day, of every campaign
 
     sums = Σ_m w_m·sum_m        sum_squares ≤ (Σ_m |w_m|·√sum_squares_m)²
 
@@ -13,6 +13,8 @@ Rows are by day of decision lately and by week before that, which is all that fo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,16 +66,20 @@ def load_statistics(connection: Connection) -> Statistics:
 
 
 def load_days(connection: Connection, loop_id: str, weights: Mapping[str, float], before: int) -> list[ArmCounts]:
-    """Counts per day and content, (days, k), of every campaign and model version of a loop, from its first to its last
-    day that ended before ``before`` (microseconds)."""
+    """Counts per day and content, (days, k), of every campaign of a loop, from its first to its last day that ended
+    before ``before`` (microseconds), whatever models served.
+
+    Expected is what the customers of the day make of it: the prediction less its mean for the content under that model.
+    So a content is the same under all models, and what a model has learned of it is no drift.
+    """
     stats, campaigns = tables.content_stats.c, tables.campaigns.c
     ended = stats.bucket < before // DAY
-    groups: dict[tuple[str, str], list[StatRow]] = {}
+    groups: dict[str, dict[str, list[StatRow]]] = {}
     for campaign_id, version, row in _rows(
         connection, _summed(stats.bucket).where(campaigns.loop_id == loop_id, ended)
     ):
-        groups.setdefault((campaign_id, version), []).append(row)
-    return [_by_day(groups[key], weights) for key in sorted(groups)]
+        groups.setdefault(campaign_id, {}).setdefault(version, []).append(row)
+    return [_by_day(groups[campaign_id], weights) for campaign_id in sorted(groups)]
 
 
 def arm_counts(
@@ -129,12 +135,20 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, str
         yield campaign_id, version, StatRow(content_id, metric, exposures, total, squares, expected, day)
 
 
-def _by_day(rows: Sequence[StatRow], weights: Mapping[str, float]) -> ArmCounts:
-    contents = sorted({row.content_id for row in rows})
-    days = range(min(row.day for row in rows), max(row.day for row in rows) + 1)
+def _by_day(versions: Mapping[str, Sequence[StatRow]], weights: Mapping[str, float]) -> ArmCounts:
+    every = [row for rows in versions.values() for row in rows]
+    contents = sorted({row.content_id for row in every})
+    days = range(min(row.day for row in every), max(row.day for row in every) + 1)
+    return reduce(add, (_of_version(versions[version], contents, days, weights) for version in sorted(versions)))
+
+
+def _of_version(
+    rows: Iterable[StatRow], contents: Sequence[str], days: Sequence[int], weights: Mapping[str, float]
+) -> ArmCounts:
     cells = [f"{day} {content_id}" for day in days for content_id in contents]
     counts = arm_counts([row._replace(content_id=f"{row.day} {row.content_id}") for row in rows], cells, weights)
     shape = (len(days), len(contents))
-    return ArmCounts(
-        *(part.reshape(shape) for part in (counts.exposures, counts.sums, counts.sum_squares, counts.expected))
-    )
+    parts = (counts.exposures, counts.sums, counts.sum_squares, counts.expected)
+    shown, sums, squares, expected = (part.reshape(shape) for part in parts)
+    usual = expected.sum(axis=0) / np.maximum(shown.sum(axis=0), 1.0)
+    return ArmCounts(shown, sums, squares, expected - shown * usual)

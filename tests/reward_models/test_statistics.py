@@ -91,24 +91,26 @@ def test_a_week_ends_where_the_days_begin(any_engine: Engine) -> None:
 
 
 def test_days_are_read_as_a_table(any_engine: Engine) -> None:
-    """Every campaign and version gives counts per day and content, without gaps, up to the cutoff and no further."""
+    """Every campaign gives counts per day and content over all models, without gaps, up to the cutoff and no further;
+    expected is how the day's customers differ from those the model usually gave the content to."""
     zeros = {"successes": 0, "sum_squares": 0}
     with any_engine.begin() as connection:
         connection.execute(insert(tables.campaigns).values(campaign_row("done", "ended")))
-        for content_id, bucket, exposures, total in (
-            ("b", 10, 5, 0),
-            ("a", 10, 7, 2),
-            ("a", 12, 9, 3),
-            ("a", 13, 1, 1),
+        for content_id, version, bucket, exposures, total, expected in (
+            ("b", "m1", 10, 5, 0, 1),
+            ("a", "m1", 10, 6, 2, 3),
+            ("a", "m1", 12, 4, 3, 1),
+            ("a", "m2", 12, 5, 0, 4),
+            ("a", "m2", 13, 1, 1, 1),
         ):
-            row = {"campaign_id": "done", "content_id": content_id, "metric": "click", "model_version": "m1"}
-            values = {"bucket": bucket, "exposures": exposures, "sum": total * 10**6, "expected": exposures * 10**5}
+            row = {"campaign_id": "done", "content_id": content_id, "metric": "click", "model_version": version}
+            values = {"bucket": bucket, "exposures": exposures, "sum": total * 10**6, "expected": expected * 10**6}
             connection.execute(insert(tables.content_stats).values(**row, **zeros, **values))
         (found,) = load_days(connection, "loop", {"click": 2.0}, 13 * DAY + 1)
 
-    assert found.exposures.tolist() == [[7, 5], [0, 0], [9, 0]]
+    assert found.exposures.tolist() == [[6, 5], [0, 0], [9, 0]]
     assert found.sums.tolist() == [[4, 0], [0, 0], [6, 0]]
-    np.testing.assert_allclose(found.expected, 0.1 * found.exposures)
+    np.testing.assert_allclose(found.expected, [[3 - 6 * 0.4, 0], [0, 0], [1 - 4 * 0.4, 0]], atol=1e-9)
 
 
 def campaign_row(campaign_id: str, state: str) -> dict[str, object]:
