@@ -71,7 +71,7 @@ def foresee(training: TrainingSet, delays: Delays, definition: LoopDefinition) -
     foreseen = replace(
         training,
         reward=values + definition.default_reward * silent,
-        exposures=_doubted(training, exposures, np.maximum.reduce(doubts), happened),
+        exposures=_doubted(training, exposures, np.maximum.reduce(doubts), values != 0.0),
     )
     return foreseen if known.all() else foreseen.subset(known)
 
@@ -105,10 +105,11 @@ def _exposures(shares: Floats, moments: Floats) -> Floats:
     return np.asarray(1.0 / (weights[:, None] / np.maximum(shares, 1e-9)).sum(axis=0))
 
 
-def _doubted(training: TrainingSet, exposures: Floats, doubt: Floats, happened: npt.NDArray[np.bool_]) -> Floats:
-    """Step 5."""
-    shown = np.bincount(training.content, happened & ~training.mature, len(training.contents))
-    return exposures / (1.0 + np.where(training.mature, 0.0, doubt) * shown[training.content])
+def _doubted(training: TrainingSet, exposures: Floats, doubt: Floats, shows: npt.NDArray[np.bool_]) -> Floats:
+    """Step 5. ``shows``: rows with an outcome of the reward."""
+    doubt = np.where(training.mature, 0.0, doubt)
+    shown = np.bincount(training.content, shows & (doubt > 0.0), len(training.contents))
+    return exposures / (1.0 + doubt * shown[training.content])
 
 
 def _worth(training: TrainingSet, cleared: Ints, name: str, hurdle: str, definition: LoopDefinition) -> Floats:
