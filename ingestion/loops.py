@@ -74,6 +74,7 @@ class ModelSettings(_Part):
     learning_rate: float = Field(0.06, gt=0, le=1, description="Shrinkage per round.")
     min_leaf: int = Field(50, ge=1, description="Least decisions per leaf.")
     text: bool = Field(True, description="Use within-campaign text contrasts.")
+    contexts: bool = Field(True, description="Learn what contexts tell of contents between two retrains too.")
     seed: int = Field(7, ge=0, description="Seed of the trainer.")
 
 
