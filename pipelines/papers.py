@@ -16,6 +16,7 @@ from pipelines.mirror import Report
 from reward_models.boosted import RewardModel
 from reward_models.dataset import TrainingSet
 from reward_models.features import text_of
+from reward_models.lift import smallest_detectable
 from reward_models.offpolicy import Estimate, Logged
 from reward_models.report import Bar, content_chart, reliability_diagram, reward_words, value_chart
 from reward_models.trial import Policy, distinct_contexts
@@ -79,10 +80,7 @@ def figures(
             found |= _figures(f"{word}_per_1000_{policy}", estimate)
     if evaluation.gain is not None:
         found |= _interval("expected_gain_per_1000", evaluation.gain)
-        found |= {
-            "effective_sample_size": float(evaluation.gain.ess),
-            "units_judged": float(evaluation.gain.clusters),
-        }
+        found |= _power(evaluation.gain)
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
@@ -180,6 +178,17 @@ def _cautions(
     if any(estimate.name == "DM" for estimates in evaluation.values.values() for estimate in estimates):
         found.append("Values marked DM depend on the model itself and decide nothing.")
     return found
+
+
+def _power(gain: Estimate) -> dict[str, float]:
+    """What so many units could have shown, and how many the gate would need for a gain like this one."""
+    detectable = smallest_detectable((gain.high - gain.low) / 2.0, gain.level)
+    found = {
+        "effective_sample_size": float(gain.ess),
+        "units_judged": float(gain.clusters),
+        "smallest_detectable_per_1000": THOUSAND * detectable,
+    }
+    return found | ({"units_needed": gain.clusters * (detectable / gain.value) ** 2} if gain.value > 0.0 else {})
 
 
 def _figures(name: str, estimate: Estimate) -> dict[str, float]:

@@ -71,6 +71,12 @@ class Lift:
     n_holdout: int
     n_treatment: int
 
+    @property
+    def units_needed(self) -> float:
+        """Units of both groups for which a difference like this one would be found four times in five."""
+        units = self.n_holdout + self.n_treatment
+        return units * (self.mde / self.difference) ** 2 if self.difference else np.inf
+
 
 def lift(units: UnitOutcomes, *, basis: Basis = "unit", level: float = 0.95, min_units: int = 30) -> Lift:
     """The measured lift. Raises :class:`EstimateRefused` if a group has fewer than ``min_units`` units."""
@@ -92,6 +98,11 @@ def lift(units: UnitOutcomes, *, basis: Basis = "unit", level: float = 0.95, min
         n_holdout=holdout.n,
         n_treatment=treatment.n,
     )
+
+
+def smallest_detectable(reach: float, level: float = 0.95) -> float:
+    """The effect that a fixed-sample test finds with 80 % probability, from how far its interval reaches (normal)."""
+    return reach * (1.0 + float(stats.norm.ppf(_POWER) / stats.norm.ppf(0.5 + level / 2.0)))
 
 
 @dataclass(frozen=True)

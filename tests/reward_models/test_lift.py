@@ -6,7 +6,7 @@ from scipy import stats
 
 from infra.errors import BadInput, EstimateRefused
 from ingestion.loops import LiftSettings
-from reward_models.lift import UnitOutcomes, lift, lift_so_far, more_units, winsorised
+from reward_models.lift import UnitOutcomes, lift, lift_so_far, more_units, smallest_detectable, winsorised
 from reward_models.sequences import Dealt, reaches
 
 SEED = 20_261_122
@@ -74,6 +74,16 @@ def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
 
     assert np.mean([mde for _, mde in found]) == pytest.approx(mde, rel=0.02)
     assert np.mean([significant for significant, _ in found]) == pytest.approx(0.8, abs=0.03)
+
+
+def test_units_needed_make_the_difference_detectable() -> None:
+    """With so many units of the same kind the smallest detectable effect is the difference itself."""
+    found = lift(outcomes([0.0, 1.0] * 50, [0.0, 1.0, 1.0, 0.0, 1.0] * 20))
+    often = round(found.units_needed / 200)
+    larger = lift(outcomes([0.0, 1.0] * 50 * often, [0.0, 1.0, 1.0, 0.0, 1.0] * 20 * often))
+
+    assert larger.mde == pytest.approx(larger.difference, rel=0.05)
+    assert smallest_detectable(found.difference - found.low) == pytest.approx(found.mde, rel=0.01)
 
 
 def test_a_silent_holdout_has_no_relative_lift() -> None:
