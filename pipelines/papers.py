@@ -69,6 +69,8 @@ def figures(
         "calibration_error_per_1000": THOUSAND * model.calibration.error_after,
         "calibration_error_uncalibrated_per_1000": THOUSAND * model.calibration.error_before,
     }
+    if model.aging.half_life is not None:
+        found["half_life_days"] = model.aging.half_life
     if later_error is not None:
         found["calibration_error_later_per_1000"] = THOUSAND * later_error
     rows = judged if len(judged) else training
@@ -151,11 +153,14 @@ def _changed(kind: str, champion: str | None, metrics: Mapping[str, float]) -> l
         f"It learned from {metrics['decisions_trained']:,.0f} decisions and "
         f"{metrics['past_results_trained']:,.0f} past results."
     )
-    return {
-        "first": ["This is the loop's first model.", learned],
-        "refresh": [f"The same settings as {champion}, trained on newer data.", learned],
-        "change": [f"The learning settings differ from those of {champion}.", learned],
+    first = {
+        "first": "This is the loop's first model.",
+        "refresh": f"The same settings as {champion}, trained on newer data.",
+        "change": f"The learning settings differ from those of {champion}.",
     }[kind]
+    if (days := metrics.get("half_life_days")) is None:
+        return [first, learned]
+    return [first, learned, f"What works here changes with time: counts weigh half after {days:.0f} days."]
 
 
 def _cautions(
