@@ -31,8 +31,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 SPREAD = 0.23
-"""Standard deviation of contents about their campaign, relative to its level, where no model says: the variation
-between headlines of one test over the Upworthy archive (a published figure of the whole, not tuned on any result)."""
+"""Standard deviation of contents about their campaign, relative to its level, where no model says: that of true rates
+between the headlines of one test, measured over the whole Upworthy archive."""
 
 _SPREADS = np.geomspace(1 / 8, 8, 25)
 """τ on the grid, relative to its prior value."""
