@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, Select, Text, select, type_coerce
+from sqlalchemy import Connection, Row, Select, Text, case, select, type_coerce
 
 from infra import tables
 from infra.clock import MICROS
@@ -155,6 +155,10 @@ class TrainingSet:
         """Rows whose outcome is final, shape (n,)."""
         return np.ones(len(self), dtype=np.bool_) if self.timing is None else self.timing.mature
 
+    def matured(self) -> "TrainingSet":
+        """Only the rows whose outcome is final: what may be valued and reported (invariant 13)."""
+        return self if self.mature.all() else self.subset(self.mature)
+
     def candidate_contents(self, row: int) -> list[Content]:
         """The contents that could have been chosen in a row, in the order of its ``candidates``."""
         campaign = self.contents[self.content[row]].campaign_id
@@ -222,10 +226,12 @@ def load_training_set(
     before: int | None = None,
     since: int | None = None,
     censored: bool = False,
+    choices_since: int | None = None,
 ) -> TrainingSet:
     """The training set of a loop as of batch ``as_of``, with decisions mature at ``now`` (microseconds).
 
     ``censored``: the others that have started, too, each with its age (``timing.mature`` tells them apart).
+    ``choices_since``: candidates are read of decisions from then on; learning needs none, valuing a policy does.
     Reads each table once, in chunks; memory holds the result only.
     """
     rows = _Rows(_contents(connection, definition.loop), _outcomes(connection, definition, as_of))
@@ -235,7 +241,7 @@ def load_training_set(
         rows.immature += int((~mature).sum())
         return mature | (start <= now) if censored else mature
 
-    for chunk in chunks(connection, _decisions(definition.loop, as_of, before, since), kept):
+    for chunk in chunks(connection, _decisions(definition.loop, as_of, before, since, choices_since), kept):
         rows.add(chunk)
     metrics = rows.values(definition)
     history = _history(connection, definition, rows, as_of)
@@ -376,7 +382,9 @@ def _contents(connection: Connection, loop_id: str) -> list[Content]:
     return [Content(**row._mapping) for row in _stream(connection, query)]
 
 
-def _decisions(loop_id: str, as_of: int, before: int | None, since: int | None) -> Select[Any]:
+def _decisions(
+    loop_id: str, as_of: int, before: int | None, since: int | None, choices_since: int | None
+) -> Select[Any]:
     c = tables.decisions.c
     wanted = [c.loop_id == loop_id, c.batch_no <= as_of]
     wanted += [c.decided_at < before] if before is not None else []
@@ -386,6 +394,8 @@ def _decisions(loop_id: str, as_of: int, before: int | None, since: int | None) 
         "start": start_of(tables.decisions, as_of),
         **{name: type_coerce(c[name], Text) for name in ("context", "candidates", "chosen", "constraints")},
     }
+    if choices_since is not None:
+        found["candidates"] = case((c.decided_at >= choices_since, found["candidates"]), else_="[]")
     return select(*(found[name].label(name) for name in COLUMNS)).where(*wanted).order_by(c.decided_at, c.decision_id)
 
 

@@ -4,7 +4,7 @@
 
 1. fetch a chunk (this thread)
 2. keep the decisions that are wanted, by their start
-3. parse contexts, candidates, placements and constraints with Arrow (other threads: it needs no interpreter)
+3. parse contexts, candidates and placements with Arrow (other threads: it needs no interpreter)
 4. one row per shown content: placements beyond the slots were not shown
 
 Order is kept. A few chunks are on the way at a time, so that memory holds the columns and little more.
@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -40,13 +42,17 @@ _PARSERS = 2
 _AHEAD = 3
 """Chunks on the way beside those being parsed."""
 _PLACED = pa.list_(pa.struct([("position", pa.int64()), ("content_id", pa.string()), ("propensity", pa.float64())]))
-_SCHEMA = pa.schema(
-    [
-        ("candidates", STORED),
-        ("chosen", _PLACED),
-        ("constraints", pa.struct([("slots", pa.int64()), ("holdout", pa.float64())])),
-    ]
-)
+_SCHEMA = pa.schema([("candidates", STORED), ("chosen", _PLACED)])
+
+
+class _Rules(msgspec.Struct, frozen=True):
+    """What a decision's constraints say here. Slots: all of what was placed, unless said."""
+
+    slots: float = float("inf")
+    holdout: float = 0.0
+
+
+_rules = lru_cache(maxsize=4_096)(msgspec.json.Decoder(_Rules).decode)
 
 
 @dataclass(frozen=True)
@@ -106,17 +112,15 @@ def _ahead(
 def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
     """Steps 3 and 4."""
     parsed = _parsed(columns)
-    placed, constraints = parsed.column("chosen").chunk(0), parsed.column("constraints").chunk(0)
+    placed, rules = parsed.column("chosen").chunk(0), [_rules(text) for text in columns["constraints"]]
     contexts = Contexts.parse(columns["context"])
     candidates = Choices.of_arrow(parsed.column("candidates").chunk(0))
     flat, lengths = placed.flatten(), placed.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     position = flat.field("position").to_numpy(zero_copy_only=False)
     of_row = np.repeat(np.arange(len(lengths)), lengths)
-    slots = constraints.field("slots").to_numpy(zero_copy_only=False)
-    shown = ~(position > slots[of_row])
+    shown = position <= np.array([rule.slots for rule in rules])[of_row]
     rows = of_row[shown]
     each = None if len(rows) == len(lengths) and (rows == np.arange(len(rows))).all() else rows.tolist()
-    holdout = constraints.field("holdout").fill_null(0.0).to_numpy(zero_copy_only=False)
     return Chunk(
         decision_id=_each(columns["decision_id"], each),
         unit=_each(columns["unit"], each),
@@ -130,13 +134,13 @@ def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
         content_id=flat.field("content_id").filter(pa.array(shown)).to_pylist(),
         position=position[shown].astype(np.int64),
         propensity=flat.field("propensity").to_numpy(zero_copy_only=False)[shown],
-        holdout=holdout[rows],
+        holdout=np.array([rule.holdout for rule in rules])[rows],
     )
 
 
 def _parsed(columns: dict[str, Sequence[Any]]) -> pa.Table:
-    texts = zip(columns["candidates"], columns["chosen"], columns["constraints"], strict=True)
-    lines = "\n".join(f'{{"candidates":{a},"chosen":{b},"constraints":{c}}}' for a, b, c in texts).encode()
+    texts = zip(columns["candidates"], columns["chosen"], strict=True)
+    lines = "\n".join([f'{{"candidates":{a},"chosen":{b}}}' for a, b in texts]).encode()
     return arrow_json.read_json(
         pa.BufferReader(lines),
         read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
