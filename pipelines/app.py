@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from sqlalchemy import Engine, event
 from starlette.concurrency import run_in_threadpool
 
@@ -36,6 +37,7 @@ from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
 from ingestion.keys import Keyring
 from ingestion.limits import BodyLimits
+from ingestion.loops import LoopDefinition
 from ingestion.publisher import Publisher, accept
 from ingestion.redirects import Click, ClickLog, Record, Redirects
 from ingestion.spool import Spool
@@ -208,18 +210,28 @@ def _impatient(engine: Engine) -> Engine:
 
 
 def _describe(app: FastAPI) -> None:
-    """Complete the OpenAPI document: the media type of problems, and the schema of an event."""
+    """Complete the OpenAPI document: the media type of problems, and the bodies that are read part by part."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = problems.mend_openapi(made())
-            event_schema = NativeEvent.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= event_schema.pop("$defs", {}) | {"NativeEvent": event_schema}
-            app.openapi_schema = document
+            document = made()
+            document["components"]["schemas"] |= _schemas(NativeEvent, "") | _schemas(LoopDefinition, "Input")
+            definition = document["components"]["schemas"]["LoopDefinitionInput"]
+            definition["required"].remove("loop")  # the path names it
+            body = document["paths"]["/v1/loops/{loop_id}"]["put"]["requestBody"]["content"]["application/json"]
+            body["schema"] = {"$ref": "#/components/schemas/LoopDefinitionInput"}
+            app.openapi_schema = problems.mend_openapi(document)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _schemas(model: type[BaseModel], suffix: str) -> dict[str, Any]:
+    """The schema of a model and of its parts, by name."""
+    schema = model.model_json_schema(ref_template=f"#/components/schemas/{{model}}{suffix}")
+    parts = schema.pop("$defs", {})
+    return {f"{name}{suffix}": part for name, part in parts.items()} | {f"{model.__name__}{suffix}": schema}
 
 
 if __name__ == "__main__":

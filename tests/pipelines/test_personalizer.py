@@ -1,14 +1,10 @@
 """Azure Personalizer's clients against a loop: Microsoft's own SDK, unmodified, over HTTP."""
 
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from azure.cognitiveservices.personalizer import PersonalizerClient
 from azure.cognitiveservices.personalizer.models import ErrorResponseException, RankableAction, RankRequest
 from fastapi import FastAPI
@@ -23,8 +19,8 @@ from infra.settings import Settings
 from ingestion.keys import create_key
 from ingestion.loops import parse_definition, put_loop
 from pipelines.app import create_app
+from tests.pipelines.serving import served
 
-DEADLINE = 20.0
 PERSONALIZER = {
     "metrics": [
         {"name": "reward", "event": "reward", "aggregate": "sum", "window": "10m"},
@@ -40,24 +36,6 @@ ACTIONS = [
     RankableAction(id="salad", features=[{"taste": "salty", "spice": {"level": "low"}}, {"nutrition": 8}]),
 ]
 CONTEXT = [{"time": "morning"}, {"device": {"type": "mobile", "tags": ["new", "wifi"]}}]
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The app behind a real socket; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + DEADLINE
-    while not server.started:
-        assert thread.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE)
 
 
 @pytest.fixture(scope="module")
