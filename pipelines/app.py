@@ -35,6 +35,7 @@ from ingestion.access import Access, LoopLimits
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
+from ingestion.headers import SecurityHeaders
 from ingestion.keys import Keyring
 from ingestion.limits import BodyLimits
 from ingestion.loops import LoopDefinition
@@ -87,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(LoopLimits)  # the last added is the first to see a request
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     app.add_middleware(Access)
+    app.add_middleware(SecurityHeaders)
     problems.install(app)
     _describe(app)
     return app

@@ -54,7 +54,8 @@ def fuzz(address: str, examples: int, seed: int) -> tuple[int, str]:
         *("--exclude-path-regex", "retrain$"),
         *("--generation-allow-x00", "false", "--seed", str(seed), "--request-timeout", "30", "--no-color"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as notes:  # what it keeps for a repetition
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=notes)
     return done.returncode, done.stdout + done.stderr
 
 
