@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property faults fuzz bench docs reference lock clean
+.PHONY: help setup demo up test check lint types layers property faults fuzz audit bench docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ faults: setup ## break everything, lose nothing: the fault suite at full length 
 
 fuzz: setup ## throw 50,000 requests made from the OpenAPI document at a real server
 	@$(BIN)/python -m tests.stack.fuzzing 1500
+
+audit: setup ## look for known vulnerabilities in the locked dependencies (asks the package registry)
+	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
 	@$(BIN)/python -m tests.benchmarks $(NAME)
