@@ -161,7 +161,7 @@ def lift_so_far(dealt: Dealt, settings: LiftSettings) -> RunningLift:
         decided_after=int(outside[0]) + 1 if len(outside) else None,
         more_units=0 if decided else more_units(abs(difference), error, units, settings),
         more_units_worthwhile=more_units(matters, error, units, settings, power),
-        noise_removed=_noise_removed(dealt),
+        noise_removed=noise_removed(dealt),
     )
 
 
@@ -189,7 +189,8 @@ def _standing(low: float, high: float, matters: float) -> Standing:
     return "negligible" if -matters < low and high < matters else "open"
 
 
-def _noise_removed(dealt: Dealt) -> float:
+def noise_removed(dealt: Dealt) -> float:
+    """Share of the totals' variance that the covariates take away; can be slightly negative."""
     variance = float(dealt.total.var())
     return 1.0 - float((dealt.total - predictions(dealt)).var()) / variance if variance else 0.0
 

@@ -11,6 +11,9 @@ responses in each group).
 3. stopping: units until 0 is excluded, over the units that a fixed-sample test (two-sided, 5 %) needs for 80 % power at the
    run's own mean lift. Three sizes of effect, which need about 1,000, 3,000 and 12,000 units.
 
+Real customers, where the data folder is there: the A/A drill of ``rewardloop drill`` on Hillstrom's visits and spend, and how
+much noise covariates take out there and on Complete Journey's households (spend of six months, by the six months before).
+
 Worlds: clicks; spend (4 % buy, lognormal with σ = 1); drift (clicks with a weekly season, and effects that fade).
 """
 
@@ -18,20 +21,25 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy import stats
 
 from ingestion.loops import LiftSettings, PolicySettings
-from reward_models.drill import claimed
+from reward_models.covariates import context_columns
+from reward_models.drill import claimed, drill
+from reward_models.lift import noise_removed
 from reward_models.policies import pmf
 from reward_models.posterior import ArmCounts, content_effects
 from reward_models.sequences import Dealt, ready, running, sequence
 from tests.benchmarks.harness import Goal, finish
 
+FOLDER = Path(os.environ.get("REWARDLOOP_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SEED = 20_261_122
 HOLDOUT = 0.1
 BATCHES = 60
@@ -138,7 +146,8 @@ def main() -> None:
         learning = {world.name: _all(pool, _look, world, RUNS, console, "learning") for world in LEARNING}
         stops = {world.name: _all(pool, _stop, world, STOPS, console, "stopping") for world in STOPPING}
     ratios = {name: values[:, 0] / values[:, 1] for name, values in stops.items()}
-    _print(calm, learning, stops, ratios)
+    real = on_real_customers()
+    _print(calm, learning, stops, ratios, real)
     worst_claim = max(calm, key=lambda name: float(calm[name][:, 1].mean()))
     worst_miss = max(learning, key=lambda name: float(learning[name][:, 0].mean()))
     slowest = max(ratios, key=lambda name: float(np.median(ratios[name])))
@@ -165,8 +174,38 @@ def main() -> None:
             "found": {name: float(values[:, 1].mean()) for name, values in learning.items()},
             "median_stop_over_fixed": {name: float(np.median(values)) for name, values in ratios.items()},
             "median_fixed_sample": {name: float(np.median(values[:, 1])) for name, values in stops.items()},
+            **real,
         },
     )
+
+
+def on_real_customers() -> dict[str, dict[str, float]]:
+    """Shares of drills that claim a lift, and shares of variance that covariates take out; empty without the data."""
+    if not (FOLDER / "hillstrom").exists() or not (FOLDER / "complete_journey").exists():
+        return {}
+    hillstrom = pd.read_csv(FOLDER / "hillstrom" / "hillstrom.csv")
+    known = ["recency", "history", "mens", "womens", "zip_code", "newbie", "channel"]
+    covariates = context_columns(hillstrom[known].to_dict("records"))
+    customers = {name: _customers(hillstrom[name], covariates) for name in ("visit", "spend")}
+    lines = pd.read_csv(
+        FOLDER / "complete_journey" / "transactions_sample.csv.gz", parse_dates=["transaction_timestamp"]
+    )
+    half = np.where(lines["transaction_timestamp"] < "2017-07-01", "before", "after")
+    spend = lines.groupby(["household_id", half])["sales_value"].sum().unstack(fill_value=0.0)
+    customers["household spend"] = _customers(spend["after"], np.log1p(spend[["before"]].to_numpy(dtype=np.float64)))
+    drills = {name: drill(dealt, SETTINGS, STOPS, SEED) for name, dealt in customers.items()}
+    return {
+        "drill_claims": {name: found.claimed for name, found in drills.items()},
+        "drill_claims_of_a_plain_test": {name: found.peeking for name, found in drills.items()},
+        "variance_taken_out_by_covariates": {name: noise_removed(dealt) for name, dealt in customers.items()},
+    }
+
+
+def _customers(total: pd.Series, covariates: Floats) -> Dealt:
+    """In an order drawn once, as the files have no dates of arrival; to be dealt by the drill."""
+    order = np.random.default_rng(SEED).permutation(len(total))
+    values = total.to_numpy(dtype=np.float64)[order]
+    return Dealt(np.ones(len(values), dtype=bool), np.full(len(values), HOLDOUT), values, covariates[order])
 
 
 def _all(pool: ProcessPoolExecutor, task: object, world: World, runs: int, console: Console, what: str) -> Floats:
@@ -241,7 +280,7 @@ def _median_interval(values: Floats) -> tuple[float, float]:
     return float(ordered[max(0, int(n / 2 - reach))]), float(ordered[min(n - 1, int(np.ceil(n / 2 + reach)))])
 
 
-def _print(calm: dict, learning: dict, stops: dict, ratios: dict) -> None:
+def _print(calm: dict, learning: dict, stops: dict, ratios: dict, real: dict) -> None:
     console = Console(width=110)
     table = Table(title=f"{RUNS:,} runs per world, looks after every unit", title_justify="left")
     for column in (
@@ -265,6 +304,12 @@ def _print(calm: dict, learning: dict, stops: dict, ratios: dict) -> None:
         fixed, stop = (float(np.median(values[:, column])) for column in (1, 0))
         table.add_row(name, f"{fixed:,.0f}", f"{stop:,.0f}", f"{median:.2f}", f"{late:.2f}")
     console.print(table)
+    table = Table(title=f"Real customers, dealt anew {STOPS:,} times without an effect", title_justify="left")
+    for column in ("customers", "claims", "plain test, peeking", "variance taken out by covariates"):
+        table.add_column(column, justify="left" if column == "customers" else "right")
+    for name in real.get("drill_claims", {}):
+        table.add_row(name, *(f"{values[name]:.1%}" for values in real.values()))
+    console.print(table if real else f"No data under {FOLDER}: real customers are left out.")
 
 
 if __name__ == "__main__":
