@@ -50,6 +50,7 @@ from reward_models.forgetting import half_life
 from reward_models.gate import judge
 from reward_models.guardrails import vetoed
 from reward_models.health import examine
+from reward_models.hurdle import foresee
 from reward_models.memory import remember
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version
@@ -90,6 +91,9 @@ class Plan:
     champion: registry.Champion | None
     by_champion: npt.NDArray[np.bool_]
     """Which of the decisions it judges the champion made."""
+    learned: TrainingSet
+    """What the model is fitted to: ``training``, and decisions that wait for their outcome (deferred, or of the units
+    that are trained on)."""
     training: TrainingSet
     judged: TrainingSet
     baselines: Mapping[str, Mapping[str, Any]]
@@ -187,7 +191,10 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     with reading(bench.engine) as connection:
         definition, loop_version = load_loop(connection, loop_id)
         as_of = connection.execute(select(func.max(tables.batches.c.batch_no))).scalar() or 0
-        whole = load_training_set(connection, definition, loop_version, as_of=as_of, now=now)
+        valued = None if definition.gate.split == "unit" else cutoff_of(definition, now)
+        whole = load_training_set(
+            connection, definition, loop_version, as_of=as_of, now=now, censored=True, choices_since=valued
+        )
         champion = registry.champion(connection, loop_id)
         earlier_versions = _versions(connection, loop_id)
         baselines = _baselines(connection, loop_id)
@@ -195,7 +202,8 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     cutoff, earlier = _split(definition, whole, now)
     with reading(bench.engine) as connection:
         daily = load_days(connection, loop_id, definition.reward, cutoff)
-    judged = dealt_by_chance(whole.subset(~earlier))
+    judged = dealt_by_chance(whole.subset(~earlier & whole.mature))
+    learned = whole.subset(earlier)
     digest = config_digest(definition)
     return Plan(
         lease=held,
@@ -208,7 +216,8 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         tries=tries_of(earlier_versions) + 1,
         champion=champion,
         by_champion=np.array([decision in its_own for decision in judged.decision_id], dtype=np.bool_),
-        training=whole.subset(earlier),
+        learned=learned,
+        training=learned.matured(),
         judged=judged,
         baselines=baselines,
         daily=daily,
@@ -217,8 +226,9 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
 
 def fit(plan: Plan) -> RewardModel:
     """Step 2, with how counts age: how late outcomes are, and how fast contents change."""
-    aging = Aging(half_life(plan.daily), fit_delays(plan.training, plan.definition))
-    return replace(fit_model(plan.training, plan.definition.model), aging=aging)
+    delays = fit_delays(plan.learned, plan.definition)
+    model = fit_model(foresee(plan.learned, delays, plan.definition), plan.definition.model)
+    return replace(model, aging=Aging(half_life(plan.daily), delays))
 
 
 def calibrate(plan: Plan, model: RewardModel) -> Sealed:
@@ -245,8 +255,13 @@ def _split(definition: LoopDefinition, whole: TrainingSet, now: int) -> tuple[in
     """The cutoff, and which rows are trained on; the rest is judged on."""
     if definition.gate.split == "unit":
         return now, unit_folds(whole, GATE_FOLDS) != 0
-    cutoff = now - definition.gate.window - definition.maturity
+    cutoff = cutoff_of(definition, now)
     return cutoff, whole.decided_at < cutoff
+
+
+def cutoff_of(definition: LoopDefinition, now: int) -> int:
+    """Where a split by time divides what is learned from what is judged."""
+    return now - definition.gate.window - definition.maturity
 
 
 def _made_by(connection: Connection, loop_id: str, champion: registry.Champion | None) -> set[str]:

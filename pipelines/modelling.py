@@ -7,6 +7,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ from pipelines.commands.workspace import Workspace, out, print_json, print_table
 from pipelines.learning import config_digest, kind_of
 from reward_models import bundle as bundles
 from reward_models import registry
+from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.delays import fit_delays
 from reward_models.evaluation import Evaluation, MetricReport, evaluate
 from reward_models.health import Health, examine
+from reward_models.hurdle import foresee
 from reward_models.ranking import Measured, Ranking, rank_held_out
-from reward_models.scoring import ADDED, harmless, read_candidates, scored_rows
+from reward_models.scoring import ADDED, WHY, harmless, read_candidates, scored_rows
 from reward_models.trial import decided_by_chance
 from reward_models.verification import Verifier
 
@@ -39,12 +43,13 @@ INVENTED = "Event times were invented by the import (the file has none); all spl
 
 
 def train(workspace: Workspace, loop: str, as_json: bool) -> None:
-    """Train on everything known and register the version."""
+    """Train on everything known, with outcomes that are still to come made up for, and register the version."""
     begun = time.perf_counter()
     with progress() as bar:
         bar.add_task(f"training {loop}", total=None)
-        definition, training = _training_set(workspace, loop)
-        model = fit(training, definition.model)
+        definition, training = _training_set(workspace, loop, censored=True)
+        delays = fit_delays(training, definition)
+        model = replace(fit(foresee(training, delays, definition), definition.model), aging=Aging(delays=delays))
         version = _register(workspace, definition, training, model)
     report = _train_report(loop, version, training, model, time.perf_counter() - begun)
     if as_json:
@@ -81,8 +86,9 @@ def score(
     destination: Path,
     version: str | None,
     as_json: bool,
+    why: bool = False,
 ) -> None:
-    """Score a file of candidate texts into another."""
+    """Score a file of candidate texts into another; ``why`` adds the reasons."""
     chosen = _version(workspace, loop, version)
     with open_table(file) as table:
         columns, rows = table.columns, list(table.rows)
@@ -91,8 +97,8 @@ def score(
         folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
         model = registry.load_verified(folder, chosen.digest, verifier)
         contents = read_candidates(model, columns, rows, workspace.settings.text_limit_bytes)
-        scored = scored_rows(model, contents, rows)
-    _write(destination, [[*map(harmless, columns), *ADDED], *scored])
+        scored = scored_rows(model, contents, rows, why)
+    _write(destination, [[*map(harmless, columns), *ADDED, *([WHY] if why else [])], *scored])
     campaigns = len({content.campaign_id for content in contents})
     if as_json:
         print_json({"version": chosen.version, "rows": len(scored), "campaigns": campaigns, "out": str(destination)})
@@ -128,11 +134,13 @@ def _health(workspace: Workspace, definition: LoopDefinition, training: Training
         return examine(connection, definition, as_of=training.as_of, now=workspace.clock())
 
 
-def _training_set(workspace: Workspace, loop: str) -> tuple[LoopDefinition, TrainingSet]:
+def _training_set(workspace: Workspace, loop: str, *, censored: bool = False) -> tuple[LoopDefinition, TrainingSet]:
     with reading(workspace.engine) as connection:
         definition, loop_version = load_loop(connection, loop)
-        as_of = newest_batch(connection)
-        return definition, load_training_set(connection, definition, loop_version, as_of=as_of, now=workspace.clock())
+        as_of, now = newest_batch(connection), workspace.clock()
+        return definition, load_training_set(
+            connection, definition, loop_version, as_of=as_of, now=now, censored=censored
+        )
 
 
 def _register(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
@@ -165,7 +173,7 @@ def _train_report(loop: str, version: str, training: TrainingSet, model: RewardM
     return {
         "loop": loop,
         "version": version,
-        "decisions": len(training),
+        "decisions": int(training.mature.sum()),
         "decisions not mature yet": training.immature,
         "past results": len(training.history),
         "exposures": int(model.report["exposures"]),

@@ -210,6 +210,17 @@ def test_a_split_by_unit_keeps_units_apart(bench: Bench, engine: Engine, secrets
     assert retrain(bench_of(bench.settings, engine), "subjects").state == "promoted"
 
 
+def test_decisions_that_wait_are_trained_on_and_not_judged(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+    """Split by unit, decisions of the last day teach by what has come of them; only final ones are judged on."""
+    populate(engine, secrets, decisions=800, rules=definition(gate={"window": "7d", "split": "unit", "min_units": 100}))
+    plan = learning.dataset(bench, "subjects", held(engine))
+
+    young = NOW - plan.definition.maturity
+    assert plan.learned.decided_at.max() > young
+    assert max(plan.training.decided_at.max(), plan.judged.decided_at.max()) <= young
+    assert len(plan.training) == plan.learned.mature.sum() < len(plan.learned)
+
+
 def test_the_same_data_makes_the_same_version_once(bench: Bench, engine: Engine, lively: None) -> None:
     """Run twice at one moment: one version, one verdict, one promotion."""
     first, second = retrain(bench, "subjects"), retrain(bench, "subjects")
