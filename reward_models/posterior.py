@@ -13,7 +13,7 @@ earns half of what was predicted also has half the differences between its conte
 scale = (level + b) / level and shift = 0; else (no prediction, or a level about 0) a_k = 1, scale = 1, shift = b.
 
 σ² is pooled over the contents, with pseudo-decisions so that no clicks yet is not certainty. τ² is averaged over its
-posterior on a grid around (spread·level)², b integrated out (empirical Bayes: Efron & Morris 1973). A content
+posterior on a grid whose prior mean is (spread·level)², b integrated out (empirical Bayes: Efron & Morris 1973). A content
 without counts is the model's prediction, a campaign without counts is the loop's level and spread. What is unsure about
 b is the same for all contents except as far as they lean on it differently; only that difference enters their
 standard deviations, because policies take contents as independent.
@@ -34,10 +34,13 @@ SPREAD = 0.23
 """Standard deviation of contents about their campaign, relative to its level, where no model says: that of true rates
 between the headlines of one test, measured over the whole Upworthy archive."""
 
-_SPREADS = np.geomspace(1 / 8, 8, 25)
-"""τ on the grid, relative to its prior value."""
 _SPREAD_SD = 0.7
 """Standard deviation of log τ a priori: 95 % within a factor of four."""
+_LOG_SPREADS = np.linspace(-3.0, 3.0, 25) * _SPREAD_SD
+_LOG_PRIOR = -0.5 * (_LOG_SPREADS / _SPREAD_SD) ** 2
+_SPREADS = np.exp(_LOG_SPREADS) / np.sqrt(np.average(np.exp(2.0 * _LOG_SPREADS), weights=np.exp(_LOG_PRIOR)))
+"""τ on the grid, relative to the spread. The mean of τ² a priori is spread²: the spread is a standard deviation over
+many campaigns, most of which lie below it. A grid around the spread itself would shrink far too little."""
 _VARIANCE_DECISIONS = 50.0
 """Pseudo-decisions behind the prior variance."""
 _VARIANCE_RATIO = 50.0
@@ -170,7 +173,7 @@ def _spread(
     precision = (a**2 * weight).sum(axis=-1) + 1.0 / level_variance
     pull = (a * weight * r).sum(axis=-1)
     fit = np.log(widening).sum(axis=-1) + (weight * r**2).sum(axis=-1) - pull**2 / precision + np.log(precision)
-    log_weight = -0.5 * (fit + (np.log(_SPREADS) / _SPREAD_SD) ** 2)
+    log_weight = _LOG_PRIOR - 0.5 * fit
     share = np.exp(log_weight - log_weight.max(axis=-1, keepdims=True))
     return np.asarray(_total(share * grid) / _total(share))
 

@@ -222,3 +222,10 @@ def test_predictions_and_counts_together_beat_either() -> None:
 
     assert np.mean(posterior) < 0.8 * min(np.mean(text), np.mean(raw))
     assert np.std(standard) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_spread_means_what_it_says() -> None:
+    """Before any count a content's standard deviation is the spread times the level."""
+    found = content_effects(no_counts(4), Prior(0.02, spread=0.3, proportional=True))
+
+    np.testing.assert_allclose(found.sd, 0.3 * 0.02, rtol=1e-9)
