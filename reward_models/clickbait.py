@@ -91,10 +91,10 @@ def _contrasts(values: Floats, arm: Ints, weight: Floats, codes: Ints) -> tuple[
     total = np.bincount(arm, weight, k)
     mean = np.bincount(arm, weight * values, k) / total
     residual = values - mean[arm]
-    influence = np.zeros((int(codes.max()) + 1, k))
-    np.add.at(influence, (codes, arm), weight * residual / total[arm])
+    pair, place = np.unique(codes * k + arm, return_inverse=True)
+    influence = np.bincount(place.reshape(-1), weight * residual / total[arm])
     least = float((residual**2).mean()) * np.bincount(arm, weight**2, k) / total**2
-    own = np.maximum((influence**2).sum(axis=0), least)
+    own = np.maximum(np.bincount(pair % k, influence**2, k), least)
     others = (own.sum() - own) / (k - 1) ** 2
     return mean - (mean.sum() - mean) / (k - 1), np.sqrt(own + others)
 
