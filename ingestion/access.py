@@ -7,6 +7,7 @@ Step 5 reads the body, which the limits on bodies have read before.
 ``caller()`` is the key's owner while a call is handled, None without keys.
 """
 
+import base64
 import math
 import time
 from collections.abc import Iterable
@@ -31,7 +32,8 @@ HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 """Where a key may be, besides ``Authorization: Bearer``; the second is what Azure's clients send."""
 
 _UNKNOWN = "The key is missing, wrong or ended; send Authorization: Bearer <key>, made with rewardloop keys create"
-_PREFIXES = ("/v1/", "/personalizer/")
+_PREFIXES = ("/v1/", "/personalizer/", "/campaigns/")
+_PAGES = "/"
 _SIGNED = "/v1/webhooks/"
 _SCOPES = (
     ("/v1/rank", "rank"),
@@ -42,6 +44,7 @@ _SCOPES = (
     ("/v1/feedback", "events"),
     ("/v1/campaigns", "content"),
     ("/v1/contents", "content"),
+    ("/campaigns/", "content"),
 )
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
@@ -63,6 +66,8 @@ def scope_of(method: str, path: str) -> str:
     if path.endswith("/approval"):
         return "admin"
     found = next((scope for prefix, scope in _SCOPES if path.startswith(prefix)), "admin")
+    if path == _PAGES:
+        return "content"
     return "" if method == "GET" and path.startswith("/v1/loops") else found
 
 
@@ -117,7 +122,7 @@ class LoopLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         known = caller()
-        if scope["type"] != "http" or known is None or not known.loops or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or known is None or not known.loops or _sees_to_it(scope["path"]):
             await self.app(scope, receive, send)
             return
         message = await receive()
@@ -135,15 +140,34 @@ def key_in(headers: Headers) -> str:
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
+    if kind.lower() == "basic":  # how a browser asks its user: any name, the key as password
+        return _password(value)
     return next((headers[name] for name in HEADERS if name in headers), "")
 
 
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode("ascii").partition(":")[2]
+    except (ValueError, UnicodeDecodeError):
+        return ""
+
+
 def _is_guarded(path: str) -> bool:
-    return path.startswith(_PREFIXES) and not path.startswith(_SIGNED)
+    return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
+
+
+def _sees_to_it(path: str) -> bool:
+    """Calls that look at the caller's loops themselves."""
+    return path == _PAGES or path.startswith("/personalizer/")
+
+
+def _is_page(path: str) -> bool:
+    return path == _PAGES or path.startswith("/campaigns/")
 
 
 def _refuse(refused: RewardloopError, scope: Scope) -> ASGIApp:
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(refused, Unauthorized) else {}
+    way = 'Basic realm="Rewardloop: any name, the API key as password"' if _is_page(scope["path"]) else "Bearer"
+    headers = {"WWW-Authenticate": way} if isinstance(refused, Unauthorized) else {}
     if isinstance(refused, TooMany):
         headers["Retry-After"] = str(refused.seconds)
     return problem(refused.status, refused.title, str(refused), scope["path"], headers=headers)
@@ -165,6 +189,8 @@ def _named(loops: Iterable[str]) -> str:
 def _touched(connection: Connection, scope: Scope, body: bytes) -> Iterable[str]:
     """The loops that a call names: itself, by a campaign, a content or a decision. What is not stored touches none."""
     parts = scope["path"].split("/")
+    if _is_page(scope["path"]):
+        parts.insert(1, "v1")
     document = _document(body) | dict(QueryParams(scope["query_string"]))
     kind, name = parts[2], "/".join(parts[3:])
     if kind == "loops" and name:

@@ -46,6 +46,7 @@ from ingestion.vitals import LOOK_SECONDS, Vitals
 from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.operations import Jobs
+from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
 from reward_models.serving.routes import Serving
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(redirects.router)
     app.include_router(personalizer.router)
+    app.include_router(pages.router)
     app.add_middleware(LoopLimits)  # the last added is the first to see a request
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     app.add_middleware(Access)
