@@ -5,7 +5,7 @@
 m, s and o are the campaign's level (``levels.py``). The trees start from the text score and minimise
 Σ w·(d − (g − ḡ))² with d the relative deviation of the reward, ḡ the mean of g in the row's campaign and
 w = n · s / φ (n exposures): differences between campaigns teach them nothing. Steps of ``fit``: 1 rows, 2 levels,
-3 text score out of fold, 4 columns, 5 held-out trees per fold → calibration, 6 all trees, 7 centres, 8 golden
+3 text score out of fold, 4 columns, 5 held-out trees per fold → rounds, calibration, 6 all trees, 7 centres, 8 golden
 rows. Folds never split a component of campaign and text; with fewer than ``FEW`` components they never split a
 unit. From ``PLENTY`` rows on steps 5 and 6 are one: the trees of all folds but one serve, calibrated on that one,
 because a fifth more rows teach less there than five more fits cost.
@@ -22,6 +22,7 @@ The same bytes give the same scores: the booster that is returned was read back 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import lightgbm as lgb
@@ -64,6 +65,8 @@ _THREADS = 1  # boosting is memory-bound here, and a second thread costs most wh
 _EXAMPLES = 16
 _PAIRS = 50_000
 _SHRINK = 5.0
+_STAGES = (0.05, 0.125, 0.25, 0.5, 1.0)
+"""Shares of the rounds after which held-out rows are looked at: past the best of them, trees learn noise."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,11 @@ class _Target:
     precision: Floats
 
 
-def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
+def fit(training: TrainingSet, settings: ModelSettings, *, plenty: int = PLENTY) -> RewardModel:
     """Train on a set. The same set and settings give the same model, byte for byte.
 
+    ``plenty``: rows from which one fold is kept for calibration and the trees of the others serve; 0: always, which
+    takes a sixth of the time and is good enough for what is only to predict.
     Raises :class:`BadInput` when there is nothing to learn from.
     """
     rows = _rows(training)
@@ -200,7 +205,7 @@ def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
     unseen, seen = _text_scores(training.contents, words)
     matrix = _matrix(schema, training, rows, unseen)
     trees = _Trees(schema, matrix, target, settings)
-    booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), settings.seed)
+    booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), plenty)
     booster = lgb.Booster(model_str=booster_text)
     matrix[:, -1] = seen[rows.content]
     model = RewardModel(
@@ -220,8 +225,8 @@ def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
     return replace(model, golden=_golden(model, training, rows, matrix))
 
 
-Words = tuple[TextFit, dict[tuple[str, str], int]]
-"""A fitted text model, and the place of each (campaign, text) in its scores."""
+Words = tuple[TextFit, dict[tuple[str, str], tuple[int, str]]]
+"""A fitted text model, and of each (campaign, plain text) the place in its scores and the text as it was written."""
 
 
 def _rows(training: TrainingSet) -> _Rows:
@@ -310,21 +315,35 @@ def _groups(training: TrainingSet, linked: Ints) -> Ints:
 def _fit_text(training: TrainingSet, rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
     """The text model of the distinct (campaign, text) pairs, each with the mean of its rows."""
     place: dict[tuple[str, str], int] = {}
+    texts: list[str] = []
     place_of = np.full(len(rows.texts), -1, dtype=np.int64)
     for index in np.flatnonzero([bool(text) for text in rows.texts]):
-        place_of[index] = place.setdefault((training.contents[index].campaign_id, rows.texts[index]), len(place))
+        content = training.contents[index]
+        place_of[index] = place.setdefault((content.campaign_id, rows.texts[index]), len(place))
+        texts += [text_of(content)] if len(place) > len(texts) else []
     of_row = place_of[rows.content]
     shown, of_row = np.flatnonzero(of_row >= 0), of_row[of_row >= 0]
     if not len(shown):
         return None
-    precision = np.bincount(of_row, target.precision[shown]).astype(np.float64)
-    deviation = np.bincount(of_row, target.precision[shown] * target.deviation[shown]) / precision
+    certainty = 1.0 / _level_sampling(training, rows, target)[shown]
+    total = np.bincount(of_row, certainty)
+    deviation = np.bincount(of_row, certainty * target.deviation[shown]) / total
     group = np.zeros(len(place), dtype=np.int64)
     group[of_row] = linked[shown]
     enough = len(np.unique(group)) >= FOLDS
     folds = deal(codes_of(group.tolist()) if enough else np.arange(len(place)), FOLDS, seed)
-    fitted = fit_text([text for _, text in place], codes_of([c for c, _ in place]), deviation, precision, folds)
-    return None if fitted is None else (fitted, place)
+    fitted = fit_text(texts, codes_of([campaign for campaign, _ in place]), deviation, 1.0 / total, folds)
+    return None if fitted is None else (fitted, dict(zip(place, enumerate(texts), strict=True)))
+
+
+def _level_sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
+    """Sampling variance of each row with the noise of one exposure taken as that of its campaign, shape (n + m,).
+
+    A content's own counts would call those surest that happened to sell least.
+    """
+    noise = _sampling(training, rows, target) * rows.exposures
+    mean = np.bincount(target.campaign, rows.exposures * noise) / np.bincount(target.campaign, rows.exposures)
+    return np.maximum(mean[target.campaign] / rows.exposures, 1e-12)
 
 
 def _matrix(schema: FeatureSchema, training: TrainingSet, rows: _Rows, unseen: Floats) -> Floats:
@@ -349,29 +368,48 @@ def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floa
         return np.full(len(contents), np.nan), np.full(len(contents), np.nan)
     fitted, place = words
     texts = [text_of(content) for content in contents]
-    known = [place.get((content.campaign_id, plain(text))) for content, text in zip(contents, texts, strict=True)]
-    new = np.array([index is None for index in known], dtype=np.bool_)
-    at = [index for index in known if index is not None]
     unseen, seen = np.empty(len(contents)), np.empty(len(contents))
-    unseen[new] = seen[new] = fitted.model.score([text for text, is_new in zip(texts, new, strict=True) if is_new])
-    unseen[~new], seen[~new] = fitted.out_of_fold[at], fitted.fitted[at]
+    other: list[int] = []
+    for index, (content, text) in enumerate(zip(contents, texts, strict=True)):
+        at, written = place.get((content.campaign_id, plain(text)), (None, ""))
+        if at is not None:
+            unseen[index] = fitted.out_of_fold[at]
+        if at is not None and written == text:
+            seen[index] = fitted.fitted[at]
+        else:
+            other.append(index)
+    seen[other] = fitted.model.score([texts[index] for index in other])
+    new = [index for index in other if (contents[index].campaign_id, plain(texts[index])) not in place]
+    unseen[new] = seen[new]
     return unseen, seen
 
 
 def _fit_trees(
-    training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", groups: Ints, seed: int
+    training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", groups: Ints, plenty: int
 ) -> tuple[str, Calibration]:
     """The trees that serve, as text, and their calibration on rows that the calibrated trees have not seen."""
-    folds, every = deal(groups, FOLDS, seed), np.arange(len(rows))
-    if len(rows) < PLENTY:
-        calibration = fit_calibration(_held_out(training, rows, target, every, trees.held_out(folds), folds))
-        return trees.train(every), calibration
-    sizes = np.bincount(folds, minlength=FOLDS)
-    kept = folds == np.argmin(np.abs(sizes - len(rows) / FOLDS))
-    booster_text = trees.train(every[~kept])
-    g = _g(lgb.Booster(model_str=booster_text), trees.matrix[kept])
-    again = deal(codes_of(groups[kept].tolist()), FOLDS, seed)
-    return booster_text, fit_calibration(_held_out(training, rows, target, every[kept], g, again))
+    folds, every = deal(groups, FOLDS, trees.settings.seed), np.arange(len(rows))
+    if len(rows) < plenty:
+        judged, stages, fold = every, trees.held_out(folds), folds
+        rounds = _best_rounds(target, judged, stages, trees.stages)
+        booster_text = trees.train(every, rounds)
+    else:
+        sizes = np.bincount(folds, minlength=FOLDS)
+        kept = folds == np.argmin(np.abs(sizes - len(rows) / FOLDS))
+        booster_text = trees.train(every[~kept], trees.stages[-1])
+        judged, stages = every[kept], trees.staged(booster_text, kept)
+        fold = deal(codes_of(groups[kept].tolist()), FOLDS, trees.settings.seed)
+        rounds = _best_rounds(target, judged, stages, trees.stages)
+        booster_text = trim(lgb.Booster(model_str=booster_text).model_to_string(num_iteration=rounds))
+    g = stages[trees.stages.index(rounds)]
+    return booster_text, fit_calibration(_held_out(training, rows, target, judged, g, fold))
+
+
+def _best_rounds(target: _Target, judged: Ints, stages: Floats, rounds: Sequence[int]) -> int:
+    """The number of rounds with the least error on held-out rows; ``stages``: g after each number, shape (s, k)."""
+    campaign, precision = target.campaign[judged], target.precision[judged]
+    rests = (centred(target.deviation[judged] - g, campaign, precision) for g in stages)
+    return rounds[int(np.argmin([precision @ rest**2 for rest in rests]))]
 
 
 def _held_out(training: TrainingSet, rows: _Rows, target: _Target, judged: Ints, g: Floats, fold: Ints) -> HeldOut:
@@ -389,24 +427,30 @@ def _held_out(training: TrainingSet, rows: _Rows, target: _Target, judged: Ints,
     )
 
 
+def tree_parameters(settings: ModelSettings) -> dict[str, Any]:
+    """What LightGBM is told, but for the objective."""
+    return {
+        "num_leaves": settings.leaves,
+        "learning_rate": settings.learning_rate,
+        "min_data_in_leaf": settings.min_leaf,
+        "lambda_l2": _SHRINK,
+        "seed": settings.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": _THREADS,
+        "feature_pre_filter": False,
+        "verbosity": -1,
+    }
+
+
 class _Trees:
     """LightGBM over one binned matrix. The last column is the text score."""
 
     def __init__(self, schema: FeatureSchema, matrix: Floats, target: _Target, settings: ModelSettings) -> None:
         self.matrix, self.settings, self.campaign = matrix, settings, target.campaign
+        self.stages = sorted({max(1, round(share * settings.rounds)) for share in _STAGES})
         self.deviation, self.weights = target.deviation, target.precision / target.precision.mean()
-        self.parameters = {
-            "num_leaves": settings.leaves,
-            "learning_rate": settings.learning_rate,
-            "min_data_in_leaf": settings.min_leaf,
-            "lambda_l2": _SHRINK,
-            "seed": settings.seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": _THREADS,
-            "feature_pre_filter": False,
-            "verbosity": -1,
-        }
+        self.parameters = tree_parameters(settings)
         self.data = lgb.Dataset(
             matrix,
             label=target.deviation,
@@ -417,7 +461,7 @@ class _Trees:
             free_raw_data=False,
         ).construct()
 
-    def train(self, rows: Ints) -> str:
+    def train(self, rows: Ints, rounds: int) -> str:
         """A booster of these rows, as LightGBM's text, trimmed."""
         part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
         campaign, weights = self.campaign[rows], self.weights[rows]
@@ -426,17 +470,26 @@ class _Trees:
         def contrasts(g: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
             return weights * (centred(g, campaign, weights) - deviation), weights
 
-        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=self.settings.rounds)
+        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=rounds)
         return trim(booster.model_to_string(num_iteration=-1))
 
     def held_out(self, folds: Ints) -> Floats:
-        """g of each row by trees that saw nothing of its fold."""
-        g = np.zeros(len(folds))
+        """g of each row by trees that saw nothing of its fold, after each of ``stages``, shape (s, n)."""
+        g = np.zeros((len(self.stages), len(folds)))
         for fold in np.unique(folds):
             inside = folds == fold
             if not inside.all():
-                g[inside] = _g(lgb.Booster(model_str=self.train(np.flatnonzero(~inside))), self.matrix[inside])
+                g[:, inside] = self.staged(self.train(np.flatnonzero(~inside), self.stages[-1]), inside)
         return g
+
+    def staged(self, booster_text: str, rows: npt.NDArray[np.bool_]) -> Floats:
+        """g of some rows after each of ``stages``, shape (s, k)."""
+        booster, matrix = lgb.Booster(model_str=booster_text), self.matrix[rows]
+        parts = [
+            booster.predict(matrix, start_iteration=start, num_iteration=end - start, num_threads=_THREADS)
+            for start, end in pairwise([0, *self.stages])
+        ]
+        return np.asarray(_start(matrix) + np.cumsum(parts, axis=0))
 
 
 def _g(booster: lgb.Booster, matrix: Floats) -> Floats:

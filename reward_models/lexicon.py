@@ -3,13 +3,14 @@
 A rare word has hardly any results of its own; as one of a group ("doctor" with "nurse" and "hospital") it has. The
 groups are common knowledge of the language, few and wide: what a group is *worth* is learned (``text.py``).
 
-    words(text) -> list of words        counts(text) -> {group: words of it in the text}        sentiment(text)
+    words(text) -> tuple of words       counts(text) -> {group: words of it in the text}        sentiment(text)
 
 Texts in another language match nothing: every count is 0 and teaches nothing.
 """
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
 
@@ -117,13 +118,15 @@ for _group, _entries in GROUPS.items():
         _groups_of.setdefault(_entry, []).append(_group)
 
 
-def words(text: str) -> list[str]:
+@lru_cache(256)
+def words(text: str) -> tuple[str, ...]:
     """The words of a text in small letters, in order; an apostrophe inside a word belongs to it."""
-    return _WORD.findall(text.lower().replace("’", "'"))
+    return tuple(_WORD.findall(text.lower().replace("’", "'")))
 
 
+@lru_cache(20_000)
 def counts(text: str) -> Counter[str]:
-    """How many words of each group the text has."""
+    """How many words of each group the text has. Remembered: copy it before you change it."""
     return Counter(group for word in words(text) for group in _groups_of.get(word, ()))
 
 

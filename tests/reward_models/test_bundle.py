@@ -11,7 +11,7 @@ from infra.errors import ModelRefused
 from reward_models import bundle
 from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
-from reward_models.bundle import GOLDEN, MANIFEST, MODEL, TEXT, digest, pack, read, unpack, write
+from reward_models.bundle import FORMAT, GOLDEN, MANIFEST, MODEL, TEXT, digest, pack, read, unpack, write
 from reward_models.delays import Delays, Law
 from reward_models.golden import cover_leaves
 from tests.reward_models.training import SMALL, copy, targeted, worded
@@ -115,7 +115,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 def test_a_bundle_that_is_not_one_is_refused(model: RewardModel, tmp_path: Path) -> None:
     """A missing folder, a missing file, JSON cut short, another format: each refused with the reason."""
     packed = pack(model, cutoff=5)
-    other_format = packed[MANIFEST].replace(b'"format":1', b'"format":99')
+    other_format = packed[MANIFEST].replace(f'"format":{FORMAT}'.encode(), b'"format":99')
 
     for broken in (
         {name: content for name, content in packed.items() if name != MODEL},
