@@ -11,7 +11,6 @@ from infra.database import canonical_json
 from infra.errors import BadInput
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import ModelSettings
-from reward_models import boosted
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet
 from reward_models.features import plain

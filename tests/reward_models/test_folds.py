@@ -1,9 +1,7 @@
 """Folds keep together what belongs together."""
 
 import numpy as np
-import pytest
 
-from reward_models import folds as folds_module
 from reward_models.folds import codes_of, components, deal
 
 
@@ -35,13 +33,14 @@ def test_nothing_has_no_folds() -> None:
     assert (components([], []).tolist(), deal(np.zeros(0, dtype=np.int64), 5, 1).tolist()) == ([], [])
 
 
-def test_many_small_groups_fill_folds_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the groups that are dealt one at a time folds still differ by little more than a group, none is split."""
-    monkeypatch.setattr(folds_module, "ONE_BY_ONE", 10)
-    groups = np.random.default_rng(0).integers(0, 500, 5_000)
+def test_groups_go_one_by_one_to_the_fold_that_holds_least() -> None:
+    """Dealing all groups of one size together gives what dealing one at a time gives."""
+    draw = np.random.default_rng(0)
+    for groups in (draw.integers(0, 500, 900), draw.zipf(1.5, 400) % 300, np.arange(7)):
+        sizes, load, expected = np.bincount(groups), np.zeros(5), {}
+        shuffled = np.random.default_rng(3).permutation(len(sizes))
+        for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            expected[group] = int(np.argmin(load))
+            load[expected[group]] += sizes[group]
 
-    folds = deal(groups, 5, seed=3)
-
-    assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
-    assert np.ptp(np.bincount(folds, minlength=5)) <= 2 * np.bincount(groups).max()
-    assert deal(groups, 5, seed=3).tolist() == folds.tolist()
+        assert [expected[group] for group in groups] == deal(groups, 5, seed=3).tolist()
