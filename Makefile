@@ -57,6 +57,8 @@ audit: setup ## look for known vulnerabilities in the locked dependencies (asks 
 	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
+	@test "$(NAME)" != bandits || $(BIN)/uv pip install --quiet --python $(BIN)/python --group rivals || \
+		echo "Vowpal Wabbit could not be installed; the benchmark runs without it." >&2
 	@$(BIN)/python -m tests.benchmarks $(NAME)
 
 docs: setup ## build the documentation site into site/
