@@ -37,6 +37,8 @@ COLUMNS = 64
 """Most columns of a context: the most common ones."""
 FEATURES = 16
 """Most features of contents."""
+REACH = 4.0
+"""Standard deviations beyond which a number counts as that many: no slope is followed further than it was seen."""
 _LEVELS = 12
 """Most values of a word that get a column each."""
 _GRID = np.concatenate([[1e-6], np.geomspace(1e-3, 10.0, 13)])
@@ -54,10 +56,10 @@ class Encoder:
     scale: Floats
 
     def rows(self, values: Sequence[Mapping[str, Any]]) -> Floats:
-        """Scaled columns; what is missing is 0, the mean."""
+        """Scaled columns within ±``REACH``; what is missing is 0, the mean."""
         found = np.array([[_cell(one, name, word) for name, word in self.columns] for one in values], dtype=np.float64)
         scaled = (found.reshape(len(values), len(self.columns)) - self.mean) / self.scale
-        return np.nan_to_num(scaled)
+        return np.clip(np.nan_to_num(scaled), -REACH, REACH)
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,11 @@ def fit_encoder(values: Sequence[Mapping[str, Any]], limit: int) -> Encoder:
     columns = [column for name in names for column in _columns(name, [one.get(name) for one in values])]
     raw = np.array([[_cell(one, name, word) for name, word in columns] for one in values], dtype=np.float64)
     raw = raw.reshape(len(values), len(columns))
-    with np.errstate(invalid="ignore"):
-        mean, scale = np.nan_to_num(np.nanmean(raw, axis=0)), np.nan_to_num(np.nanstd(raw, axis=0))
+    known = np.isfinite(raw)
+    count = known.sum(axis=0).clip(1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what no float can hold says nothing
+        mean = np.nan_to_num(np.where(known, raw, 0.0).sum(axis=0) / count)
+        scale = np.nan_to_num(np.sqrt((np.where(known, raw - mean, 0.0) ** 2).sum(axis=0) / count))
     kept = np.flatnonzero(scale > 0.0)
     if len(kept) > limit:
         kept = np.sort(kept[np.argsort(-np.isfinite(raw[:, kept]).sum(axis=0), kind="stable")[:limit]])

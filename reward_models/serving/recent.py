@@ -24,10 +24,10 @@ from reward_models.statistics import StatRow
 
 Floats = npt.NDArray[np.float64]
 
-SECONDS = 2.0
+SECONDS = 5.0
 """Least time between two fits, of all campaigns together."""
-_MOVED = 0.01
-"""Share of the exposures that must be new for another look."""
+_MOVED, _MANY = 0.02, WINDOW // 5
+"""Share, and number, of new exposures that is worth another look."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def most_moved(
         exposures = _exposures(statistics.get(campaign_id, {}).get(version, ()))
         before = layers.get(campaign_id)
         seen = before.exposures if before is not None and before.version == version else 0
-        if exposures - seen > _MOVED * seen:
+        if exposures - seen > min(_MOVED * seen, _MANY):
             moved.append(((exposures - seen) / (seen + 1.0), campaign_id, exposures))
     if not moved:
         return None

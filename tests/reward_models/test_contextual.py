@@ -120,3 +120,24 @@ def test_contexts_become_columns() -> None:
     assert encoder.rows([{"n": 3, "w": "b"}])[0, 0] == pytest.approx(1.0)
     assert encoder.rows([{}]).tolist() == [[0.0, 0.0, 0.0]]
     assert len(fit_encoder([{f"x{i}": i * j for i in range(1, 9)} for j in range(3)], 5).columns) == 5
+
+
+def test_an_absurd_number_is_followed_no_further_than_seen() -> None:
+    """A context far outside of what was seen counts as its edge: a typing error makes no infinite reward."""
+    generator = np.random.default_rng(SEED)
+    contexts, shown = customers(300, generator), generator.integers(0, 3, 300)
+    found = fit_contextual(contexts, shown, generator.random(300), IDS, [{}] * 3)
+
+    assert found is not None
+    far, further = (found.at({"tier": "new", "age": age}, IDS) for age in (1e4, 1e300))
+    assert np.isfinite(far).all()
+    assert np.array_equal(far, further)
+
+
+def test_columns_without_numbers_do_no_harm() -> None:
+    """Lists, nothing at all and numbers beyond all bounds are missing values."""
+    contexts = [{"x": None, "y": [1], "z": 1e300 * (index % 2), "n": index} for index in range(50)]
+    found = fit_contextual(contexts, np.arange(50) % 3, np.arange(50.0), IDS, [{}] * 3)
+
+    assert found is not None
+    assert np.isfinite(found.at({"z": 1e300}, IDS)).all()

@@ -96,7 +96,7 @@ def test_the_campaign_that_moved_most_is_next() -> None:
     versions = {"x": "m", "y": "m"}
 
     assert most_moved(rows, versions, {"x": Layer("m", 900, None), "y": Layer("m", 500, None)}) == ("y", 1_000)
-    assert most_moved(rows, versions, {"x": Layer("m", 995, None), "y": Layer("m", 1_000, None)}) is None
+    assert most_moved(rows, versions, {"x": Layer("m", 985, None), "y": Layer("m", 1_000, None)}) is None
     assert most_moved(rows, versions, {"x": Layer("before", 1_000, None), "y": Layer("m", 999, None)}) == ("x", 1_000)
 
 
