@@ -153,14 +153,14 @@ def _contents(found: Tallies) -> Check:
 
 
 def _weights(found: Tallies) -> Check:
-    total, _, variance = found.weight
+    total, squares, variance = found.weight.tolist()
     if not found.drawn or variance < _ENOUGH:
         return Check("weights", "none", None, "No weights to add up.")
     p = p_value((total - found.drawn) / sqrt(variance))
     said = f"weights of drawing evenly average {total / found.drawn:.3f} where 1 is expected (p = {p:.2g})"
     if p < LEAST_P:
         return Check("weights", "refused", p, f"The {said}: the stored probabilities are not those that drew.")
-    size = total**2 / float(found.weight[1])
+    size = total**2 / squares
     return Check("weights", "fine", p, f"The {said}; the least is {found.least:.3g}, the effective size {size:,.0f}.")
 
 

@@ -181,7 +181,7 @@ class _Drawn:
             expected, variance = drawn_from.sum(axis=0), (drawn_from * (1.0 - drawn_from)).sum(axis=0)
             for content_id, *more in zip(ids, shown, expected, variance, strict=True):
                 before = found.draws.get((campaign_id, content_id), (0.0, 0.0, 0.0))
-                total = (old + new for old, new in zip(before, more, strict=True))
+                total = (old + float(new) for old, new in zip(before, more, strict=True))
                 found.draws[campaign_id, content_id] = Draws(*total)
             _weigh(found, drawn_from, chosen)
 
