@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property faults fuzz audit bench docs reference lock clean
+.PHONY: help setup demo up test check lint types layers property faults fuzz audit bench results docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,7 +59,10 @@ audit: setup ## look for known vulnerabilities in the locked dependencies (asks 
 bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
 	@test "$(NAME)" != bandits || $(BIN)/uv pip install --quiet --python $(BIN)/python --group rivals || \
 		echo "Vowpal Wabbit could not be installed; the benchmark runs without it." >&2
-	@$(BIN)/python -m tests.benchmarks $(NAME)
+	@$(if $(KEEP),REWARDLOOP_BENCH_KEEP=1 )$(BIN)/python -m tests.benchmarks $(NAME)
+
+results: setup ## write docs/results.md from what was kept with make bench NAME=… KEEP=1
+	@$(BIN)/python -m tests.benchmarks.results $(RESULTS)
 
 docs: setup ## build the documentation site into site/
 	$(BIN)/mkdocs build --strict
