@@ -289,9 +289,9 @@ def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
     decided = len(training)
     noise = target.levels.dispersion * target.scale
     if decided:
-        content, reward = training.content, training.reward
-        mean = np.bincount(content, reward) / np.bincount(content).clip(1)
-        noise[:decided] *= float(((reward - mean[content]) ** 2).sum() / noise[:decided].sum())
+        content, reward, shown = training.content, training.reward, rows.exposures[:decided]
+        mean = np.bincount(content, shown * reward) / np.maximum(np.bincount(content, shown), 1e-9)
+        noise[:decided] *= float(shown @ (reward - mean[content]) ** 2 / noise[:decided].sum())
     known = np.isfinite(training.history.noise) & (training.history.noise > 0)
     noise[decided:][known] = training.history.noise[known]
     return noise / (rows.exposures * target.scale**2)
