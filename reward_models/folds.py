@@ -16,8 +16,9 @@ Ints = npt.NDArray[np.int64]
 
 def codes_of(values: Sequence[Hashable]) -> Ints:
     """0, 1, 2 … for the distinct values in order of first appearance, shape (n,)."""
-    seen: dict[Hashable, int] = {}
-    return np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int64, count=len(values))
+    distinct = dict.fromkeys(values)
+    place = dict(zip(distinct, range(len(distinct)), strict=True))
+    return np.fromiter(map(place.__getitem__, values), dtype=np.int64, count=len(values))
 
 
 def components(first: Sequence[Hashable], second: Sequence[Hashable]) -> Ints:
