@@ -10,11 +10,16 @@ every candidate by a model that has not seen these units, and whose own opinion 
     SNDR       mean of D, plus Σ w·(r − q) / Σ w        (Thomas & Brunskill 2016)
     Switch-DR  mean of D + w·1{w ≤ τ}·(r − q)           (Wang, Agarwal & Dudík 2017)
     DRos       mean of D + λ·w/(w² + λ)·(r − q)         (Su, Dimakopoulou, Krishnamurthy & Dudík 2020)
+    stable DR  Σ h·(D + w·(r − q)) / Σ h                (Zhan, Ren, Athey & Zhou 2021), h = 1/variance, see below
     difference DR with π − c·ρ in place of π            the target against c times the reference, paired
 
 DR is unbiased whatever the model. Switch-DR and DRos trade some of that for less noise: τ → ∞ and λ → ∞ are DR,
 τ < w and λ → 0 are DM. Without a named τ or λ the one with the least estimated error is taken (``error_of``). Which of
 them to believe: ``reward_models/automatic.py``.
+
+A policy that learns shows less and less of what it gives up, so that late rows weigh much and say little. Stable DR
+weighs blocks of time (rows are in order of time) by h = 1/mean Σ_a b(a)·w(a)², known from the probabilities alone. It
+supposes that the value does not change over time, so it never gates; under a policy that does not change it is DR.
 
 Intervals are t intervals on sums per unit. Where the target likes what the log rarely shows, the few rows that carry
 all the weight may be missing, and the spread of the scores says nothing about that. The probabilities do: the
@@ -48,6 +53,10 @@ QUANTILES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 _FLOOR = Floor()
 _TINY = 1e-12
+_BLOCKS = 50
+"""Blocks of time of stable DR."""
+_LEAST_BLOCK = 20
+"""Decisions in one, at least."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,12 @@ def dr_os(logged: Logged, *, shrinkage: float | None = None, floor: Floor = _FLO
     return _estimate(logged, dr_os_scored(logged, shrinkage), ess, level)
 
 
+def stable_dr(logged: Logged, *, floor: Floor = _FLOOR, level: float = 0.95) -> Estimate:
+    """DR that listens to each block of time as much as it has to say. Supposes that the value does not change."""
+    ess = _overlap(logged, logged.target, None, floor)
+    return _estimate(logged, stable_scored(logged), ess, level)
+
+
 def difference(
     logged: Logged,
     *,
@@ -184,6 +199,28 @@ def sndr_scored(logged: Logged, clip: float | None = None) -> Scored:
     least = _rare(residual, moment(logged, weight) / size**2)
     value = float(opinion.mean()) + correction
     return Scored("SNDR", value, influence, least, weight, _clipped(logged, clip))
+
+
+def stable_scored(logged: Logged) -> Scored:
+    """Stable DR before its interval."""
+    weight, steady = weights(logged, logged.target), steadiness(logged)
+    scores = _opinion(logged, logged.target) + weight.shown * logged.residual
+    value = float((steady * scores).mean())
+    table = None if weight.table is None else steady[:, None] * weight.table
+    weighed = Weights(steady * weight.shown, table)
+    least = _rare(logged.residual, moment(logged, weighed))
+    return Scored(
+        "stable DR", value, steady * (scores - value), least, weighed, "supposes a value that does not change"
+    )
+
+
+def steadiness(logged: Logged) -> FloatArray:
+    """h of each row, (n,), with mean 1; ones where the behaviour is not known."""
+    if logged.behaviour is None or len(logged) < 2 * _LEAST_BLOCK:
+        return np.ones(len(logged))
+    blocks = np.array_split(moment(logged, weights(logged, logged.target)), min(_BLOCKS, len(logged) // _LEAST_BLOCK))
+    steady = np.concatenate([np.full(len(block), 1.0 / max(block.mean(), _TINY)) for block in blocks])
+    return np.asarray(steady / steady.mean())
 
 
 def switch_scored(logged: Logged, threshold: float | None = None) -> Scored:
