@@ -57,6 +57,8 @@ _LEVELS = np.linspace(0.0, 1.0, _CELLS + 1) ** 2
 _FIRST_CUTS = 33
 _WIDEST = 2.5
 _COARSEST_CELL = _WIDEST / _CELLS
+_HALVES = 40
+"""2^-40 is less than the least probability that counts."""
 _MANY = 256
 """From more candidates on half the cells are as exact: each has less of the whole."""
 _NEGLIGIBLE = 1e-9
@@ -252,7 +254,10 @@ def _shares(of_maximum: FloatArray, logs: FloatArray) -> FloatArray:
 def _cdf_at_quantiles_of_maximum(mean: FloatArray, sd: FloatArray) -> tuple[Ints, FloatArray]:
     """Who may be the best, and their distribution functions where F is near the levels, shape (n, cells + 1)."""
     likely = np.arange(len(mean))
-    cuts = np.linspace(np.max(mean - _REACH * sd), np.max(mean + _REACH * sd), _FIRST_CUTS)
+    low, high = np.max(mean - _REACH * sd), np.max(mean + _REACH * sd)
+    if len(mean) > _HALVES:  # below the means of so many the maximum is next to never
+        low = max(low, np.partition(mean, -_HALVES)[-_HALVES])
+    cuts = np.linspace(low, high, _FIRST_CUTS)
     for _ in range(_MOST_ROUNDS):
         cdf = np.asarray(ndtr((cuts[None, :] - mean[likely, None]) / sd[likely, None]))
         of_maximum = np.multiply.reduce(cdf, axis=0)
