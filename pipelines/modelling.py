@@ -51,7 +51,7 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
     with progress() as bar:
         bar.add_task(f"training {loop}", total=None)
         embed_if_asked(workspace.settings, workspace.engine, loop, workspace.clock())
-        definition, training = _training_set(workspace, loop, censored=True)
+        definition, training = _training_set(workspace, loop, learned_only=True)
         delays = fit_delays(training, definition)
         model = replace(fit(foresee(training, delays, definition), definition.model), aging=Aging(delays=delays))
         version = _register(workspace, definition, training, model)
@@ -139,12 +139,19 @@ def _health(workspace: Workspace, definition: LoopDefinition, training: Training
         return examine(connection, definition, as_of=training.as_of, now=workspace.clock())
 
 
-def _training_set(workspace: Workspace, loop: str, *, censored: bool = False) -> tuple[LoopDefinition, TrainingSet]:
+def _training_set(workspace: Workspace, loop: str, *, learned_only: bool = False) -> tuple[LoopDefinition, TrainingSet]:
+    """``learned_only``: nothing is valued, so outcomes may be on their way and candidates are left out."""
     with reading(workspace.engine) as connection:
         definition, loop_version = load_loop(connection, loop)
         as_of, now = newest_batch(connection), workspace.clock()
         return definition, load_training_set(
-            connection, definition, loop_version, as_of=as_of, now=now, censored=censored
+            connection,
+            definition,
+            loop_version,
+            as_of=as_of,
+            now=now,
+            censored=learned_only,
+            choices_since=now + 1 if learned_only else None,
         )
 
 

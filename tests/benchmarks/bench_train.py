@@ -2,7 +2,7 @@
 
 A database is filled with decisions of customers with a taste (numbers, words, flags; contents with texts) and their
 clicks. Every measurement is a process of its own, the two kinds in turns: the product reads the database, fits and
-calibrates (``load_training_set``, ``fit``); the rival gets the ready matrix in memory and calls ``lightgbm.train`` with
+calibrates (``load_training_set``, ``foresee``, ``fit``); the rival gets the ready matrix in memory and calls ``lightgbm.train`` with
 the same parameters. Memory is the peak of the process above what it had after its imports.
 """
 
@@ -109,15 +109,18 @@ def measure(kind: str, folder: Path, size: int) -> dict[str, float]:
 
 
 def product(folder: Path, size: int) -> dict[str, float]:
-    """Dataset, features, fit and calibration, as `retrain` does them."""
+    """Dataset, outcomes still to come, features, fit and calibration, as `retrain` does them."""
     from reward_models.boosted import fit
+    from reward_models.delays import fit_delays
+    from reward_models.hurdle import foresee
 
     engine = open_database(f"sqlite:///{folder / 'bench.db'}")
     watch = Watch()
     with reading(engine) as connection:
         training = load(connection, size)
     read = time.perf_counter() - watch.began
-    model = fit(training, definition().model)
+    rules = definition()
+    model = fit(foresee(training, fit_delays(training, rules), rules), rules.model)
     found = watch.stop()
     matrix = assembled(training)
     np.save(folder / f"{size}.npy", matrix)
@@ -172,7 +175,7 @@ def definition() -> LoopDefinition:
 def load(connection: Connection, size: int) -> TrainingSet:
     """The first ``size`` decisions, one per millisecond: what `retrain` reads of those it learns from."""
     return load_training_set(
-        connection, definition(), 1, as_of=1, now=NOW, before=DAY + size * 1_000, choices_since=NOW
+        connection, definition(), 1, as_of=1, now=NOW, before=DAY + size * 1_000, censored=True, choices_since=NOW
     )
 
 
