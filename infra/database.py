@@ -281,7 +281,9 @@ def new_numbers(connection: Connection, table: Table, count: int) -> list[int]:
     """
     name = _key(table)[0]
     if connection.dialect.name == "postgresql":
-        return list(connection.execute(_RESERVED, {"table": table.name, "column": name, "count": count}).scalars())
+        return list(
+            connection.execute(_RESERVED, {"table": table.name, "column": name, "count": count}).scalars().all()
+        )
     newest = connection.execute(_NEWEST, {"table": table.name}).scalar() or 0
     return list(range(newest + 1, newest + 1 + count))
 

@@ -157,10 +157,10 @@ def reversals(direct: FromClause, as_of: AsOf = None, only: FromClause | None = 
             direct.c.decision_id,
             rank.label("rank"),
         )
-        .select_from(refund)
+        .select_from(_among(refund, only))
         .join(purchase, and_(purchase.c.fact_key == refund.c.reverses, purchase.c.type == PURCHASE))
         .join(direct, direct.c.event_no == purchase.c.event_no)
-        .where(_among(refund, only), is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
+        .where(is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
         .subquery()
     )
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
@@ -228,7 +228,6 @@ def _loop_of(decision: FromClause) -> ColumnElement[str]:
     return func.coalesce(decision.c.loop_id, "")
 
 
-def _among(event: FromClause, only: FromClause | None) -> ColumnElement[bool]:
-    if only is None:
-        return true()
-    return event.c.event_no.in_(select(only.c.event_no))
+def _among(event: FromClause, only: FromClause | None) -> FromClause:
+    """All events, or ``only`` these, looked up by their numbers."""
+    return event if only is None else only.join(event, event.c.event_no == only.c.event_no)

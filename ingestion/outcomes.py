@@ -375,7 +375,6 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
     each = (
         select(func.max(func.coalesce(refund.c.value_micros, event.c.value_micros, 0)).label("amount"))
         .where(
-            event.c.type == PURCHASE,
             refund.c.reverses == event.c.fact_key,
             refund.c.type == REFUND,
             refund.c.currency.is_not_distinct_from(event.c.currency),
@@ -389,4 +388,5 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
         .correlate(event, metrics)
         .subquery("refunds")
     )
-    return select(func.sum(each.c.amount)).correlate(event, metrics).scalar_subquery()
+    amount = select(func.sum(each.c.amount)).correlate(event, metrics).scalar_subquery()
+    return case((event.c.type == PURCHASE, amount))
