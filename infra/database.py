@@ -295,7 +295,7 @@ _RESERVED = text(
 _NEWEST = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
 
 
-def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+def upsert(connection: Connection, table: Table, rows: Sequence[Row] | Cells) -> None:
     """Insert the rows, or replace the columns of the stored ones with the same primary key."""
     _insert_or(connection, table, rows, "replace")
 
@@ -323,16 +323,19 @@ _POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQ
 _SQLITE: Dialect = sqlite.dialect()
 
 
-def _insert_or(connection: Connection, table: Table, rows: Sequence[Row], what: OnConflict) -> None:
+def _insert_or(connection: Connection, table: Table, rows: Sequence[Row] | Cells, what: OnConflict) -> None:
     if not rows:
         return
+    cells = rows if isinstance(rows, Mapping) else cells_of(rows)
     if connection.dialect.name == "postgresql":
-        _store(connection, table, cells_of(rows), what)
+        _store(connection, table, cells, what)
     else:
-        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(rows[0]), what), list(rows))
+        each = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(cells), what), each)
 
 
 def _copy(connection: Connection, table: Table, cells: Cells) -> None:
+    cells = {name: values for name, values in cells.items() if table.c[name].server_default or _any_of(values)}
     names = ", ".join(map(connection.dialect.identifier_preparer.quote, cells))
     statement = f"COPY {table.name} ({names}) FROM STDIN"
     cursor = connection.connection.cursor()
@@ -344,6 +347,11 @@ def _copy(connection: Connection, table: Table, cells: Cells) -> None:
         raise _as_sqlalchemy(connection, statement, error) from error
     finally:
         cursor.close()
+
+
+def _any_of(values: Sequence[Any]) -> bool:
+    """Whether one of them is something: a column without any need not be named."""
+    return values.count(None) < len(values)
 
 
 def _as_sqlalchemy(connection: Connection, statement: str, error: Any) -> BaseException:

@@ -91,8 +91,7 @@ def _join_all() -> Insert:
 def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:
     movement = statistics.Movement([definition])
     for decision, values in _started(connection, definition):
-        movement.show(decision, 1)
-        movement.value(decision, {}, values)
+        movement.move(decision, None, values)
     return movement
 
 

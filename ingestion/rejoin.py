@@ -303,11 +303,9 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str
         return
     movement = statistics.Movement(rules.values())
     for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no).all():
-        old = _values(before.get(decision.decision_id, {})) if decision.before else {}
-        new = _values(after.get(decision.decision_id, {})) if decision.after else {}
-        movement.value(decision, old, new)
-        if decision.before != decision.after:
-            movement.show(decision, 1 if decision.after else -1)
+        old = _values(before.get(decision.decision_id, {})) if decision.before else None
+        new = _values(after.get(decision.decision_id, {})) if decision.after else None
+        movement.move(decision, old, new)
     statistics.add_to_stats(connection, movement)
 
 
@@ -347,9 +345,9 @@ def _write_difference(connection: Connection, before: _ByDecision, after: _ByDec
     gone = sorted(set(old) - set(new))
     if gone:
         _drop_outcomes(connection, gone=as_list(gone))
+    changed = sorted(row for key, row in new.items() if old.get(key) != row)
     names = [column.name for column in outcomes.columns]
-    changed = [dict(zip(names, new[key], strict=True)) for key in sorted(new) if old.get(key) != new[key]]
-    upsert(connection, outcomes, changed)
+    upsert(connection, outcomes, dict(zip(names, zip(*changed, strict=True), strict=True)) if changed else {})
 
 
 @prepared
