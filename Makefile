@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property faults bench docs reference lock clean
+.PHONY: help setup demo up test check lint types layers property faults fuzz audit bench results docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,8 +50,19 @@ property: setup ## the join's properties at full length (20,000 examples)
 faults: setup ## break everything, lose nothing: the fault suite at full length (FAULTS="--seed 5 --only kill_at_random")
 	@$(BIN)/python -m tests.stack.faults $(FAULTS)
 
+fuzz: setup ## throw 50,000 requests made from the OpenAPI document at a real server
+	@$(BIN)/python -m tests.stack.fuzzing 1500
+
+audit: setup ## look for known vulnerabilities in the locked dependencies (asks the package registry)
+	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
+
 bench: setup ## run one benchmark: make bench NAME=import (without NAME: list them)
-	@$(BIN)/python -m tests.benchmarks $(NAME)
+	@test "$(NAME)" != bandits || $(BIN)/uv pip install --quiet --python $(BIN)/python --group rivals || \
+		echo "Vowpal Wabbit could not be installed; the benchmark runs without it." >&2
+	@$(if $(KEEP),REWARDLOOP_BENCH_KEEP=1 )$(BIN)/python -m tests.benchmarks $(NAME)
+
+results: setup ## write docs/results.md from what was kept with make bench NAME=… KEEP=1
+	@$(BIN)/python -m tests.benchmarks.results $(RESULTS)
 
 docs: setup ## build the documentation site into site/
 	$(BIN)/mkdocs build --strict

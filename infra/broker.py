@@ -30,6 +30,7 @@ Partition = tuple[str, int]
 START_SECONDS = 10
 SESSION_SECONDS = 20
 STEP_SECONDS = 0.2
+_ATTEMPTS = 4
 SILENT_SECONDS = 30
 NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -516,7 +517,20 @@ def _translating(client: Any) -> Iterator[None]:
 
 
 def _open(client: Callable[..., Any], settings: Settings, **options: object) -> Any:
-    """A client of kafka-python, connected; its faults in our words. One that cannot connect leaves nothing behind."""
+    """A client of kafka-python, connected; its faults in our words. One that cannot connect leaves nothing behind.
+
+    It asks one server, picked by chance, and waits. One that is frozen must not take the whole time: with several
+    servers it is begun anew ``_ATTEMPTS`` times.
+    """
+    attempts = 1 if len(_servers(settings)) == 1 else _ATTEMPTS
+    seconds = START_SECONDS / attempts
+    for _ in range(attempts - 1):
+        with suppress(Unavailable):
+            return _connected(client, settings, seconds, options)
+    return _connected(client, settings, seconds, options)
+
+
+def _connected(client: Callable[..., Any], settings: Settings, seconds: float, options: Mapping[str, object]) -> Any:
     made: list[Any] = []
 
     def network(**configuration: object) -> Any:
@@ -525,7 +539,8 @@ def _open(client: Callable[..., Any], settings: Settings, **options: object) -> 
 
     with _listening() as heard:
         try:
-            return client(kafka_client=network, **_connection(settings), **options)
+            connection = _connection(settings) | {"bootstrap_timeout_ms": round(seconds * 1000)}
+            return client(kafka_client=network, **connection, **options)
         except _faults().KafkaError as error:
             made[0].close()
             made[0]._manager._net.stop()
@@ -538,7 +553,6 @@ def _connection(settings: Settings) -> dict[str, object]:
         raise Misconfigured("No Kafka is configured; set REWARDLOOP_KAFKA_BOOTSTRAP_SERVERS=host:port")
     return {
         "bootstrap_servers": _servers(settings),
-        "bootstrap_timeout_ms": START_SECONDS * 1000,
         "client_id": "rewardloop",
         "security_protocol": settings.kafka_security_protocol,
         "sasl_mechanism": settings.kafka_sasl_mechanism or None,

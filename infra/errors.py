@@ -5,6 +5,8 @@
     │   ├── NotFound        a loop, campaign, content, decision or version that does not exist
     │   └── Conflict        the same id with another body, or a lost compare-and-swap
     ├── Unauthorized        a sender who did not prove who they are; why is not said
+    ├── Forbidden           a sender who is known and may not do this
+    ├── TooMany             a sender who sends more than agreed; later it works
     ├── Misconfigured       a setting or a secret that stops the start, named
     ├── ModelRefused        a model file that did not pass verification; the last good model keeps serving
     ├── EstimateRefused     too little overlap or too few units for an honest number
@@ -66,6 +68,25 @@ class Unauthorized(RewardloopError):
 
     status = 401
     title = "Not authorised"
+
+
+class Forbidden(RewardloopError):
+    """The key is not for this call or this loop."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class TooMany(RewardloopError):
+    """More requests than the key's rate. ``seconds``: when to try again."""
+
+    retriable = True
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, message: str, seconds: int = 1) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class Misconfigured(RewardloopError):

@@ -58,6 +58,10 @@ class Secrets:
         """32 bytes that encrypt quarantined records."""
         return derive(self.master, "quarantine")
 
+    def keys(self) -> bytes:
+        """The secret under which API keys are hashed."""
+        return derive(self.master, "api-keys")
+
     def unit(self, user_id: str) -> str:
         """The keyed hash that stands for a customer, under the secret in use: ``u<version>:<hex>``."""
         return self._unit(max(self.units), user_id)

@@ -49,6 +49,15 @@ class Settings(BaseSettings):
     refresh_seconds: float = Field(
         1.0, gt=0, le=60, description="How often the API looks for new models, copy and statistics."
     )
+    api_keys: Literal["off", "required"] = Field(
+        "off",
+        description="`required`: calls under /v1 need an API key (`rewardloop keys create`). `off`: whoever reaches the "
+        "port may do everything, so bind it to this machine only.",
+    )
+    personalizer_loop: str = Field(
+        "personalizer",
+        description="Loop behind /personalizer, for callers whose key is not limited to one loop.",
+    )
     body_limit_bytes: PositiveInt = Field(1_048_576, description="Largest request body accepted.")
     candidate_limit: PositiveInt = Field(500, description="Most candidates in one decision.")
     text_limit_bytes: PositiveInt = Field(20_000, description="Longest text in one slot of a content.")

@@ -399,6 +399,7 @@ api_keys = _table(
     _must("hash", _word(64), "Keyed hash of the secret part."),
     _must("scopes", Json, "`[rank, events, content, admin]`."),
     _must("loops", Json, "Loops it may touch; empty: all."),
+    _must("rate", _word(32), "Most requests, as in `100/second`.", server_default="2000/second"),
     _must("created_at", BigInteger, "When it was made."),
     _may("last_used_at", BigInteger, "When it was used last."),
     _may("expires_at", BigInteger, "When it ends."),

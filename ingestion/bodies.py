@@ -199,12 +199,20 @@ class Loops(Body):
     loops: list[LoopAnswer] = Field(description="The loops, by id.")
 
 
+_ONE_EVENT = {
+    "anyOf": [
+        {"$ref": "#/components/schemas/NativeEvent"},
+        {"description": "Anything else is put into quarantine; the others count."},
+    ]
+}
+
+
 class EventsBody(Body):
     """A batch of native events; each stands or falls alone."""
 
     events: Annotated[
         list[Any],
-        Field(min_length=1, json_schema_extra={"items": {"$ref": "#/components/schemas/NativeEvent"}}),
+        Field(min_length=1, json_schema_extra={"items": _ONE_EVENT}),
     ] = Field(description="The events, at most 1,000.")
 
 

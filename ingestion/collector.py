@@ -16,6 +16,7 @@ from infra.clock import HOUR, format_time, parse_time
 from infra.database import reading, writing
 from infra.errors import BadInput, NotFound
 from infra.ids import uuid7
+from ingestion.access import actor
 from ingestion.backfill import redefine
 from ingestion.bodies import (
     ActivateAnswer,
@@ -191,7 +192,7 @@ def switch_loop(loop_id: LoopId, wired: Wired, body: SwitchBody | None = None) -
     """Put a loop on its baseline at once, or, with `killed: false`, let it choose again."""
     body = body or SwitchBody(killed=True)
     with writing(wired.engine) as connection:
-        set_switch(connection, loop_id, body.killed, body.reason, body.actor, wired.clock())
+        set_switch(connection, loop_id, body.killed, body.reason, actor(body.actor), wired.clock())
     wired.changed()
     return SwitchAnswer(loop=loop_id, killed=body.killed)
 
@@ -214,9 +215,9 @@ def register_campaign(body: CampaignBody, wired: Wired) -> CampaignAnswer:
             add_contents(connection, body.campaign, contents, wired.settings.text_limit_bytes, now) if contents else []
         )
         if body.state == "ended":
-            end_campaign(connection, body.campaign, API, now)
+            end_campaign(connection, body.campaign, actor(API), now)
         elif body.state == "running" or (body.state is None and _may_start(connection, body.campaign)):
-            start_campaign(connection, body.campaign, body.control, API, now)
+            start_campaign(connection, body.campaign, body.control, actor(API), now)
         stored = read_campaign(connection, body.campaign)
     wired.changed()
     return _campaign_answer(stored, added)
@@ -277,7 +278,7 @@ def list_contents(wired: Wired, campaign: Id | None = None, limit: Limit = 100, 
 def approve(content_id: Id, body: ApprovalBody, wired: Wired) -> ApprovalAnswer:
     """Approve, reject or retire a content. Only approved contents are candidates."""
     with writing(wired.engine) as connection:
-        before = set_approval(connection, content_id, body.approval, body.actor, body.reason, wired.clock())
+        before = set_approval(connection, content_id, body.approval, actor(body.actor), body.reason, wired.clock())
     wired.changed()
     return ApprovalAnswer(content_id=content_id, before=before, approval=body.approval)
 

@@ -4,6 +4,7 @@ A customer's id and an order's id come in clear and leave as hashes. Nothing is 
 bad data is data, and goes to quarantine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ class Edge:
     """What the decoder must know of the place it stands at."""
 
     secrets: Secrets
-    sources: tuple[str, ...]
+    sources: Sequence[str]
     received_at: int
     skew: int = 24 * HOUR
     """How far in the future an event may be dated, microseconds."""

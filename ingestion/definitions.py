@@ -20,7 +20,7 @@ from ingestion.contents import add_contents, put_campaign, read_campaign
 from ingestion.events import Decision
 from ingestion.loops import load_loops
 from ingestion.messages import ContentMessage, Decoded, Place, Registered, reject
-from ingestion.redirects import REDIRECT
+from ingestion.sources import Sources
 from ingestion.topics import topics
 
 
@@ -30,7 +30,7 @@ def place_of(engine: Engine, secrets: Secrets, settings: Settings, now: int) -> 
         loops = load_loops(connection)
     return Place(
         secrets,
-        sources_of(secrets, settings),
+        Sources(engine, secrets, settings),
         now,
         settings.clock_skew_hours * HOUR,
         topics=topics(settings.kafka_topic_prefix),
@@ -39,11 +39,6 @@ def place_of(engine: Engine, secrets: Secrets, settings: Settings, now: int) -> 
         candidate_limit=settings.candidate_limit,
         record_limit=settings.body_limit_bytes,
     )
-
-
-def sources_of(secrets: Secrets, settings: Settings) -> tuple[str, ...]:
-    """Every source an event on a topic may name: those of the settings, webhook connections, our own redirect."""
-    return tuple(dict.fromkeys((*settings.sources, *secrets.webhooks, REDIRECT)))
 
 
 def settle(engine: Engine, records: Sequence[Record], decoded: Sequence[Decoded], place: Place) -> list[Decoded]:

@@ -1,7 +1,9 @@
-"""Vendors' payloads in files: one JSON document, a JSON array, or JSON lines, each also gzipped.
+"""Vendors' payloads in files: one JSON document, a JSON array, or JSON lines, each also gzipped; or Avro.
 
-Every document, array element or line is a delivery: a body as the vendor posts it, or, as many tools record requests,
-``{"headers": {...}, "body": ...}``. JSON lines are read as a stream; a single document is read whole.
+Every document, array element, line or Avro record is a delivery: a body as the vendor posts it, or, as many tools
+record requests, ``{"headers": {...}, "body": ...}``. JSON lines and Avro object containers (as vendors export to
+storage) are read as a stream; a single document is read whole. What an Avro record leaves to the folders it lies in
+(``event_type=users.messages.email.Click/…``) is taken from there.
 """
 
 import gzip
@@ -13,11 +15,13 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import fastavro
 import msgspec
 
 from infra.errors import BadInput
 
 _GZIP = b"\x1f\x8b"
+_AVRO = b"Obj\x01"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,10 +46,9 @@ def open_deliveries(path: Path) -> Iterator[DeliveryFile]:
     """The deliveries in ``path``. Raises :class:`BadInput` when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            zipped = file.read(len(_GZIP)) == _GZIP
-            file.seek(0)
-            stream: Any = gzip.GzipFile(fileobj=file) if zipped else file
-            yield DeliveryFile(_deliveries(stream), path.stat().st_size, file.tell)
+            stream: Any = gzip.GzipFile(fileobj=file) if _begins(file, _GZIP) else file
+            found = _records(stream, _said_by_folders(path)) if _begins(stream, _AVRO) else _deliveries(stream)
+            yield DeliveryFile(found, path.stat().st_size, file.tell)
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
@@ -61,6 +64,26 @@ def open_delivery(raw: bytes) -> Stored:
         body.encode() if isinstance(body, str) else msgspec.json.encode(body),
         {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
     )
+
+
+def _begins(stream: IO[bytes], mark: bytes) -> bool:
+    found = stream.read(len(mark)) == mark
+    stream.seek(0)
+    return found
+
+
+def _said_by_folders(path: Path) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in path.resolve().parts if "=" in part)
+
+
+def _records(stream: IO[bytes], common: dict[str, str]) -> Iterator[Stored]:
+    """The records of an Avro object container, which brings its own schema, each with what is common to all."""
+    try:
+        for record in fastavro.reader(stream):
+            document = common | record if isinstance(record, dict) else record
+            yield Stored(msgspec.json.encode(document), {})
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # what fastavro makes of a damaged file
+        raise BadInput(f"The Avro file is damaged: {error}; export it again. What was read is kept") from None
 
 
 def _deliveries(stream: IO[bytes]) -> Iterator[Stored]:

@@ -3,12 +3,22 @@
 What the numbers are *worth* is computed in ``reward_models``; here they are only written down.
 """
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from sqlalchemy import Connection, func, select
 
 from infra import tables
+from infra.clock import format_time, parse_time
 from infra.errors import BadInput, NotFound
 from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
@@ -64,6 +74,7 @@ class ModelSettings(_Part):
     learning_rate: float = Field(0.06, gt=0, le=1, description="Shrinkage per round.")
     min_leaf: int = Field(50, ge=1, description="Least decisions per leaf.")
     text: bool = Field(True, description="Use within-campaign text contrasts.")
+    contexts: bool = Field(True, description="Learn what contexts tell of contents between two retrains too.")
     seed: int = Field(7, ge=0, description="Seed of the trainer.")
 
 
@@ -82,11 +93,27 @@ class GateSettings(_Part):
     approval: bool = Field(False, description="A person must approve before promotion.")
 
 
+def _moment(value: Any) -> int:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return parse_time(value)
+    raise ValueError(f"{value!r} is not a time; write it like '2026-03-01T00:00:00Z'")
+
+
+Moment = Annotated[
+    int, BeforeValidator(_moment, json_schema_input_type=str), PlainSerializer(format_time, return_type=str)
+]
+"""Microseconds inside; ISO 8601 outside."""
+
+
 class LiftSettings(_Part):
     """How the lift against the holdout is measured."""
 
     window: Duration | None = Field(
         None, gt=0, description="How long a customer counts after the first decision; without it the widest window."
+    )
+    since: Moment | None = Field(
+        None, description="Customers count from their first decision after this time; set it to measure anew."
     )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate over all looks together.")
     tuned_units: int = Field(

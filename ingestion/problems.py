@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents: every ``detail`` is a sentence that says what to do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,12 +8,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from infra.errors import BadInput, RewardloopError
 from infra.logs import log
 from ingestion.fields import pointer, sentence
 
 MEDIA_TYPE = "application/problem+json"
+METHOD_NOT_ALLOWED = 405
 _MOST_ERRORS = 20
 
 
@@ -70,8 +72,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def mend_openapi(document: dict[str, Any]) -> dict[str, Any]:
-    """Give problem documents their media type in an OpenAPI document, and take out the framework's own errors: what
-    declares none of ours takes any text."""
+    """Give problem documents their media type in an OpenAPI document, take out the framework's own errors (what declares
+    none of ours takes any text), and say that names which do not fit their pattern are refused."""
+    _close(document["components"])
     for operations in document["paths"].values():
         for operation in operations.values():
             declared = operation["responses"]
@@ -83,6 +86,25 @@ def mend_openapi(document: dict[str, Any]) -> dict[str, Any]:
                 elif model == "HTTPValidationError":
                     del declared[status]
     return document
+
+
+def _routes(routes: Iterable[Any]) -> Iterator[Any]:
+    """All routes, those of included routers too."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        yield from [route] if included is None else _routes(included.routes)
+
+
+def _close(schema: Any) -> None:
+    """No further properties where a pattern says how names look."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for part in schema.values():
+            _close(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _close(part)
 
 
 def install(app: FastAPI) -> None:
@@ -111,13 +133,24 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     called = f"{request.method} {request.url.path}"
-    allowed = (error.headers or {}).get("Allow", "")
+    allowed = ", ".join(_methods(request)) or (error.headers or {}).get("Allow", "")
+    headers = {**(error.headers or {}), "Allow": allowed} if error.status_code == METHOD_NOT_ALLOWED else error.headers
     title, detail = {
         404: ("Not found", f"There is no {called}; the calls are listed at /docs"),
         405: ("Method not allowed", f"{called} is not possible; use {allowed or 'another method'}"),
         400: ("Not readable JSON", "The body is not readable JSON; send one JSON document"),
     }.get(error.status_code, ("Request refused", str(error.detail)))
-    return problem(error.status_code, title, detail, request.url.path, headers=error.headers)
+    return problem(error.status_code, title, detail, request.url.path, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done at this path: a route knows its own method only, and several share a path."""
+    found: set[str] = set()
+    for route in _routes(request.app.routes):
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found - {"HEAD"})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

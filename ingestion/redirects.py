@@ -13,9 +13,11 @@ At least once in, exactly once counted: the same id again is a duplicate.
 import queue
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -56,10 +58,14 @@ _HEADERS = {
     "X-Robots-Tag": "noindex, nofollow",
     "X-Content-Type-Options": "nosniff",
 }
-_GONE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>This link leads nowhere</title>
-<p>This link is damaged or no longer valid. Copy it again, whole, from the message it came with.</p></html>
+_STYLE = "body{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1.5rem;color-scheme:light dark}"
+_GONE = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>This link leads nowhere</title><style>{_STYLE}</style>
+<h1>This link leads nowhere</h1>
+<p>It is damaged or no longer valid. Copy it again, whole, from the message it came with.</p></html>
 """
+_POLICY = f"default-src 'none'; frame-ancestors 'none'; style-src 'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode()}'"
 
 router = APIRouter()
 
@@ -201,7 +207,7 @@ def follow(signed: str, request: Request, wired: Wired) -> Response:
         link = read_link(wired.secrets, signed, wired.settings.redirect_hosts)
     except NotFound:
         telemetry.redirects.labels("refused").inc()
-        return HTMLResponse(_GONE, 404, headers=_HEADERS)
+        return HTMLResponse(_GONE, 404, headers=_HEADERS | {"Content-Security-Policy": _POLICY})
     click = click_of(link, request.method, request.headers, wired.clock())
     telemetry.redirects.labels(wired.clicks.keep(click)).inc()
     return Response(status_code=302, headers={**_HEADERS, "Location": _destination(link, wired)})

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from infra.clock import HOUR, Clock
 from infra.secrets import Secrets
 from infra.settings import Settings
+from ingestion.access import caller
 from ingestion.decode import Edge
 from ingestion.publisher import Publisher
 
@@ -27,9 +28,10 @@ class Collector:
     """Where events go with Kafka configured; without, they go into the store."""
 
     def edge(self) -> Edge:
-        """What the decoder must know, now."""
-        skew = self.settings.clock_skew_hours * HOUR
-        return Edge(self.secrets, self.settings.sources, self.clock(), skew)
+        """What the decoder must know, now. With API keys, a connection's events are its own."""
+        known = caller()
+        sources = self.settings.sources if known is None else (known.name,)
+        return Edge(self.secrets, sources, self.clock(), self.settings.clock_skew_hours * HOUR)
 
 
 async def _collector(request: Request) -> Collector:

@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
 from sqlalchemy import Engine, event
 from starlette.concurrency import run_in_threadpool
 
@@ -30,10 +31,14 @@ from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating
 from ingestion import collector, problems, redirects, store, webhooks
+from ingestion.access import Access, LoopLimits
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
+from ingestion.headers import SecurityHeaders
+from ingestion.keys import Keyring
 from ingestion.limits import BodyLimits
+from ingestion.loops import LoopDefinition
 from ingestion.publisher import Publisher, accept
 from ingestion.redirects import Click, ClickLog, Record, Redirects
 from ingestion.spool import Spool
@@ -41,11 +46,15 @@ from ingestion.vitals import LOOK_SECONDS, Vitals
 from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.operations import Jobs
-from reward_models.serving import routes
+from pipelines.pages import routes as pages
+from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
 from reward_models.serving.routes import Serving
 from reward_models.serving.snapshot import Snapshots
 
+KEYS_SECONDS = 1.0
+"""How often the API looks for new and revoked keys."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LOCK_MILLISECONDS = 2_000
 """How long the decision log waits for SQLite's write lock, before the baseline is answered."""
 
@@ -62,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
-        app.state.redirects = running.redirects
+        app.state.redirects, app.state.keyring = running.redirects, running.keyring
         try:
             yield
         finally:
@@ -76,7 +85,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.include_router(redirects.router)
+    app.include_router(personalizer.router)
+    app.include_router(pages.router)
+    app.add_middleware(LoopLimits)  # the last added is the first to see a request
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
+    app.add_middleware(Access)
+    app.add_middleware(SecurityHeaders)
     problems.install(app)
     _describe(app)
     return app
@@ -96,6 +110,7 @@ class Running:
     collector: Collector
     serving: Serving
     redirects: Redirects
+    keyring: Keyring | None
     jobs: Jobs
     threads: tuple[Repeating, ...]
 
@@ -126,7 +141,9 @@ def _start(settings: Settings) -> Running:
     wired = Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots), publisher)
     clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
     clicks.start()
+    keyring = _keyring(settings, engine, secrets, clock)
     threads = (
+        *(() if keyring is None else (Repeating("keys", KEYS_SECONDS, keyring.refresh),)),
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
@@ -137,9 +154,21 @@ def _start(settings: Settings) -> Running:
         wired,
         Serving(engine, secrets, settings, clock, snapshots, decisions),
         Redirects(secrets, settings, clock, clicks),
+        keyring,
         Jobs(settings),
         threads,
     )
+
+
+def _keyring(settings: Settings, engine: Engine, secrets: Secrets, clock: Clock) -> Keyring | None:
+    """The keys that callers need, if they need any."""
+    if settings.api_keys == "off":
+        if settings.host not in LOOPBACK:
+            log.warning("calls_need_no_key", host=settings.host, advice="set REWARDLOOP_API_KEYS=required")
+        return None
+    keyring = Keyring(engine, secrets, clock)
+    keyring.refresh()
+    return keyring
 
 
 def _tick(engine: Engine, secrets: Secrets, clock: Clock) -> None:
@@ -185,18 +214,28 @@ def _impatient(engine: Engine) -> Engine:
 
 
 def _describe(app: FastAPI) -> None:
-    """Complete the OpenAPI document: the media type of problems, and the schema of an event."""
+    """Complete the OpenAPI document: the media type of problems, and the bodies that are read part by part."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = problems.mend_openapi(made())
-            event_schema = NativeEvent.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= event_schema.pop("$defs", {}) | {"NativeEvent": event_schema}
-            app.openapi_schema = document
+            document = made()
+            document["components"]["schemas"] |= _schemas(NativeEvent, "") | _schemas(LoopDefinition, "Input")
+            definition = document["components"]["schemas"]["LoopDefinitionInput"]
+            definition["required"].remove("loop")  # the path names it
+            body = document["paths"]["/v1/loops/{loop_id}"]["put"]["requestBody"]["content"]["application/json"]
+            body["schema"] = {"$ref": "#/components/schemas/LoopDefinitionInput"}
+            app.openapi_schema = problems.mend_openapi(document)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _schemas(model: type[BaseModel], suffix: str) -> dict[str, Any]:
+    """The schema of a model and of its parts, by name."""
+    schema = model.model_json_schema(ref_template=f"#/components/schemas/{{model}}{suffix}")
+    parts = schema.pop("$defs", {})
+    return {f"{name}{suffix}": part for name, part in parts.items()} | {f"{model.__name__}{suffix}": schema}
 
 
 if __name__ == "__main__":

@@ -17,9 +17,13 @@ from pipelines.commands import (
     checkup,
     events,
     flows,
+    health,
     importing,
+    keys,
     learning,
     operating,
+    planning,
+    proving,
     serving,
     streaming,
     tokens,
@@ -42,8 +46,12 @@ app = typer.Typer(
 checkup.register(app)
 importing.register(app)
 flows.register(app)
+health.register(app)
+keys.register(app)
 learning.register(app)
+proving.register(app)
 operating.register(app)
+planning.register(app)
 events.register(app)
 tokens.register(app)
 serving.register(app)

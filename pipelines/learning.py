@@ -18,7 +18,7 @@ its verdict and its promotion is promoted first by the next run.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -35,18 +35,27 @@ from infra.logs import log
 from infra.settings import Settings, clock_of
 from infra.tracking import Tracking
 from ingestion.loops import LoopDefinition, load_loop, load_version
-from pipelines import papers
+from pipelines import guarding, papers
 from pipelines.mirror import keep, mirror, record_of
 from pipelines.papers import Evaluation
 from reward_models import bundle as bundles
 from reward_models import registry
+from reward_models.aging import Aging
 from reward_models.boosted import RewardModel
 from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.delays import fit_delays
+from reward_models.forgetting import half_life
 from reward_models.gate import judge
+from reward_models.guardrails import vetoed
+from reward_models.health import examine
+from reward_models.hurdle import foresee
+from reward_models.memory import remember
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version
+from reward_models.posterior import ArmCounts
+from reward_models.statistics import load_days
 from reward_models.trial import GATE_FOLDS, Incumbent, dealt_by_chance, hold, learnable, nuisance, unit_folds
 
 Parameters = ParamSpec("Parameters")
@@ -82,9 +91,14 @@ class Plan:
     champion: registry.Champion | None
     by_champion: npt.NDArray[np.bool_]
     """Which of the decisions it judges the champion made."""
+    learned: TrainingSet
+    """What the model is fitted to: ``training``, and decisions that wait for their outcome (deferred, or of the units
+    that are trained on)."""
     training: TrainingSet
     judged: TrainingSet
     baselines: Mapping[str, Mapping[str, Any]]
+    daily: Sequence[ArmCounts] = ()
+    """Counts per day before the cutoff, of every campaign: they tell how fast contents change."""
 
     @property
     def loop_id(self) -> str:
@@ -177,13 +191,19 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     with reading(bench.engine) as connection:
         definition, loop_version = load_loop(connection, loop_id)
         as_of = connection.execute(select(func.max(tables.batches.c.batch_no))).scalar() or 0
-        whole = load_training_set(connection, definition, loop_version, as_of=as_of, now=now)
+        valued = None if definition.gate.split == "unit" else cutoff_of(definition, now)
+        whole = load_training_set(
+            connection, definition, loop_version, as_of=as_of, now=now, censored=True, choices_since=valued
+        )
         champion = registry.champion(connection, loop_id)
         earlier_versions = _versions(connection, loop_id)
         baselines = _baselines(connection, loop_id)
         its_own = _made_by(connection, loop_id, champion)
     cutoff, earlier = _split(definition, whole, now)
-    judged = dealt_by_chance(whole.subset(~earlier))
+    with reading(bench.engine) as connection:
+        daily = load_days(connection, loop_id, definition.reward, cutoff)
+    judged = dealt_by_chance(whole.subset(~earlier & whole.mature))
+    learned = whole.subset(earlier)
     digest = config_digest(definition)
     return Plan(
         lease=held,
@@ -196,24 +216,30 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         tries=tries_of(earlier_versions) + 1,
         champion=champion,
         by_champion=np.array([decision in its_own for decision in judged.decision_id], dtype=np.bool_),
-        training=whole.subset(earlier),
+        learned=learned,
+        training=learned.matured(),
         judged=judged,
         baselines=baselines,
+        daily=daily,
     )
 
 
 def fit(plan: Plan) -> RewardModel:
-    """Step 2."""
-    return fit_model(plan.training, plan.definition.model)
+    """Step 2, with how counts age: how late outcomes are, and how fast contents change."""
+    delays = fit_delays(plan.learned, plan.definition)
+    model = fit_model(foresee(plan.learned, delays, plan.definition), plan.definition.model)
+    return replace(model, aging=Aging(half_life(plan.daily), delays))
 
 
 def calibrate(plan: Plan, model: RewardModel) -> Sealed:
-    """Step 3. Slope and intercept were fitted out of fold; here they meet decisions the model never saw."""
+    """Step 3. Slope and intercept were fitted out of fold; here they meet decisions the model never saw. Their counts
+    are what it starts with once it serves."""
     judged = plan.judged
     error = None
     if len(judged):
         promised = model.rows(judged.contexts, [judged.contents[index] for index in judged.content])
         error, _ = reliability(promised, judged.reward, np.ones(len(judged)))
+        model = replace(model, memory=remember(judged, promised, plan.definition.reward))
     bundle = bundles.pack(model, cutoff=plan.cutoff, configuration=plan.config_digest)
     return Sealed(model, bundle, bundles.digest(bundle), error)
 
@@ -229,8 +255,13 @@ def _split(definition: LoopDefinition, whole: TrainingSet, now: int) -> tuple[in
     """The cutoff, and which rows are trained on; the rest is judged on."""
     if definition.gate.split == "unit":
         return now, unit_folds(whole, GATE_FOLDS) != 0
-    cutoff = now - definition.gate.window - definition.maturity
+    cutoff = cutoff_of(definition, now)
     return cutoff, whole.decided_at < cutoff
+
+
+def cutoff_of(definition: LoopDefinition, now: int) -> int:
+    """Where a split by time divides what is learned from what is judged."""
+    return now - definition.gate.window - definition.maturity
 
 
 def _made_by(connection: Connection, loop_id: str, champion: registry.Champion | None) -> set[str]:
@@ -266,21 +297,32 @@ def tries_of(versions: Sequence[registry.Version]) -> int:
 
 
 def evaluate(bench: Bench, plan: Plan, sealed: Sealed) -> Evaluation:
-    """Step 4. Nuisance models are fitted on earlier decisions of other units; with a split by unit the model's own are."""
+    """Step 4. Nuisance models are fitted on earlier decisions of other units; with a split by unit the model's own are.
+    A log that is not healthy is not evaluated."""
     if not len(plan.judged):
         return Evaluation(None, {}, None, "no decision with a known probability has matured after the cutoff.")
+    if (unfit := _unfit(bench, plan)) is not None:
+        return Evaluation(None, {}, None, unfit, unfit)
     q_models = (
         [(np.ones(len(plan.judged), dtype=np.bool_), sealed.model)]
         if plan.definition.gate.split == "unit"
         else nuisance(plan.training, plan.judged, plan.definition)
     )
     champion = _incumbent(bench, plan)
-    trial = hold(plan.judged, plan.baselines, sealed.model, plan.definition.policy, q_models, champion)
+    rules = plan.definition
+    trial = hold(plan.judged, plan.baselines, sealed.model, rules.policy, q_models, champion, rules.limits)
     evidence = trial.logged("challenger", "running" if plan.champion else "baseline")
     try:
         return Evaluation(evidence, trial.values(), difference(evidence, floor=floor_of(plan.definition)), "")
     except EstimateRefused as error:
         return Evaluation(evidence, trial.values(), None, str(error))
+
+
+def _unfit(bench: Bench, plan: Plan) -> str | None:
+    """Why the log after the cutoff (with a split by unit: all of it) cannot be believed; None: it can."""
+    since = None if plan.definition.gate.split == "unit" else plan.cutoff
+    with reading(bench.engine) as connection:
+        return examine(connection, plan.definition, as_of=plan.as_of, now=plan.now, since=since).refused
 
 
 def _incumbent(bench: Bench, plan: Plan) -> Incumbent | None:
@@ -329,11 +371,18 @@ def register(bench: Bench, plan: Plan, sealed: Sealed, evaluation: Evaluation) -
 
 
 def gate(bench: Bench, plan: Plan, version: str, evaluation: Evaluation) -> None:
-    """Step 6. A version is judged once: what was taken up after its verdict keeps it."""
-    verdict = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries)
+    """Step 6. A version is judged once: what was taken up after its verdict keeps it. Guardrails may veto."""
+    with reading(bench.engine) as connection:
+        watched = guarding.watched(connection, plan.definition, plan.now)
+    expected = guarding.of_challenger(plan.definition, plan.judged, evaluation.evidence, floor_of(plan.definition))
+    guards = (*watched, *expected)
+    judged = judge(evaluation.evidence, plan.definition.gate, plan.kind, plan.tries, evaluation.unfit)
+    verdict = vetoed(judged, guards)
     report = asdict(verdict) | {"champion": plan.serving, "judged": len(plan.judged)}
+    report["guardrails"] = [asdict(guard) for guard in guards]
     with writing(bench.engine) as connection:
         check(connection, plan.lease)
+        guarding.fall_back(connection, plan.definition, watched, plan.now)
         if registry.version_of(connection, plan.loop_id, version).state == "registered":
             registry.settle(connection, plan.loop_id, version, verdict.state, report)
     mirror(bench.settings, bench.engine, bench.tracking, plan.loop_id)

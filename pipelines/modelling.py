@@ -7,6 +7,7 @@ import csv
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,21 @@ from infra.errors import BadInput, EstimateRefused, NotFound
 from ingestion.files import open_table
 from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition, load_loop
+from pipelines.commands.health import document as health_document
+from pipelines.commands.health import print_health
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
 from pipelines.learning import config_digest, kind_of
 from reward_models import bundle as bundles
 from reward_models import registry
+from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.delays import fit_delays
 from reward_models.evaluation import Evaluation, MetricReport, evaluate
+from reward_models.health import Health, examine
+from reward_models.hurdle import foresee
 from reward_models.ranking import Measured, Ranking, rank_held_out
-from reward_models.scoring import ADDED, harmless, read_candidates, scored_rows
+from reward_models.scoring import ADDED, WHY, harmless, read_candidates, scored_rows
 from reward_models.trial import decided_by_chance
 from reward_models.verification import Verifier
 
@@ -36,12 +43,13 @@ INVENTED = "Event times were invented by the import (the file has none); all spl
 
 
 def train(workspace: Workspace, loop: str, as_json: bool) -> None:
-    """Train on everything known and register the version."""
+    """Train on everything known, with outcomes that are still to come made up for, and register the version."""
     begun = time.perf_counter()
     with progress() as bar:
         bar.add_task(f"training {loop}", total=None)
-        definition, training = _training_set(workspace, loop)
-        model = fit(training, definition.model)
+        definition, training = _training_set(workspace, loop, censored=True)
+        delays = fit_delays(training, definition)
+        model = replace(fit(foresee(training, delays, definition), definition.model), aging=Aging(delays=delays))
         version = _register(workspace, definition, training, model)
     report = _train_report(loop, version, training, model, time.perf_counter() - begun)
     if as_json:
@@ -51,14 +59,18 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
 
 
 def evaluate_loop(workspace: Workspace, loop: str, only: Sequence[str], as_json: bool) -> None:
-    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither."""
+    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither, or when
+    the log of the decisions cannot be believed."""
     definition, training = _training_set(workspace, loop)
     metrics = [definition.metric(name).name for name in only or [each.name for each in definition.metrics]]
-    decisions, ranking = _evaluate(loop, definition, training, metrics)
+    health = _health(workspace, definition, training)
+    if not as_json and training.decision_id:
+        print_health(health)
+    decisions, ranking = _evaluate(loop, definition, training, metrics, health)
     with reading(workspace.engine) as connection:
         invented = _times_invented(connection, loop)
     if as_json:
-        print_json(_evaluation_document(loop, decisions, ranking, invented))
+        print_json(_evaluation_document(loop, decisions, ranking, invented) | {"health": health_document(health)})
         return
     if decisions is not None:
         _print_decisions(definition, decisions, invented)
@@ -74,8 +86,9 @@ def score(
     destination: Path,
     version: str | None,
     as_json: bool,
+    why: bool = False,
 ) -> None:
-    """Score a file of candidate texts into another."""
+    """Score a file of candidate texts into another; ``why`` adds the reasons."""
     chosen = _version(workspace, loop, version)
     with open_table(file) as table:
         columns, rows = table.columns, list(table.rows)
@@ -84,8 +97,8 @@ def score(
         folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
         model = registry.load_verified(folder, chosen.digest, verifier)
         contents = read_candidates(model, columns, rows, workspace.settings.text_limit_bytes)
-        scored = scored_rows(model, contents, rows)
-    _write(destination, [[*map(harmless, columns), *ADDED], *scored])
+        scored = scored_rows(model, contents, rows, why)
+    _write(destination, [[*map(harmless, columns), *ADDED, *([WHY] if why else [])], *scored])
     campaigns = len({content.campaign_id for content in contents})
     if as_json:
         print_json({"version": chosen.version, "rows": len(scored), "campaigns": campaigns, "out": str(destination)})
@@ -95,9 +108,11 @@ def score(
 
 
 def _evaluate(
-    loop: str, definition: LoopDefinition, training: TrainingSet, metrics: list[str]
+    loop: str, definition: LoopDefinition, training: TrainingSet, metrics: list[str], health: Health
 ) -> tuple[Evaluation | None, Ranking | None]:
     by_chance, past = len(decided_by_chance(training)), len(training.history)
+    if by_chance:
+        health.insist()
     if not by_chance and not past:
         raise EstimateRefused(
             f"Loop {loop!r} has neither mature decisions with known propensities nor past results; import some, or wait"
@@ -114,11 +129,18 @@ def _evaluate(
         )
 
 
-def _training_set(workspace: Workspace, loop: str) -> tuple[LoopDefinition, TrainingSet]:
+def _health(workspace: Workspace, definition: LoopDefinition, training: TrainingSet) -> Health:
+    with reading(workspace.engine) as connection:
+        return examine(connection, definition, as_of=training.as_of, now=workspace.clock())
+
+
+def _training_set(workspace: Workspace, loop: str, *, censored: bool = False) -> tuple[LoopDefinition, TrainingSet]:
     with reading(workspace.engine) as connection:
         definition, loop_version = load_loop(connection, loop)
-        as_of = newest_batch(connection)
-        return definition, load_training_set(connection, definition, loop_version, as_of=as_of, now=workspace.clock())
+        as_of, now = newest_batch(connection), workspace.clock()
+        return definition, load_training_set(
+            connection, definition, loop_version, as_of=as_of, now=now, censored=censored
+        )
 
 
 def _register(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
@@ -151,7 +173,7 @@ def _train_report(loop: str, version: str, training: TrainingSet, model: RewardM
     return {
         "loop": loop,
         "version": version,
-        "decisions": len(training),
+        "decisions": int(training.mature.sum()),
         "decisions not mature yet": training.immature,
         "past results": len(training.history),
         "exposures": int(model.report["exposures"]),

@@ -1,4 +1,4 @@
-"""The calls of whoever runs an installation: health, readiness, metrics, and starting a retrain."""
+"""The calls of whoever runs an installation: health, readiness, metrics, the lift, and starting a retrain."""
 
 import os
 import subprocess
@@ -18,6 +18,7 @@ from infra.settings import Settings
 from ingestion.fields import Body
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
+from reward_models.lift_report import LiftReport, measure
 from reward_models.serving.routes import Serving
 
 router = APIRouter()
@@ -150,6 +151,17 @@ def retrain(
     with reading(serving.engine) as connection:
         load_loop(connection, loop_id)
     return RetrainAnswer(loop=loop_id, log=jobs.retrain(loop_id))
+
+
+@router.get("/v1/loops/{loop_id}/lift", tags=["loops"], summary="Lift", responses=responses(404))
+def lift(loop_id: LoopId, serving: Annotated[Serving, Depends(_serving)]) -> LiftReport:
+    """What the loop earns against its holdout so far, per customer and metric, with guardrails, fading and clickbait.
+
+    Ask as often as you like: the intervals hold over all looks together.
+    """
+    with reading(serving.engine) as connection:
+        definition, version = load_loop(connection, loop_id)
+        return measure(connection, definition, version, serving.clock())
 
 
 def _database_fault(engine: Engine) -> str | None:

@@ -16,6 +16,7 @@ from pipelines.mirror import Report
 from reward_models.boosted import RewardModel
 from reward_models.dataset import TrainingSet
 from reward_models.features import text_of
+from reward_models.lift import smallest_detectable
 from reward_models.offpolicy import Estimate, Logged
 from reward_models.report import Bar, content_chart, reliability_diagram, reward_words, value_chart
 from reward_models.trial import Policy, distinct_contexts
@@ -46,6 +47,8 @@ class Evaluation:
     values: Values
     gain: Estimate | None
     reason: str
+    unfit: str | None = None
+    """Why the log itself cannot be believed; None: it can."""
 
 
 def figures(
@@ -66,6 +69,8 @@ def figures(
         "calibration_error_per_1000": THOUSAND * model.calibration.error_after,
         "calibration_error_uncalibrated_per_1000": THOUSAND * model.calibration.error_before,
     }
+    if model.aging.half_life is not None:
+        found["half_life_days"] = model.aging.half_life
     if later_error is not None:
         found["calibration_error_later_per_1000"] = THOUSAND * later_error
     rows = judged if len(judged) else training
@@ -77,10 +82,7 @@ def figures(
             found |= _figures(f"{word}_per_1000_{policy}", estimate)
     if evaluation.gain is not None:
         found |= _interval("expected_gain_per_1000", evaluation.gain)
-        found |= {
-            "effective_sample_size": float(evaluation.gain.ess),
-            "units_judged": float(evaluation.gain.clusters),
-        }
+        found |= _power(evaluation.gain)
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
@@ -151,11 +153,14 @@ def _changed(kind: str, champion: str | None, metrics: Mapping[str, float]) -> l
         f"It learned from {metrics['decisions_trained']:,.0f} decisions and "
         f"{metrics['past_results_trained']:,.0f} past results."
     )
-    return {
-        "first": ["This is the loop's first model.", learned],
-        "refresh": [f"The same settings as {champion}, trained on newer data.", learned],
-        "change": [f"The learning settings differ from those of {champion}.", learned],
+    first = {
+        "first": "This is the loop's first model.",
+        "refresh": f"The same settings as {champion}, trained on newer data.",
+        "change": f"The learning settings differ from those of {champion}.",
     }[kind]
+    if (days := metrics.get("half_life_days")) is None:
+        return [first, learned]
+    return [first, learned, f"What works here changes with time: counts weigh half after {days:.0f} days."]
 
 
 def _cautions(
@@ -178,6 +183,17 @@ def _cautions(
     if any(estimate.name == "DM" for estimates in evaluation.values.values() for estimate in estimates):
         found.append("Values marked DM depend on the model itself and decide nothing.")
     return found
+
+
+def _power(gain: Estimate) -> dict[str, float]:
+    """What so many units could have shown, and how many the gate would need for a gain like this one."""
+    detectable = smallest_detectable((gain.high - gain.low) / 2.0, gain.level)
+    found = {
+        "effective_sample_size": float(gain.ess),
+        "units_judged": float(gain.clusters),
+        "smallest_detectable_per_1000": THOUSAND * detectable,
+    }
+    return found | ({"units_needed": gain.clusters * (detectable / gain.value) ** 2} if gain.value > 0.0 else {})
 
 
 def _figures(name: str, estimate: Estimate) -> dict[str, float]:

@@ -92,7 +92,7 @@ def _check_tree(block: str, number: int, columns: int) -> None:
 
 
 def _check_lengths(fields: dict[str, str], leaves: int, number: int) -> None:
-    numbers = {name: _floats(fields[name]) for name in (*_NODES, "leaf_value", "leaf_weight", "leaf_count")}
+    numbers = {name: _numbers(fields, name) for name in (*_NODES, "leaf_value", "leaf_weight", "leaf_count")}
     fits = all(len(numbers[name]) == leaves - 1 for name in _NODES)
     fits = fits and len(numbers["leaf_value"]) == len(numbers["leaf_count"]) == leaves
     fits = fits and len(numbers["leaf_weight"]) == (leaves if leaves > 1 else 0)
@@ -112,7 +112,7 @@ def _check_nodes(fields: dict[str, str], leaves: int, number: int, columns: int)
 
 
 def _check_categories(fields: dict[str, str], categories: int, number: int) -> None:
-    kinds, thresholds = _whole(fields["decision_type"]), _floats(fields["threshold"])
+    kinds, thresholds = _whole(fields["decision_type"]), _numbers(fields, "threshold")
     wanted = [threshold for kind, threshold in zip(kinds, thresholds, strict=True) if kind & 1]
     _require(sorted(wanted) == list(range(categories)), f"tree {number} has other categories than it uses")
     if categories:
@@ -132,6 +132,15 @@ def _whole(line: str) -> list[int]:
     parts = line.split(" ") if line else []
     _require(all(_WHOLE.fullmatch(part) for part in parts), "a count is not a whole number")
     return [int(part) for part in parts]
+
+
+def _numbers(fields: dict[str, str], name: str) -> list[float]:
+    """Finite, but for the threshold of a node that parts missing values from all others: that is inf."""
+    line = fields[name]
+    if name != "threshold":
+        return _floats(line)
+    _floats(" ".join(part for part in line.split(" ") if part != "inf"))
+    return [float(part) for part in line.split(" ")] if line else []
 
 
 def _floats(line: str) -> list[float]:

@@ -250,7 +250,7 @@ def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[_Dee
     ).join(decisions, decisions.c.decision_id == found.c.decision_id)
     for unit, metric, decision_id, occurred_at, value, reason in connection.execute(query):
         if unit is not None and reason in COUNTED:
-            yield _Deed(unit, metric, decision_id, occurred_at, value or 0)
+            yield _Deed(unit, metric, decision_id, occurred_at, int(value or 0))
 
 
 def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[_Deed]:

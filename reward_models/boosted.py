@@ -5,9 +5,10 @@
 m, s and o are the campaign's level (``levels.py``). The trees start from the text score and minimise
 Σ w·(d − (g − ḡ))² with d the relative deviation of the reward, ḡ the mean of g in the row's campaign and
 w = n · s / φ (n exposures): differences between campaigns teach them nothing. Steps of ``fit``: 1 rows, 2 levels,
-3 text score out of fold, 4 columns, 5 held-out trees per fold → calibration, 6 all trees, 7 centres, 8 golden
+3 text score out of fold, 4 columns, 5 held-out trees per fold → rounds, calibration, 6 all trees, 7 centres, 8 golden
 rows. Folds never split a component of campaign and text; with fewer than ``FEW`` components they never split a
-unit.
+unit. From ``PLENTY`` rows on steps 5 and 6 are one: the trees of all folds but one serve, calibrated on that one,
+because a fifth more rows teach less there than five more fits cost.
 
     fit(training, settings) -> RewardModel
     model.grid(contexts, contents, position=1) -> (n, k)      every context with every content
@@ -21,6 +22,7 @@ The same bytes give the same scores: the booster that is returned was read back 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import lightgbm as lgb
@@ -30,6 +32,7 @@ import numpy.typing as npt
 from infra.errors import BadInput
 from ingestion.events import Content
 from ingestion.loops import ModelSettings
+from reward_models.aging import AGELESS, Aging
 from reward_models.anatomy import trim
 from reward_models.calibration import Calibration, HeldOut, fit_calibration
 from reward_models.dataset import TrainingSet
@@ -39,12 +42,14 @@ from reward_models.features import (
     build_schema,
     content_rows,
     context_rows,
+    fill_context,
     plain,
     text_of,
 )
 from reward_models.folds import codes_of, components, deal
 from reward_models.golden import Example, GoldenRows, cover_leaves
 from reward_models.levels import Levels, centred, fit_levels, group
+from reward_models.memory import NOTHING, Memory
 from reward_models.text import TextFit, TextModel, fit_text
 
 Floats = npt.NDArray[np.float64]
@@ -53,11 +58,15 @@ Ints = npt.NDArray[np.int64]
 FOLDS = 5
 FEW = 20
 """With fewer components than this, folds are by unit: a component would be most of the data."""
+PLENTY = 200_000
+"""From so many rows on one fold is enough to calibrate on, and the others are enough to learn from."""
 
 _THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
 _EXAMPLES = 16
 _PAIRS = 50_000
 _SHRINK = 5.0
+_STAGES = (0.05, 0.125, 0.25, 0.5, 1.0)
+"""Shares of the rounds after which held-out rows are looked at: past the best of them, trees learn noise."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,10 @@ class RewardModel:
     training_digest: str
     report: Mapping[str, float]
     """How the fit went: rows, contents, components, folds, text_alpha, text_slope …"""
+    aging: Aging = AGELESS
+    """What the age of counts makes of them when they are held against the predictions (``posterior.py``)."""
+    memory: Memory = NOTHING
+    """Counts that it starts with."""
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The part of a row that depends on the content alone."""
@@ -147,16 +160,21 @@ class RewardModel:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Decisions, then past results, as rows of one table: shape (n + m,)."""
+    """Decisions, then past results, as rows of one table: shape (n + m,) but for ``names`` and ``texts``."""
 
-    contexts: Sequence[Mapping[str, Any]]
     position: Ints
     content: Ints
-    campaign: list[str]
-    text: list[str]
-    unit: list[str]
+    campaign: Ints
+    """Index into ``names``."""
+    names: list[str]
+    """The campaigns that have rows."""
+    texts: list[str]
+    """Plain text of each content of the set; empty for one without rows."""
     reward: Floats
     exposures: Floats
+
+    def __len__(self) -> int:
+        return len(self.content)
 
 
 @dataclass(frozen=True)
@@ -171,32 +189,28 @@ class _Target:
     precision: Floats
 
 
-def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
+def fit(training: TrainingSet, settings: ModelSettings, *, plenty: int = PLENTY) -> RewardModel:
     """Train on a set. The same set and settings give the same model, byte for byte.
 
+    ``plenty``: rows from which one fold is kept for calibration and the trees of the others serve; 0: always, which
+    takes a sixth of the time and is good enough for what is only to predict.
     Raises :class:`BadInput` when there is nothing to learn from.
     """
     rows = _rows(training)
     _check(training, rows)
     target = _target(rows)
-    linked = components(rows.campaign, [text or index for text, index in zip(rows.text, rows.content, strict=True)])
-    words = _fit_text(rows, target, linked, settings.seed) if settings.text else None
+    linked = _linked(training, rows)
+    words = _fit_text(training, rows, target, linked, settings.seed) if settings.text else None
     schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
     unseen, seen = _text_scores(training.contents, words)
-    matrix = np.hstack(
-        [
-            context_rows(schema, rows.contexts, rows.position),
-            content_rows(schema, training.contents, unseen)[rows.content],
-        ]
-    )
+    matrix = _matrix(schema, training, rows, unseen)
     trees = _Trees(schema, matrix, target, settings)
-    calibration = fit_calibration(_held_out(training, rows, target, trees, _folds(linked, rows.unit, settings.seed)))
-    booster_text = trees.train(np.arange(len(matrix)))
+    booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), plenty)
     booster = lgb.Booster(model_str=booster_text)
     matrix[:, -1] = seen[rows.content]
     model = RewardModel(
         schema=schema,
-        levels=target.levels.centred_at(rows.campaign, _g(booster, matrix), target.precision),
+        levels=target.levels.centred_at(rows.campaign, rows.names, _g(booster, matrix), target.precision),
         text=words and words[0].model,
         calibration=calibration,
         booster_text=booster_text,
@@ -211,23 +225,25 @@ def fit(training: TrainingSet, settings: ModelSettings) -> RewardModel:
     return replace(model, golden=_golden(model, training, rows, matrix))
 
 
-Words = tuple[TextFit, dict[tuple[str, str], int]]
-"""A fitted text model, and the place of each (campaign, text) in its scores."""
+Words = tuple[TextFit, dict[tuple[str, str], tuple[int, str]]]
+"""A fitted text model, and of each (campaign, plain text) the place in its scores and the text as it was written."""
 
 
 def _rows(training: TrainingSet) -> _Rows:
     past = training.history
     content = np.concatenate([training.content, past.content])
+    shown = np.unique(content)
+    codes, names = group([training.contents[index].campaign_id for index in shown])
+    campaign_of, texts = np.zeros(len(training.contents), dtype=np.int64), [""] * len(training.contents)
+    campaign_of[shown] = codes
+    for index in shown:
+        texts[index] = plain(text_of(training.contents[index]))
     return _Rows(
-        contexts=[*training.contexts, *[{}] * len(past)],
         position=np.concatenate([training.position, np.ones(len(past), dtype=np.int64)]),
         content=content,
-        campaign=[training.contents[index].campaign_id for index in content],
-        text=[plain(text_of(training.contents[index])) for index in content],
-        unit=[
-            *(unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)),
-            *(f"history {row}" for row in range(len(past))),
-        ],
+        campaign=campaign_of[content],
+        names=names,
+        texts=texts,
         reward=np.concatenate([training.reward, past.reward]),
         exposures=np.concatenate([_exposures(training), past.exposures]),
     )
@@ -252,11 +268,11 @@ def _check(training: TrainingSet, rows: _Rows) -> None:
 
 
 def _target(rows: _Rows) -> _Target:
-    levels = fit_levels(rows.campaign, rows.reward, rows.exposures)
-    mean, scale = levels.of(rows.campaign)
+    levels = fit_levels(rows.campaign, rows.names, rows.reward, rows.exposures)
+    mean, scale = (values[rows.campaign] for values in levels.of(rows.names))
     return _Target(
         levels,
-        group(rows.campaign)[0],
+        rows.campaign,
         mean,
         scale,
         (rows.reward - mean) / scale,
@@ -281,22 +297,66 @@ def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
     return noise / (rows.exposures * target.scale**2)
 
 
-def _fit_text(rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
+def _linked(training: TrainingSet, rows: _Rows) -> Ints:
+    """Component of campaign and text of each row, shape (n + m,)."""
+    shown, of_row = np.unique(rows.content, return_inverse=True)
+    campaigns = [training.contents[index].campaign_id for index in shown]
+    return components(campaigns, [rows.texts[index] or int(index) for index in shown])[of_row]
+
+
+def _groups(training: TrainingSet, linked: Ints) -> Ints:
+    """What folds must not split, shape (n + m,): components, or units where there are few of those."""
+    if int(linked.max()) + 1 >= FEW:
+        return linked
+    unit = [unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)]
+    return np.concatenate([codes_of(unit), len(unit) + np.arange(len(linked) - len(unit))])
+
+
+def _fit_text(training: TrainingSet, rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
     """The text model of the distinct (campaign, text) pairs, each with the mean of its rows."""
-    shown = np.flatnonzero([bool(text) for text in rows.text])
+    place: dict[tuple[str, str], int] = {}
+    texts: list[str] = []
+    place_of = np.full(len(rows.texts), -1, dtype=np.int64)
+    for index in np.flatnonzero([bool(text) for text in rows.texts]):
+        content = training.contents[index]
+        place_of[index] = place.setdefault((content.campaign_id, rows.texts[index]), len(place))
+        texts += [text_of(content)] if len(place) > len(texts) else []
+    of_row = place_of[rows.content]
+    shown, of_row = np.flatnonzero(of_row >= 0), of_row[of_row >= 0]
     if not len(shown):
         return None
-    pairs = [(rows.campaign[row], rows.text[row]) for row in shown]
-    place = {pair: index for index, pair in enumerate(dict.fromkeys(pairs))}
-    of_row = np.array([place[pair] for pair in pairs])
-    precision = np.bincount(of_row, target.precision[shown]).astype(np.float64)
-    deviation = np.bincount(of_row, target.precision[shown] * target.deviation[shown]) / precision
+    certainty = 1.0 / _level_sampling(training, rows, target)[shown]
+    total = np.bincount(of_row, certainty)
+    deviation = np.bincount(of_row, certainty * target.deviation[shown]) / total
     group = np.zeros(len(place), dtype=np.int64)
     group[of_row] = linked[shown]
     enough = len(np.unique(group)) >= FOLDS
     folds = deal(codes_of(group.tolist()) if enough else np.arange(len(place)), FOLDS, seed)
-    fitted = fit_text([text for _, text in place], codes_of([c for c, _ in place]), deviation, precision, folds)
-    return None if fitted is None else (fitted, place)
+    fitted = fit_text(texts, codes_of([campaign for campaign, _ in place]), deviation, 1.0 / total, folds)
+    return None if fitted is None else (fitted, dict(zip(place, enumerate(texts), strict=True)))
+
+
+def _level_sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
+    """Sampling variance of each row with the noise of one exposure taken as that of its campaign, shape (n + m,).
+
+    A content's own counts would call those surest that happened to sell least.
+    """
+    noise = _sampling(training, rows, target) * rows.exposures
+    mean = np.bincount(target.campaign, rows.exposures * noise) / np.bincount(target.campaign, rows.exposures)
+    return np.maximum(mean[target.campaign] / rows.exposures, 1e-12)
+
+
+def _matrix(schema: FeatureSchema, training: TrainingSet, rows: _Rows, unseen: Floats) -> Floats:
+    """All columns of all rows, held-out text scores last, shape (n + m, columns). Past results have no context."""
+    count, width = len(training), len(schema.context)
+    matrix = np.empty((len(rows), len(schema.columns)))
+    fill_context(schema, training.contexts, rows.position[:count], matrix[:count, :width])
+    matrix[count:, : width - 1] = np.nan
+    matrix[count:, width - 1] = rows.position[count:]
+    of_contents = content_rows(schema, training.contents, unseen)
+    for column in range(of_contents.shape[1]):
+        matrix[:, width + column] = of_contents[rows.content, column]
+    return matrix
 
 
 def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floats, Floats]:
@@ -308,32 +368,79 @@ def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floa
         return np.full(len(contents), np.nan), np.full(len(contents), np.nan)
     fitted, place = words
     texts = [text_of(content) for content in contents]
-    known = [place.get((content.campaign_id, plain(text))) for content, text in zip(contents, texts, strict=True)]
-    new = np.array([index is None for index in known], dtype=np.bool_)
-    at = [index for index in known if index is not None]
     unseen, seen = np.empty(len(contents)), np.empty(len(contents))
-    unseen[new] = seen[new] = fitted.model.score([text for text, is_new in zip(texts, new, strict=True) if is_new])
-    unseen[~new], seen[~new] = fitted.out_of_fold[at], fitted.fitted[at]
+    other: list[int] = []
+    for index, (content, text) in enumerate(zip(contents, texts, strict=True)):
+        at, written = place.get((content.campaign_id, plain(text)), (None, ""))
+        if at is not None:
+            unseen[index] = fitted.out_of_fold[at]
+        if at is not None and written == text:
+            seen[index] = fitted.fitted[at]
+        else:
+            other.append(index)
+    seen[other] = fitted.model.score([texts[index] for index in other])
+    new = [index for index in other if (contents[index].campaign_id, plain(texts[index])) not in place]
+    unseen[new] = seen[new]
     return unseen, seen
 
 
-def _held_out(training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", folds: Ints) -> HeldOut:
+def _fit_trees(
+    training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", groups: Ints, plenty: int
+) -> tuple[str, Calibration]:
+    """The trees that serve, as text, and their calibration on rows that the calibrated trees have not seen."""
+    folds, every = deal(groups, FOLDS, trees.settings.seed), np.arange(len(rows))
+    if len(rows) < plenty:
+        judged, stages, fold = every, trees.held_out(folds), folds
+        rounds = _best_rounds(target, judged, stages, trees.stages)
+        booster_text = trees.train(every, rounds)
+    else:
+        sizes = np.bincount(folds, minlength=FOLDS)
+        kept = folds == np.argmin(np.abs(sizes - len(rows) / FOLDS))
+        booster_text = trees.train(every[~kept], trees.stages[-1])
+        judged, stages = every[kept], trees.staged(booster_text, kept)
+        fold = deal(codes_of(groups[kept].tolist()), FOLDS, trees.settings.seed)
+        rounds = _best_rounds(target, judged, stages, trees.stages)
+        booster_text = trim(lgb.Booster(model_str=booster_text).model_to_string(num_iteration=rounds))
+    g = stages[trees.stages.index(rounds)]
+    return booster_text, fit_calibration(_held_out(training, rows, target, judged, g, fold))
+
+
+def _best_rounds(target: _Target, judged: Ints, stages: Floats, rounds: Sequence[int]) -> int:
+    """The number of rounds with the least error on held-out rows; ``stages``: g after each number, shape (s, k)."""
+    campaign, precision = target.campaign[judged], target.precision[judged]
+    rests = (centred(target.deviation[judged] - g, campaign, precision) for g in stages)
+    return rounds[int(np.argmin([precision @ rest**2 for rest in rests]))]
+
+
+def _held_out(training: TrainingSet, rows: _Rows, target: _Target, judged: Ints, g: Floats, fold: Ints) -> HeldOut:
+    """``judged``: indices of k rows with predictions g and folds, shape (k,) each."""
     return HeldOut(
-        g=centred(trees.held_out(folds), target.campaign, target.precision),
-        d=target.deviation,
-        precision=target.precision,
-        sampling=_sampling(training, rows, target),
-        exposures=rows.exposures,
-        mean=target.mean,
-        scale=target.scale,
-        fold=folds,
-        content=rows.content,
+        g=centred(g, target.campaign[judged], target.precision[judged]),
+        d=target.deviation[judged],
+        precision=target.precision[judged],
+        sampling=_sampling(training, rows, target)[judged],
+        exposures=rows.exposures[judged],
+        mean=target.mean[judged],
+        scale=target.scale[judged],
+        fold=fold,
+        content=rows.content[judged],
     )
 
 
-def _folds(linked: Ints, unit: Sequence[str], seed: int) -> Ints:
-    enough = len(np.unique(linked)) >= FEW
-    return deal(linked if enough else codes_of(unit), FOLDS, seed)
+def tree_parameters(settings: ModelSettings) -> dict[str, Any]:
+    """What LightGBM is told, but for the objective."""
+    return {
+        "num_leaves": settings.leaves,
+        "learning_rate": settings.learning_rate,
+        "min_data_in_leaf": settings.min_leaf,
+        "lambda_l2": _SHRINK,
+        "seed": settings.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": _THREADS,
+        "feature_pre_filter": False,
+        "verbosity": -1,
+    }
 
 
 class _Trees:
@@ -341,19 +448,9 @@ class _Trees:
 
     def __init__(self, schema: FeatureSchema, matrix: Floats, target: _Target, settings: ModelSettings) -> None:
         self.matrix, self.settings, self.campaign = matrix, settings, target.campaign
+        self.stages = sorted({max(1, round(share * settings.rounds)) for share in _STAGES})
         self.deviation, self.weights = target.deviation, target.precision / target.precision.mean()
-        self.parameters = {
-            "num_leaves": settings.leaves,
-            "learning_rate": settings.learning_rate,
-            "min_data_in_leaf": settings.min_leaf,
-            "lambda_l2": _SHRINK,
-            "seed": settings.seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": _THREADS,
-            "feature_pre_filter": False,
-            "verbosity": -1,
-        }
+        self.parameters = tree_parameters(settings)
         self.data = lgb.Dataset(
             matrix,
             label=target.deviation,
@@ -364,7 +461,7 @@ class _Trees:
             free_raw_data=False,
         ).construct()
 
-    def train(self, rows: Ints) -> str:
+    def train(self, rows: Ints, rounds: int) -> str:
         """A booster of these rows, as LightGBM's text, trimmed."""
         part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
         campaign, weights = self.campaign[rows], self.weights[rows]
@@ -373,17 +470,26 @@ class _Trees:
         def contrasts(g: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
             return weights * (centred(g, campaign, weights) - deviation), weights
 
-        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=self.settings.rounds)
+        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=rounds)
         return trim(booster.model_to_string(num_iteration=-1))
 
     def held_out(self, folds: Ints) -> Floats:
-        """g of each row by trees that saw nothing of its fold."""
-        g = np.zeros(len(folds))
+        """g of each row by trees that saw nothing of its fold, after each of ``stages``, shape (s, n)."""
+        g = np.zeros((len(self.stages), len(folds)))
         for fold in np.unique(folds):
             inside = folds == fold
             if not inside.all():
-                g[inside] = _g(lgb.Booster(model_str=self.train(np.flatnonzero(~inside))), self.matrix[inside])
+                g[:, inside] = self.staged(self.train(np.flatnonzero(~inside), self.stages[-1]), inside)
         return g
+
+    def staged(self, booster_text: str, rows: npt.NDArray[np.bool_]) -> Floats:
+        """g of some rows after each of ``stages``, shape (s, k)."""
+        booster, matrix = lgb.Booster(model_str=booster_text), self.matrix[rows]
+        parts = [
+            booster.predict(matrix, start_iteration=start, num_iteration=end - start, num_threads=_THREADS)
+            for start, end in pairwise([0, *self.stages])
+        ]
+        return np.asarray(_start(matrix) + np.cumsum(parts, axis=0))
 
 
 def _g(booster: lgb.Booster, matrix: Floats) -> Floats:
@@ -398,7 +504,7 @@ def _start(matrix: Floats) -> Floats:
 def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:
     picked = cover_leaves(model.booster, matrix, model.settings.seed)
     spaced = np.unique(np.linspace(0, len(rows.content) - 1, _EXAMPLES).astype(np.int64))
-    contexts = [rows.contexts[row] for row in spaced]
+    contexts = [training.contexts[row] if row < len(training) else {} for row in spaced]
     contents = [training.contents[rows.content[row]] for row in spaced]
     scores = model.rows(contexts, contents, rows.position[spaced])
     return GoldenRows(
@@ -416,7 +522,7 @@ def _report(rows: _Rows, linked: Ints, words: Words | None) -> dict[str, float]:
         "rows": float(len(rows.content)),
         "exposures": float(rows.exposures.sum()),
         "contents": float(len(np.unique(rows.content))),
-        "campaigns": float(len(set(rows.campaign))),
+        "campaigns": float(len(rows.names)),
         "components": float(len(np.unique(linked))),
         "text_alpha": words[0].alpha if words else 0.0,
         "text_slope": words[0].slope if words else 0.0,

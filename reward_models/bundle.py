@@ -1,15 +1,15 @@
 """What a model is on disk: LightGBM text and JSON, never a pickle.
 
     model.txt       the booster
-    manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, posterior,
-                    versions
+    manifest.json   columns, levels, calibration, settings, configuration, as_of, cutoff, training digest, aging,
+                    memory, versions
     text.json       the text model (absent without one)
     golden.json     inputs with the scores they must give
 
 A bundle is a mapping of file name to bytes. Its digest is taken of the bytes in memory, before anything is
 written (invariant 17).
 
-    pack(model, *, cutoff, configuration="", posterior=None) -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
+    pack(model, *, cutoff, configuration="") -> Bundle      unpack(bundle) -> RewardModel      manifest(bundle)
     digest(bundle) -> str      write(bundle, folder)      read(folder) -> Bundle
 
 ``unpack`` parses with LightGBM, which dies on damaged text. The text is checked first (``anatomy.py``), and still only
@@ -31,23 +31,25 @@ import sklearn
 from infra.database import canonical_json
 from infra.errors import ModelRefused
 from ingestion.loops import ModelSettings
+from reward_models.aging import AGELESS, Aging
 from reward_models.anatomy import check_anatomy
 from reward_models.boosted import RewardModel
 from reward_models.calibration import Calibration
 from reward_models.features import FeatureSchema
 from reward_models.golden import GoldenRows
 from reward_models.levels import Levels
+from reward_models.memory import NOTHING, Memory
 from reward_models.text import read_text_model
 
 Bundle = Mapping[str, bytes]
 
-FORMAT = 1
+FORMAT = 2
 MODEL, MANIFEST, TEXT, GOLDEN = "model.txt", "manifest.json", "text.json", "golden.json"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``. ``posterior``: the snapshot of content effects the gate judged, as its maker wrote it.
-    ``configuration``: digest of metrics, reward, model and policy, so that another policy is another bundle."""
+    """``manifest.json``. ``configuration``: digest of metrics, reward, model and policy, so that another policy is
+    another bundle."""
 
     format: int
     loop_id: str
@@ -66,13 +68,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cutoff: int
     training_digest: str
     report: dict[str, float]
-    posterior: dict[str, Any] | None
+    aging: Aging = AGELESS
+    memory: Memory = NOTHING
     versions: dict[str, str]
 
 
-def pack(
-    model: RewardModel, *, cutoff: int, configuration: str = "", posterior: Mapping[str, Any] | None = None
-) -> Bundle:
+def pack(model: RewardModel, *, cutoff: int, configuration: str = "") -> Bundle:
     """The bundle of a model that was trained on decisions before ``cutoff`` (microseconds)."""
     levels = model.levels
     manifest = Manifest(
@@ -93,7 +94,8 @@ def pack(
         cutoff=cutoff,
         training_digest=model.training_digest,
         report=dict(model.report),
-        posterior=None if posterior is None else dict(posterior),
+        aging=model.aging,
+        memory=model.memory,
         versions={"lightgbm": lgb.__version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     )
     files = {
@@ -139,6 +141,8 @@ def unpack(bundle: Bundle) -> RewardModel:
         as_of=manifest.as_of,
         training_digest=manifest.training_digest,
         report=manifest.report,
+        aging=manifest.aging,
+        memory=manifest.memory,
     )
 
 

@@ -13,24 +13,26 @@ the same ``as_of`` and ``now`` gives the same ``digest`` (invariant 6).
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, Select, Text, select, type_coerce
+from sqlalchemy import Connection, Row, Select, Text, case, select, type_coerce
 
 from infra import tables
 from infra.clock import MICROS
 from infra.database import canonical_json
 from ingestion.attribution import start_of
-from ingestion.events import Candidate, Content, Placement
+from ingestion.events import Candidate, Content
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
-from ingestion.outcomes import matured_at, outcomes_query
+from ingestion.outcomes import outcomes_query
+from reward_models.choices import Choices
+from reward_models.contexts import Contexts
+from reward_models.reading import COLUMNS, Chunk, chunks
 from reward_models.rewards import mean_reward_of, reward_of
 
 Floats = npt.NDArray[np.float64]
@@ -40,8 +42,6 @@ _CHUNK = 5_000
 _NEWEST = 10_000
 """Events whose time on the way is looked at, per type."""
 _LAGS = 20
-_candidates = msgspec.json.Decoder(tuple[Candidate, ...])
-_placements = msgspec.json.Decoder(tuple[Placement, ...])
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TrainingSet:
     decision_id: tuple[str, ...]
     unit: tuple[str | None, ...]
     decided_at: Ints
-    contexts: tuple[Mapping[str, Any], ...]
+    contexts: Sequence[Mapping[str, Any]]
     content: Ints
     position: Ints
     propensity: Floats
@@ -119,7 +119,8 @@ class TrainingSet:
     """Probability with which the row's unit had been held out, shape (n,); 0 where nobody was."""
     group: tuple[str, ...]
     learning_mode: tuple[str, ...]
-    candidates: tuple[tuple[Candidate, ...], ...]
+    candidates: Sequence[tuple[Candidate, ...]]
+    """With their contents and probabilities; what the policy knew of them is not kept."""
     metrics: Mapping[str, Floats]
     """Value per row, in units: one click is 1.0."""
     reward: Floats
@@ -154,6 +155,10 @@ class TrainingSet:
         """Rows whose outcome is final, shape (n,)."""
         return np.ones(len(self), dtype=np.bool_) if self.timing is None else self.timing.mature
 
+    def matured(self) -> "TrainingSet":
+        """Only the rows whose outcome is final: what may be valued and reported (invariant 13)."""
+        return self if self.mature.all() else self.subset(self.mature)
+
     def candidate_contents(self, row: int) -> list[Content]:
         """The contents that could have been chosen in a row, in the order of its ``candidates``."""
         campaign = self.contents[self.content[row]].campaign_id
@@ -163,7 +168,11 @@ class TrainingSet:
         """Only these rows of decisions and of history, each a mask or indices; None keeps all."""
         kept = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         past = self.history if history is None else _part_of(self.history, history)
-        parts: dict[str, Any] = {name: tuple(getattr(self, name)[row] for row in kept) for name in _LISTS}
+        parts: dict[str, Any] = {name: _some(getattr(self, name), kept) for name in _LISTS}
+        parts |= {
+            "contexts": Contexts.of(self.contexts).take(kept),
+            "candidates": Choices.of(self.candidates).take(kept),
+        }
         parts |= {name: getattr(self, name)[kept] for name in _ARRAYS}
         metrics = {name: values[kept] for name, values in self.metrics.items()}
         parts["timing"] = None if self.timing is None else self.timing.subset(kept)
@@ -178,6 +187,8 @@ class TrainingSet:
             state.update(canonical_json([content.campaign_id, content.content_id, content.fingerprint]))
         for name in _LISTS:
             state.update(canonical_json(getattr(self, name)))
+        Contexts.of(self.contexts).update(state)
+        Choices.of(self.candidates).update(state)
         for name in _ARRAYS:
             state.update(getattr(self, name).tobytes())
         _update(state, self.metrics)
@@ -194,7 +205,14 @@ class TrainingSet:
         return state.hexdigest()
 
 
-_LISTS = ("decision_id", "unit", "contexts", "group", "learning_mode", "candidates")
+_LISTS = ("decision_id", "unit", "group", "learning_mode")
+_PARTS = {
+    "decided_at": np.int64,
+    "start": np.int64,
+    "position": np.int64,
+    "propensity": np.float64,
+    "holdout": np.float64,
+}
 _ARRAYS = ("decided_at", "content", "position", "propensity", "holdout", "reward")
 
 
@@ -208,39 +226,42 @@ def load_training_set(
     before: int | None = None,
     since: int | None = None,
     censored: bool = False,
+    choices_since: int | None = None,
 ) -> TrainingSet:
     """The training set of a loop as of batch ``as_of``, with decisions mature at ``now`` (microseconds).
 
     ``censored``: the others that have started, too, each with its age (``timing.mature`` tells them apart).
+    ``choices_since``: candidates are read of decisions from then on; learning needs none, valuing a policy does.
     Reads each table once, in chunks; memory holds the result only.
     """
-    rows = _Rows(_contents(connection, definition.loop))
-    values = _outcomes(connection, definition, as_of)
-    for decision in _decisions(connection, definition.loop, as_of, before, since):
-        mature = decision.start is not None and matured_at(definition, decision.start) <= now
-        rows.immature += not mature
-        if mature or (censored and decision.start is not None and decision.start <= now):
-            rows.add(decision, values)
+    rows = _Rows(_contents(connection, definition.loop), _outcomes(connection, definition, as_of))
+
+    def kept(start: Floats) -> npt.NDArray[np.bool_]:
+        mature = start + definition.maturity <= now
+        rows.immature += int((~mature).sum())
+        return mature | (start <= now) if censored else mature
+
+    for chunk in chunks(connection, _decisions(definition.loop, as_of, before, since, choices_since), kept):
+        rows.add(chunk)
     metrics = rows.values(definition)
     history = _history(connection, definition, rows, as_of)
     lists: dict[str, Any] = {name: tuple(values) for name, values in rows.lists.items()}
+    arrays: dict[str, Any] = rows.arrays()
     return TrainingSet(
         loop_id=definition.loop,
         loop_version=version,
         as_of=as_of,
         contents=tuple(rows.contents),
         **lists,
-        decided_at=np.array(rows.decided_at, dtype=np.int64),
-        content=np.array(rows.content, dtype=np.int64),
-        position=np.array(rows.position, dtype=np.int64),
-        propensity=np.array(rows.propensity, dtype=np.float64),
-        holdout=np.array(rows.holdout, dtype=np.float64),
+        contexts=Contexts.joined(rows.contexts),
+        candidates=Choices.joined(rows.candidates),
+        **arrays,
         metrics=metrics,
         reward=reward_of(definition, metrics),
         history=history,
         immature=rows.immature,
         timing=Timing(
-            age=np.minimum(now - np.array(rows.start, dtype=np.float64), definition.maturity),
+            age=np.minimum(now - rows.start, definition.maturity).astype(np.float64),
             maturity=definition.maturity,
             arrivals=rows.arrivals(definition),
             lags=_lags(connection, definition, as_of),
@@ -256,57 +277,64 @@ class Found(NamedTuple):
     last_at: int
 
 
-Values = Mapping[tuple[str, str], Mapping[str, Found]]
-"""Outcomes by metric, by (decision, content)."""
-
-_NOTHING = Found(0, 0, 0)
+Outcomes = Mapping[str, Mapping[str, Mapping[str, Found]]]
+"""By decision, content and metric."""
 
 
 class _Rows:
     """Rows under construction."""
 
-    def __init__(self, contents: Iterable[Content]) -> None:
+    def __init__(self, contents: Iterable[Content], outcomes: Outcomes) -> None:
         self.known = {(content.campaign_id, content.content_id): content for content in contents}
+        self.outcomes = outcomes
         self.contents: list[Content] = []
         self.index: dict[tuple[str, str], int] = {}
         self.lists: dict[str, list[Any]] = {name: [] for name in _LISTS}
-        self.decided_at: list[int] = []
-        self.content: list[int] = []
-        self.position: list[int] = []
-        self.propensity: list[float] = []
-        self.holdout: list[float] = []
-        self.start: list[int] = []
-        self.outcomes: list[Mapping[str, Found]] = []
-        self.immature = 0
-
-    def add(self, decision: Row[Any], values: Values) -> None:
-        chosen = _placements.decode(decision.chosen)
-        candidates = _candidates.decode(decision.candidates)
-        slots = decision.constraints.get("slots", len(chosen))
-        for candidate in candidates:
-            self.content_index(decision.campaign_id, candidate.content_id)
-        for placed in chosen:
-            if placed.position <= slots:
-                self.add_row(decision, candidates, placed, values)
-
-    def add_row(self, decision: Row[Any], candidates: tuple[Candidate, ...], placed: Placement, values: Values) -> None:
-        named = {
-            "decision_id": decision.decision_id,
-            "unit": decision.unit,
-            "contexts": decision.context,
-            "group": decision.group,
-            "learning_mode": decision.learning_mode,
-            "candidates": candidates,
+        self.content: list[Ints] = []
+        self.contexts: list[Contexts] = []
+        self.candidates: list[Choices] = []
+        self.parts: dict[str, list[npt.NDArray[Any]]] = {
+            name: [np.zeros(0, dtype=kind)] for name, kind in _PARTS.items()
         }
-        for name, value in named.items():
-            self.lists[name].append(value)
-        self.decided_at.append(decision.decided_at)
-        self.start.append(decision.start)
-        self.content.append(self.content_index(decision.campaign_id, placed.content_id))
-        self.position.append(placed.position)
-        self.propensity.append(np.nan if placed.propensity is None else placed.propensity)
-        self.holdout.append(decision.constraints.get("holdout", 0.0))
-        self.outcomes.append(values.get((decision.decision_id, placed.content_id), {}))
+        self.found: list[tuple[int, Mapping[str, Found]]] = []
+        """Rows that have outcomes, with them."""
+        self.immature = 0
+        self.same: dict[str | None, str | None] = {}
+        """One object for equal texts."""
+
+    def add(self, chunk: Chunk) -> None:
+        """The rows of a chunk."""
+        before = len(self.lists["decision_id"])
+        for row, decision_id in enumerate(chunk.decision_id):
+            if (outcomes := self.outcomes.get(decision_id)) is not None:
+                self.found.append((before + row, outcomes.get(chunk.content_id[row], {})))
+        for name in _LISTS:
+            values = getattr(chunk, name)
+            self.lists[name] += values if name == "decision_id" else [self.same.setdefault(one, one) for one in values]
+        for name in _PARTS:
+            self.parts[name].append(getattr(chunk, name))
+        self.contexts.append(chunk.contexts)
+        self.candidates.append(chunk.candidates)
+        self.content.append(self.indices(chunk))
+
+    def indices(self, chunk: Chunk) -> Ints:
+        """Content of each row; the candidates of every row come first."""
+        of_row, sets = chunk.candidates.sets()
+        for campaign_id, number in dict.fromkeys(zip(chunk.campaign_id, of_row.tolist(), strict=True)):
+            for content_id in sets[number]:
+                self.content_index(campaign_id, content_id)
+        pairs = zip(chunk.campaign_id, chunk.content_id, strict=True)
+        return np.array([self.content_index(*pair) for pair in pairs], dtype=np.int64)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns of numbers, whole."""
+        whole = {name: np.concatenate(parts) for name, parts in self.parts.items() if name != "start"}
+        return {**whole, "content": np.concatenate([np.zeros(0, dtype=np.int64), *self.content])}
+
+    @cached_property
+    def start(self) -> Ints:
+        """Start of each row's decision, once all rows are there."""
+        return np.concatenate(self.parts["start"])
 
     def content_index(self, campaign_id: str, content_id: str) -> int:
         """Of a content; ``no_send`` and ids that were never registered get a content without text.
@@ -322,26 +350,25 @@ class _Rows:
         return self.index[key]
 
     def values(self, definition: LoopDefinition) -> dict[str, Floats]:
-        return {
-            metric.name: np.array(
-                [outcome.get(metric.name, _NOTHING).value for outcome in self.outcomes], dtype=np.float64
-            )
-            / MICROS
-            for metric in definition.metrics
-        }
+        """Value of each metric, in units."""
+        values = {metric.name: np.zeros(len(self.lists["decision_id"])) for metric in definition.metrics}
+        for row, outcome in self.found:
+            for name, found in outcome.items():
+                values[name][row] = found.value / MICROS
+        return values
 
     def arrivals(self, definition: LoopDefinition) -> dict[str, Arrivals]:
         return {metric.name: self.arrivals_of(metric) for metric in definition.metrics}
 
     def arrivals_of(self, metric: Metric) -> Arrivals:
         """The first event completes an ``any``; what adds up came with the last one, too, if that is another."""
-        found = [(row, outcome[metric.name]) for row, outcome in enumerate(self.outcomes) if metric.name in outcome]
+        found = [(row, outcome[metric.name]) for row, outcome in self.found if metric.name in outcome]
         moments = [(row, each.first_at) for row, each in found]
         if metric.aggregate in ("count", "sum"):
             moments += [(row, each.last_at) for row, each in found if each.last_at > each.first_at]
         row = np.array([row for row, _ in moments], dtype=np.int64)
         at = np.array([at for _, at in moments], dtype=np.float64)
-        return Arrivals(row, at - np.array(self.start, dtype=np.float64)[row])
+        return Arrivals(row, at - self.start[row])
 
 
 def _contents(connection: Connection, loop_id: str) -> list[Content]:
@@ -356,39 +383,27 @@ def _contents(connection: Connection, loop_id: str) -> list[Content]:
 
 
 def _decisions(
-    connection: Connection, loop_id: str, as_of: int, before: int | None, since: int | None
-) -> Iterator[Row[Any]]:
+    loop_id: str, as_of: int, before: int | None, since: int | None, choices_since: int | None
+) -> Select[Any]:
     c = tables.decisions.c
     wanted = [c.loop_id == loop_id, c.batch_no <= as_of]
     wanted += [c.decided_at < before] if before is not None else []
     wanted += [c.decided_at >= since] if since is not None else []
-    query = (
-        select(
-            c.decision_id,
-            c.unit,
-            c.campaign_id,
-            c.decided_at,
-            c.context,
-            c.group,
-            c.learning_mode,
-            start_of(tables.decisions, as_of).label("start"),
-            c.constraints,
-            type_coerce(c.candidates, Text).label("candidates"),
-            type_coerce(c.chosen, Text).label("chosen"),
-        )
-        .where(*wanted)
-        .order_by(c.decided_at, c.decision_id)
-    )
-    return _stream(connection, query)
+    found = {
+        **{name: c[name] for name in COLUMNS if name != "start"},
+        "start": start_of(tables.decisions, as_of),
+        **{name: type_coerce(c[name], Text) for name in ("context", "candidates", "chosen", "constraints")},
+    }
+    if choices_since is not None:
+        found["candidates"] = case((c.decided_at >= choices_since, found["candidates"]), else_="[]")
+    return select(*(found[name].label(name) for name in COLUMNS)).where(*wanted).order_by(c.decided_at, c.decision_id)
 
 
-def _outcomes(
-    connection: Connection, definition: LoopDefinition, as_of: int
-) -> dict[tuple[str, str], dict[str, Found]]:
-    found: dict[tuple[str, str], dict[str, Found]] = {}
+def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> Outcomes:
+    found: dict[str, dict[str, dict[str, Found]]] = {}
     for row in _stream(connection, outcomes_query([definition], as_of=as_of)):
         outcome = Found(int(row.value), row.first_at, row.last_at)
-        found.setdefault((row.decision_id, row.content_id), {})[row.metric] = outcome
+        found.setdefault(row.decision_id, {}).setdefault(row.content_id, {})[row.metric] = outcome
     return found
 
 
@@ -449,6 +464,10 @@ def _noise(definition: LoopDefinition, sums: Mapping[str, Floats], exposures: Fl
 
 def _stream(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
     yield from connection.execution_options(yield_per=_CHUNK).execute(query)
+
+
+def _some(values: Sequence[Any], rows: Ints) -> tuple[Any, ...]:
+    return tuple([values[row] for row in rows.tolist()])
 
 
 def _part_of(history: History, rows: npt.NDArray[Any]) -> History:

@@ -12,7 +12,8 @@ F(window) is 1: what comes later does not count. Steps of ``fit_delays``, per me
 2. the loop's law: e and R with ``PRIOR`` pseudo-outcomes of a law that is vague about the scale
 3. each content's law: its e and R with n pseudo-outcomes of the loop's law. n is chosen by marginal likelihood
    (reversed hazards of a Dirichlet law are independent betas), so contents that do not differ share one law
-4. the share of the reward that each metric brings
+4. what is left unsure: the variance of log F, the sum of what each of these betas leaves of it
+5. the share of the reward that each metric brings
 
 An outcome is seen once it has happened and its event has come in: ``lags`` are quantiles of the time on the way.
 
@@ -26,7 +27,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
+from scipy.special import betaln, polygamma
 
 from ingestion.loops import LoopDefinition
 from reward_models.dataset import TrainingSet
@@ -43,7 +44,9 @@ LEAST = 20
 """A content with fewer outcomes than this keeps the loop's law."""
 _CONCENTRATIONS = 2.0 ** np.arange(1, 12)
 _BINS = 32
+_ON_ITS_WAY = 0.95
 _DIGITS = 5
+_MOST = 1e3
 
 
 class Law(msgspec.Struct, frozen=True):
@@ -53,6 +56,10 @@ class Law(msgspec.Struct, frozen=True):
     shares: tuple[float, ...]
     contents: dict[str, tuple[float, ...]] = {}
     """F at the same times of the contents that differ from the loop."""
+    doubt: tuple[float, ...] = (0.0,)
+    """Variance of log F of a content without a law of its own, at the same times."""
+    doubts: dict[str, tuple[float, ...]] = {}
+    """The same of the contents that have one."""
     lags: tuple[float, ...] = (0.0,)
     """Equally likely times on the way, microseconds."""
     weight: float = 1.0
@@ -60,9 +67,15 @@ class Law(msgspec.Struct, frozen=True):
 
     def arrived(self, age: npt.ArrayLike, content_id: str | None = None) -> Floats:
         """Share of the outcomes that have come in at an age (microseconds), of the shape of ``age``."""
-        shares = self.contents.get(content_id, self.shares) if content_id is not None else self.shares
+        shares = self.shares if content_id is None else self.contents.get(content_id, self.shares)
         at = np.subtract.outer(np.asarray(age, dtype=np.float64), np.array(self.lags))
         return np.asarray(np.where(at < 0.0, 0.0, np.interp(at, self.times, shares)).mean(axis=-1))
+
+    def unsure(self, age: npt.ArrayLike, content_id: str | None = None) -> Floats:
+        """Variance of the logarithm of :meth:`arrived`, of the shape of ``age``; 0 once all has come in."""
+        doubt = self.doubt if content_id is None else self.doubts.get(content_id, self.doubt)
+        at = np.asarray(age, dtype=np.float64) - float(np.mean(self.lags))
+        return np.asarray(np.interp(at, self.times[-len(doubt) :], doubt))
 
 
 class Delays(msgspec.Struct, frozen=True):
@@ -85,18 +98,20 @@ class Delays(msgspec.Struct, frozen=True):
         law = self.laws.get(metric)
         return np.ones(np.shape(age_micros)) if law is None else law.arrived(age_micros, content_id)
 
-    def of_rows(self, metric: str, training: TrainingSet) -> Floats:
-        """Share of one metric's outcomes that has come in, of each row of a set with times, shape (n,)."""
+    def of_rows(self, metric: str, training: TrainingSet) -> tuple[Floats, Floats]:
+        """Of each row of a set with times: the share of one metric's outcomes that has come in, and how unsure it is
+        (variance of its logarithm), shape (n,) each."""
         assert training.timing is not None
-        age, own = training.timing.age, self.laws[metric].contents
-        shares = self.of(metric, age)
+        age, law = training.timing.age, self.laws[metric]
+        shares, doubts = law.arrived(age), law.unsure(age)
         order = np.argsort(training.content, kind="stable")
         ends = np.cumsum(np.bincount(training.content, minlength=len(training.contents)))
         for index, content in enumerate(training.contents):
-            if content.content_id in own:
+            if content.content_id in law.contents:
                 rows = order[ends[index - 1] if index else 0 : ends[index]]
-                shares[rows] = self.of(metric, age[rows], content.content_id)
-        return shares
+                shares[rows] = law.arrived(age[rows], content.content_id)
+                doubts[rows] = law.unsure(age[rows], content.content_id)
+        return shares, doubts
 
 
 def fit_delays(training: TrainingSet, definition: LoopDefinition) -> Delays:
@@ -106,35 +121,39 @@ def fit_delays(training: TrainingSet, definition: LoopDefinition) -> Delays:
     timing, laws = training.timing, {}
     for name in sorted(name for name, weight in definition.reward.items() if weight):
         came = timing.arrivals[name]
-        lags = timing.lags.get(name, (0.0,))
-        law = fit_law(
-            came.delay,
-            timing.age[came.row] - float(np.quantile(lags, 0.95)),
-            [training.contents[index].content_id for index in training.content[came.row]],
-            definition.metric(name).window,
+        ids = [training.contents[index].content_id for index in training.content[came.row]]
+        laws[name] = fit_law(
+            came.delay, timing.age[came.row], ids, definition.metric(name).window, timing.lags.get(name, (0.0,))
         )
-        laws[name] = msgspec.structs.replace(law, lags=tuple(lags))
     return _weighed(Delays(laws), training, definition)
 
 
-def fit_law(delay: Floats, age: Floats, content_ids: Sequence[str], window: int) -> Law:
+def fit_law(
+    delay: Floats, age: Floats, content_ids: Sequence[str], window: int, lags: tuple[float, ...] = (0.0,)
+) -> Law:
     """Steps 1 to 3 for one metric, from the outcomes that have come, shape (m,): delay and age in microseconds.
 
-    An outcome later than the age of its decision has not been seen yet and must not be there; it is left out.
+    Looked at from so long ago that hardly any event of that time is still on its way: what came later is left out.
     """
-    delay = np.clip(delay, 0.0, window)
+    delay, age = np.clip(delay, 0.0, window), age - float(np.quantile(lags, _ON_ITS_WAY))
     times = _edges(delay, float(window))
     names = list(dict.fromkeys(content_ids))
     events, at_risk = _counts(times, delay, age, codes_of(content_ids), len(names))
     vague = np.log1p(VAGUE * np.maximum(times / window, 1e-9)) / np.log1p(VAGUE)
-    loop = _product_limit(events.sum(axis=0), at_risk.sum(axis=0), PRIOR, vague)
+    events_of_all, at_risk_of_all = events.sum(axis=0), at_risk.sum(axis=0)
+    loop = _product_limit(events_of_all, at_risk_of_all, PRIOR, vague)
+    law = Law(times=tuple(times.tolist()), shares=_rounded(loop), lags=lags)
     concentration = _concentration(events, at_risk, loop)
-    own = {
-        name: _rounded(_product_limit(events[place], at_risk[place], concentration, loop))
-        for place, name in enumerate(names)
-        if np.isfinite(concentration) and events[place].sum() >= LEAST
-    }
-    return Law(times=tuple(times.tolist()), shares=_rounded(loop), contents=own)
+    if np.isinf(concentration):
+        return msgspec.structs.replace(law, doubt=_rounded(_doubt(events_of_all, at_risk_of_all, PRIOR, vague)))
+    none, enough = np.zeros(len(times)), np.flatnonzero(events.sum(axis=1) >= LEAST)
+    prior = (concentration, loop)
+    return msgspec.structs.replace(
+        law,
+        contents={names[k]: _rounded(_product_limit(events[k], at_risk[k], *prior)) for k in enough},
+        doubt=_rounded(_doubt(none, none, *prior)),
+        doubts={names[k]: _rounded(_doubt(events[k], at_risk[k], *prior)) for k in enough},
+    )
 
 
 def _edges(delay: Floats, window: float) -> Floats:
@@ -167,6 +186,14 @@ def _product_limit(events: Floats, at_risk: Floats, pseudo: float, prior: Floats
     return np.append(np.cumprod((1.0 - hazard)[::-1])[::-1], 1.0)
 
 
+def _doubt(events: Floats, at_risk: Floats, pseudo: float, prior: Floats) -> Floats:
+    """Variance of log F at the ends of the bins."""
+    whole = at_risk[1:] + pseudo * prior[1:]
+    later = at_risk[1:] - events[1:] + pseudo * prior[:-1]
+    each = polygamma(1, later) - polygamma(1, whole)
+    return np.append(np.cumsum(each[::-1])[::-1], 0.0)
+
+
 def _concentration(events: Floats, at_risk: Floats, loop: Floats) -> float:
     """n of step 3: the most likely of a grid, infinite where contents do not differ by more than chance."""
     below, inside = loop[:-1], np.diff(loop)
@@ -182,10 +209,10 @@ def _concentration(events: Floats, at_risk: Floats, loop: Floats) -> float:
 
 
 def _weighed(delays: Delays, training: TrainingSet, definition: LoopDefinition) -> Delays:
-    """Step 4: what a metric has brought, over the exposures that have had the time to."""
+    """Step 5: what a metric has brought, over the exposures that have had the time to."""
     brought = {}
     for name in delays.laws:
-        exposures = float(delays.of_rows(name, training).sum())
+        exposures = float(delays.of_rows(name, training)[0].sum())
         total = abs(definition.reward[name]) * float(np.abs(training.metrics[name]).sum())
         brought[name] = total / exposures if exposures > 0.0 else 0.0
     whole = sum(brought.values())
@@ -196,4 +223,4 @@ def _weighed(delays: Delays, training: TrainingSet, definition: LoopDefinition) 
 
 
 def _rounded(shares: Floats) -> tuple[float, ...]:
-    return tuple(np.round(shares, _DIGITS).tolist())
+    return tuple(np.round(np.minimum(shares, _MOST), _DIGITS).tolist())

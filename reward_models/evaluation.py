@@ -2,10 +2,11 @@
 
 1. keep the decisions that chance decided, with the candidates most of them share
 2. means of every arm, plain: n and mean of the rows that got it
-3. folds by unit; per metric and fold: a reward model of that metric from the other folds
+3. folds by unit, and where the log has times blocks of time (``forward.py``); per metric and fold: a reward model of
+   that metric from other units, earlier decisions
 4. learned policy on the fold: the arm with the largest prediction; reference: the arm with the largest mean on the
    other folds. Both are fixed before the fold is looked at
-5. value of the learned policy by IPS, SNIPS, DM and DR, with intervals and effective sample sizes
+5. value of the learned policy by every estimator, with intervals and effective sample sizes
 6. the gate on the paired difference to the reference, as for any change
 
 The predictions of step 4 are the nuisance of DM and DR too: they come from other units (invariant 15).
@@ -20,17 +21,25 @@ import numpy.typing as npt
 
 from infra.errors import EstimateRefused
 from ingestion.loops import LoopDefinition
-from reward_models.boosted import fit
+from reward_models.automatic import ESTIMATORS
+from reward_models.boosted import PLENTY, fit
+from reward_models.choices import Choices
+from reward_models.contexts import Contexts
 from reward_models.dataset import TrainingSet
 from reward_models.folds import codes_of, deal
+from reward_models.forward import across, forward
 from reward_models.gate import Verdict, judge, per_1000
-from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
+from reward_models.logged import Logged
+from reward_models.offpolicy import Estimate
 from reward_models.trial import clusters_of, decided_by_chance
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 FOLDS = 5
+FORWARD_FOLDS = 2
+"""Folds by unit within each block of time."""
 
 OnStep = Callable[[int, int], None]
 """Told after every model: done, of how many."""
@@ -47,12 +56,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Learned policy and reference on rows neither has seen, n rows with k arms. Both are one-hot pmfs (n, k)."""
+    """Learned policy and reference on rows neither has seen, n rows with k arms. Both are one-hot pmfs (n, k).
+
+    Rows that are not judged, for want of something to learn from, are zeros."""
 
     target: Floats
     reference: Floats
     q: Floats
     """Predicted reward of every arm, (n, k), from other units."""
+    judged: npt.NDArray[np.bool_]
+    """Rows that were valued, (n,)."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +101,7 @@ def evaluate(
     rows = by_chance(training)
     reports = []
     for place, metric in enumerate(metrics):
-        step = _after(on_step, place * FOLDS, len(metrics) * FOLDS)
-        fitted = cross_fit(rows, metric, definition, step)
+        fitted = cross_fit(rows, metric, definition, _after(on_step, place, len(metrics)))
         reports.append(report(rows, metric, fitted, definition))
     return Evaluation(
         rows=len(rows),
@@ -103,16 +115,17 @@ def evaluate(
 def by_chance(training: TrainingSet) -> TrainingSet:
     """Step 1. Raises :class:`EstimateRefused` when there are none."""
     kept = decided_by_chance(training)
-    sets = Counter(_arms(kept, row) for row in range(len(kept)))
-    if not sets:
+    of_row, _ = Choices.of(kept.candidates).sets()
+    offered = list(zip(kept.campaign_id, of_row.tolist(), strict=True))
+    if not offered:
         raise EstimateRefused(
             f"Loop {training.loop_id!r} has no mature decision with a known propensity: nothing can be valued. "
             "Import decisions with their propensities, or evaluate past results"
         )
-    common = sets.most_common(1)[0][0]
-    if len(common) < 2:
+    common = Counter(offered).most_common(1)[0][0]
+    if len(kept.candidates[offered.index(common)]) < 2:
         raise EstimateRefused(f"The decisions of loop {training.loop_id!r} had one candidate each: nothing was chosen")
-    return kept.subset(np.array([_arms(kept, row) == common for row in range(len(kept))], dtype=np.bool_))
+    return kept.subset(np.array([each == common for each in offered], dtype=np.bool_))
 
 
 def arms(rows: TrainingSet) -> list[Arm]:
@@ -133,43 +146,54 @@ def chosen_arm(rows: TrainingSet) -> Ints:
 
 
 def cross_fit(
-    rows: TrainingSet, metric: str, definition: LoopDefinition, on_step: OnStep = lambda *_: None
+    rows: TrainingSet,
+    metric: str,
+    definition: LoopDefinition,
+    on_step: OnStep = lambda *_: None,
+    *,
+    plenty: int = PLENTY,
 ) -> CrossFitted:
-    """Steps 3 and 4 for one metric.
+    """Steps 3 and 4 for one metric. ``plenty``: see ``boosted.fit``.
 
-    Raises :class:`BadInput` when a fold has nothing to learn from.
+    Raises :class:`EstimateRefused` when no fold has anything to learn from.
     """
     reward = rows.metrics[metric]
     contents = rows.candidate_contents(0)
-    chosen = chosen_arm(rows)
-    folds = deal(codes_of(clusters_of(rows)), FOLDS, definition.model.seed)
-    q = np.empty((len(rows), len(contents)))
+    chosen, contexts = chosen_arm(rows), Contexts.of(rows.contexts)
+    q = np.zeros((len(rows), len(contents)))
     target, reference = np.zeros_like(q), np.zeros_like(q)
-    measured = replace(rows, reward=reward)
-    for fold in range(FOLDS):
-        inside = np.flatnonzero(folds == fold)
-        model = fit(measured.subset(rows=folds != fold, history=_none(rows)), definition.model)
-        q[inside] = model.grid([rows.contexts[row] for row in inside], contents)
-        target[inside, np.argmax(q[inside], axis=1)] = 1.0
-        reference[inside, _best(chosen[folds != fold], reward[folds != fold], len(contents))] = 1.0
-        on_step(fold + 1, FOLDS)
-    return CrossFitted(target, reference, q)
+    measured, parts = replace(rows, reward=reward), _parts(rows, definition)
+    for done, (teaching, judged) in enumerate(parts, 1):
+        inside = np.flatnonzero(judged)
+        if np.ptp(reward[teaching]) > 0.0:
+            model = fit(measured.subset(rows=teaching, history=_none(rows)), definition.model, plenty=plenty)
+            q[inside] = model.grid(contexts.take(inside), contents)
+            target[inside, np.argmax(q[inside], axis=1)] = 1.0
+            reference[inside, _best(chosen[teaching], reward[teaching], len(contents))] = 1.0
+        on_step(done, len(parts))
+    if not target.any():
+        raise EstimateRefused(
+            f"{metric} is the same for all decisions that could teach others: no policy can be learned"
+        )
+    return CrossFitted(target, reference, q, np.asarray(target.any(axis=1)))
 
 
 def report(rows: TrainingSet, metric: str, fitted: CrossFitted, definition: LoopDefinition) -> MetricReport:
     """Steps 5 and 6 for one metric."""
+    seen = fitted.judged
+    valued = rows.subset(seen)
     logged = Logged(
-        propensity=rows.propensity,
-        reward=rows.metrics[metric],
-        chosen=chosen_arm(rows),
-        target=fitted.target,
-        q=fitted.q,
-        clusters=clusters_of(rows),
-        reference=fitted.reference,
-        behaviour=_behaviour(rows),
+        propensity=valued.propensity,
+        reward=valued.metrics[metric],
+        chosen=chosen_arm(valued),
+        target=fitted.target[seen],
+        q=fitted.q[seen],
+        clusters=clusters_of(valued),
+        reference=fitted.reference[seen],
+        behaviour=_behaviour(valued),
     )
     values, refused = [], {}
-    for name, estimator in (("IPS", ips), ("SNIPS", snips), ("DM", dm), ("DR", dr)):
+    for name, estimator in ESTIMATORS.items():
         try:
             values.append(estimator(logged))
         except EstimateRefused as error:
@@ -179,8 +203,16 @@ def report(rows: TrainingSet, metric: str, fitted: CrossFitted, definition: Loop
     return MetricReport(metric, reference, tuple(values), refused, verdict, _sentence(metric, reference, verdict))
 
 
+def _parts(rows: TrainingSet, definition: LoopDefinition) -> list[tuple[Mask, Mask]]:
+    """Rows that teach and rows that are judged by it."""
+    codes = codes_of(clusters_of(rows))
+    if definition.gate.split == "unit":
+        return list(across(deal(codes, FOLDS, definition.model.seed)))
+    return list(forward(rows.decided_at, deal(codes, FORWARD_FOLDS, definition.model.seed)))
+
+
 def _after(on_step: OnStep, before: int, total: int) -> OnStep:
-    return lambda done, _: on_step(before + done, total)
+    return lambda done, parts: on_step(before * parts + done, total * parts)
 
 
 def _sentence(metric: str, reference: str, verdict: Verdict) -> str:
@@ -207,8 +239,7 @@ def _reference_name(rows: TrainingSet, fitted: CrossFitted) -> str:
 
 def _behaviour(rows: TrainingSet) -> Floats | None:
     """The stored probabilities of all candidates, shape (n, k); None where only the shown one's is known."""
-    stored = [[candidate.behaviour_p for candidate in candidates] for candidates in rows.candidates]
-    table = np.array(stored, dtype=np.float64)
+    table = Choices.of(rows.candidates).table("behaviour_p")
     return None if np.isnan(table).any() else table
 
 
@@ -216,11 +247,6 @@ def _best(chosen: Ints, reward: Floats, arms: int) -> int:
     shown = np.bincount(chosen, minlength=arms)
     sums = np.bincount(chosen, reward, minlength=arms)
     return int(np.argmax(np.where(shown > 0, sums / np.maximum(shown, 1), -np.inf)))
-
-
-def _arms(training: TrainingSet, row: int) -> tuple[str, ...]:
-    campaign = training.contents[training.content[row]].campaign_id
-    return (campaign, *(candidate.content_id for candidate in training.candidates[row]))
 
 
 def _none(training: TrainingSet) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ A row is the context part (known per request) followed by the content part (know
     context.<name>      what the caller said about this decision
     position            place in the slate, 1 is first
     content.<name>      what is known about this content
-    <slot>.<factor>     copy factors a marketer can read: length, question mark, urgency words …
+    <slot>.<factor>     copy factors a marketer can read (``factors.py``): length, question mark, urgency words …
     no_send             1 for the reserved content that sends nothing
     text_score          the within-campaign text contrast (``reward_models/text.py``)
 
@@ -19,9 +19,8 @@ vocabulary. A missing or unseen value is nan; where a vocabulary was capped, unl
 """
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -32,6 +31,7 @@ import numpy.typing as npt
 from infra.database import canonical_json
 from ingestion.events import NO_SEND, Content
 from reward_models.contexts import Contexts, as_number
+from reward_models.factors import FACTORS
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,48 +43,6 @@ NAMES = 200
 
 SLOTS = 8
 """Most slots whose copy factors become columns."""
-
-_URGENT = re.compile(
-    r"\b(now|today|tonight|hurry|last chance|ends?|ending|final|only|limited|soon|deadline|expires?|left)\b", re.I
-)
-_YOU = re.compile(r"\b(you|your|yours|yourself|you're|you'll|you've)\b", re.I)
-_NEGATIVE = re.compile(r"\b(no|not|never|nothing|don't|can't|won't|isn't|stop|without|worst|wrong)\b", re.I)
-_OFFER = re.compile(r"\b(free|save|sale|off|deal|discount|gift|bonus|offer)\b", re.I)
-_PLACEHOLDER = re.compile(r"\{\{?\s*\w[\w. ]*\}\}?|\*\|\w+\|\*|%\w+%")
-_EMOJI = re.compile("[\u2600-\u27bf\u2b50\u2b55\U0001f300-\U0001faff]")
-_QUOTES = re.compile("[\"“”«»]|(?:^|\\s)['‘]")
-
-
-def _upper_share(text: str) -> float:
-    letters = [letter for letter in text if letter.isalpha()]
-    return sum(letter.isupper() for letter in letters) / len(letters) if letters else 0.0
-
-
-def _found(pattern: re.Pattern[str]) -> Callable[[str], float]:
-    return lambda text: float(pattern.search(text) is not None)
-
-
-FACTORS: dict[str, Callable[[str], float]] = {
-    "characters": lambda text: float(len(text)),
-    "words": lambda text: float(len(text.split())),
-    "sentences": lambda text: float(len(re.findall(r"[.!?…]+(?:\s|$)", text))),
-    "question": lambda text: float("?" in text),
-    "exclamation": lambda text: float("!" in text),
-    "number": _found(re.compile(r"\d")),
-    "percentage": _found(re.compile(r"\d\s?%")),
-    "money": _found(re.compile(r"[$€£¥]\s?\d|\d\s?[$€£¥]")),
-    "upper_share": _upper_share,
-    "emoji": _found(_EMOJI),
-    "you": _found(_YOU),
-    "urgency": _found(_URGENT),
-    "offer": _found(_OFFER),
-    "negative": _found(_NEGATIVE),
-    "personalised": _found(_PLACEHOLDER),
-    "quote": _found(_QUOTES),
-    "colon": lambda text: float(":" in text),
-    "ellipsis": _found(re.compile(r"…|\.\.\.")),
-}
-"""Copy factors of one slot. Word lists are English; other languages keep the rest."""
 
 TEXT_SCORE = "text_score"
 POSITION = "position"

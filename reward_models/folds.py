@@ -41,7 +41,23 @@ def deal(groups: Ints, folds: int, seed: int) -> Ints:
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
     load = np.zeros(folds, dtype=np.int64)
     fold_of = np.zeros(len(sizes), dtype=np.int64)
-    for group in order:
-        fold_of[group] = int(np.argmin(load))
-        load[fold_of[group]] += sizes[group]
+    ends = np.flatnonzero(np.diff(sizes[order], append=-1)) + 1
+    for alike in np.split(order, ends[:-1]):
+        size = int(sizes[alike[0]])
+        fold_of[alike] = _least_loaded(load, size, len(alike))
+        load += size * np.bincount(fold_of[alike], minlength=folds)
     return fold_of[groups]
+
+
+def _least_loaded(load: Ints, size: int, count: int) -> Ints:
+    """Folds that ``count`` groups of one size go to, each to the fold that holds least by then, shape (count,).
+
+    A fold takes its k-th when it holds ``load + k · size``: the first ``count`` of these levels, in order.
+    """
+    if size == 0:
+        return np.zeros(count, dtype=np.int64)
+    level = (int(load.sum()) + count * size) / len(load)
+    turns = np.maximum(np.ceil((level - load) / size), 0).astype(np.int64) + 1
+    fold = np.repeat(np.arange(len(load)), turns)
+    turn = np.arange(len(fold)) - np.repeat(np.cumsum(turns) - turns, turns)
+    return fold[np.lexsort((fold, load[fold] + turn * size))[:count]]

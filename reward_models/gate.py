@@ -42,12 +42,16 @@ class Verdict:
     reference: Estimate | None = None
 
 
-def judge(evidence: Logged | None, settings: GateSettings, kind: Kind, tries: int = 1) -> Verdict:
+def judge(
+    evidence: Logged | None, settings: GateSettings, kind: Kind, tries: int = 1, unfit: str | None = None
+) -> Verdict:
     """The verdict. evidence: None if no decision has a known probability. tries: attempts since the last promoted
-    change, counting this one."""
+    change, counting this one. unfit: why the log cannot be believed (``reward_models/health.py``)."""
     if tries < 1:
         raise BadInput(f"tries counts this attempt too, so it is at least 1, not {tries}")
     alpha = alpha_of(settings, kind, tries)
+    if unfit is not None:
+        return _refused(unfit.rstrip("."), kind, tries, alpha)
     if evidence is None or not len(evidence):
         return _refused(
             "after the cutoff no decision with a known probability has matured, and a model's opinion of itself "

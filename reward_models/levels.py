@@ -46,9 +46,8 @@ class Levels:
         """Centre o of each campaign, shape (n,)."""
         return np.array([self.centres.get(campaign, self.centre) for campaign in campaign_ids], dtype=np.float64)
 
-    def centred_at(self, campaign_ids: Sequence[str], g: Floats, weights: Floats) -> "Levels":
-        """These levels, centred at the mean of g in each campaign. Shape (n,) each."""
-        codes, names = group(campaign_ids)
+    def centred_at(self, codes: Ints, names: Sequence[str], g: Floats, weights: Floats) -> "Levels":
+        """These levels, centred at the mean of g in each campaign: shape (n,) each, ``codes`` into ``names``."""
         means = np.bincount(codes, weights * g) / np.bincount(codes, weights)
         return replace(
             self, centre=float(np.average(g, weights=weights)), centres=dict(zip(names, means.tolist(), strict=True))
@@ -69,9 +68,9 @@ def centred(values: Floats, groups: Ints, weights: Floats) -> Floats:
     return np.asarray(values - mean[groups], dtype=np.float64)
 
 
-def fit_levels(campaign_ids: Sequence[str], reward: Floats, exposures: Floats) -> Levels:
-    """Levels from rows of mean reward over ``exposures`` (shape (n,) each; a decision is one exposure)."""
-    rows, names = group(campaign_ids)
+def fit_levels(rows: Ints, names: Sequence[str], reward: Floats, exposures: Floats) -> Levels:
+    """Levels from rows of mean reward over ``exposures`` (a decision is one exposure). ``rows``: the campaign of each,
+    an index into ``names``. Shape (n,) each; every campaign has rows."""
     counts = np.bincount(rows, exposures).astype(np.float64)
     means = np.bincount(rows, exposures * reward) / counts
     overall = float(np.average(reward, weights=exposures))

@@ -87,6 +87,8 @@ def _factor(p: Floats, low: Floats, high: Floats) -> float:
         middle = (left + right) // 2
         left, right = (middle, right) if total(breaks[middle]) <= 1.0 else (left, middle)
     below, above = total(breaks[left]), total(breaks[right])
+    if above <= below:  # the least shares leave nothing: they sum to one
+        return float(breaks[left])
     return float(breaks[left] + (breaks[right] - breaks[left]) * (1.0 - below) / (above - below))
 
 

@@ -6,7 +6,7 @@ unit: what one customer does twice is one observation (invariant 15).
     Logged                  n decisions with up to k candidates each, checked
     weights(logged, π)      w of what was shown, (n,), and of every candidate, (n, k)
     moment(logged, w)       w² as expected before the draw, (n,)
-    clustered(logged, ψ)    variance of a mean whose rows contribute ψ
+    clustered(rows, ψ)      variance of a mean whose rows contribute ψ
     covered(logged, π, w)   effective sample size; refuses what the log cannot show
 
 The effective sample size is (Σ w)²/Σ w² over units (Kish 1965). Where b is known for every candidate, overlap is
@@ -17,7 +17,7 @@ known, the weights must average 1 (propensity sum): a mean further from it says 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,18 @@ class Logged:
         return replace(self, target=self.referred())
 
 
+class Grouped(Protocol):
+    """Rows that belong to units."""
+
+    @property
+    def codes(self) -> IntArray: ...
+
+    @property
+    def units(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
 class Weights(NamedTuple):
     """Of what was shown, (n,), and of every candidate, (n, k); the latter None where the behaviour is not known."""
 
@@ -129,10 +141,10 @@ def moment(logged: Logged, weight: Weights) -> FloatArray:
     return np.asarray((logged.behaviour * weight.table**2).sum(axis=1))
 
 
-def clustered(logged: Logged, influence: FloatArray) -> float:
+def clustered(rows: Grouped, influence: FloatArray) -> float:
     """Variance of a mean whose rows contribute ``influence``, summed by unit."""
-    sums = np.bincount(logged.codes, weights=influence)
-    return float(logged.units / (logged.units - 1) * (sums**2).sum()) / len(logged) ** 2
+    sums = np.bincount(rows.codes, weights=influence)
+    return float(rows.units / (rows.units - 1) * (sums**2).sum()) / len(rows) ** 2
 
 
 def covered(logged: Logged, policy: FloatArray, weight: FloatArray, floor: Floor, *, whole: bool = True) -> float:
@@ -158,11 +170,11 @@ def covered(logged: Logged, policy: FloatArray, weight: FloatArray, floor: Floor
     return ess
 
 
-def effective(logged: Logged, weight: FloatArray, floor: Floor) -> float:
+def effective(rows: Grouped, weight: FloatArray, floor: Floor) -> float:
     """(Σ w)²/Σ w² over units. Raises :class:`EstimateRefused` below the floor."""
-    if logged.units < max(floor.units, 2):
-        raise EstimateRefused(f"{logged.units:,} units are too few for an estimate; it needs {floor.units:,}")
-    sums = np.bincount(logged.codes, weights=weight)
+    if rows.units < max(floor.units, 2):
+        raise EstimateRefused(f"{rows.units:,} units are too few for an estimate; it needs {floor.units:,}")
+    sums = np.bincount(rows.codes, weights=weight)
     squares = float((sums**2).sum())
     ess = float(sums.sum()) ** 2 / squares if squares else 0.0
     if ess < floor.effective:

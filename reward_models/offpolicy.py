@@ -13,7 +13,8 @@ every candidate by a model that has not seen these units, and whose own opinion 
     difference DR with π − c·ρ in place of π            the target against c times the reference, paired
 
 DR is unbiased whatever the model. Switch-DR and DRos trade some of that for less noise: τ → ∞ and λ → ∞ are DR,
-τ < w and λ → 0 are DM. Without a named τ or λ the one with the least estimated error is taken (``error_of``).
+τ < w and λ → 0 are DM. Without a named τ or λ the one with the least estimated error is taken (``error_of``). Which of
+them to believe: ``reward_models/automatic.py``.
 
 Intervals are t intervals on sums per unit. Where the target likes what the log rarely shows, the few rows that carry
 all the weight may be missing, and the spread of the scores says nothing about that. The probabilities do: the
@@ -26,7 +27,7 @@ Below a floor of effective size, or where the target plays what the log cannot s
 (``reward_models/logged.py``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ QUANTILES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 """Quantiles of the weights among which τ and √λ are sought; with them DM and DR themselves."""
 
 _FLOOR = Floor()
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,6 @@ class Scored(NamedTuple):
     least: float
     weight: Weights
     note: str = ""
-
-
-Estimator = Callable[..., Estimate]
 
 
 def ips(logged: Logged, *, clip: float | None = None, floor: Floor = _FLOOR, level: float = 0.95) -> Estimate:
@@ -223,20 +222,18 @@ def error_of(logged: Logged, scored: Scored, unbiased: Scored) -> float:
     variance = max(clustered(logged, scored.influence), scored.least)
     if scored.weight is unbiased.weight:
         return variance
-    apart = (scored.value - unbiased.value) ** 2
-    return variance + max(0.0, apart - _variance_apart(logged, scored, unbiased))
+    distance = (scored.value - unbiased.value) ** 2
+    return variance + max(0.0, distance - apart(logged, scored, unbiased))
 
 
-def _variance_apart(logged: Logged, scored: Scored, unbiased: Scored) -> float:
+def apart(logged: Logged, scored: Scored, unbiased: Scored) -> float:
+    """Variance of the distance between an estimate and DR."""
     spread = clustered(logged, scored.influence - unbiased.influence)
     table = None
     if scored.weight.table is not None and unbiased.weight.table is not None:
         table = scored.weight.table - unbiased.weight.table
     weight = Weights(scored.weight.shown - unbiased.weight.shown, table)
     return max(spread, _rare(logged.residual, moment(logged, weight)))
-
-
-_TINY = 1e-12
 
 
 def _grid(logged: Logged) -> list[float]:

@@ -1,19 +1,26 @@
 """What the counts of one campaign say about each content, between two retrains.
 
-    residual_k = (sum_k − expected_k) / n_k          observed minus predicted reward, per decision
-    residual_k | b, e_k  ~ N(b + e_k, σ²/n_k)        b: shift common to the campaign (drift, a model that is off)
-    e_k                  ~ N(0, τ²)                  the content's own effect
-    b                    ~ N(0, base²)               base: size of a usual reward
+    reward of content k in context x ~ scale · prediction(x, k) + shift + effect_k
+
+    observed_k − expected_k = a_k·b + e_k + noise     per decision; expected: the prediction, averaged over what was shown
+    b   ~ N(0, level_sd²)                             what the campaign's level is off by (drift, a new campaign)
+    e_k ~ N(0, τ²)                                    the content's own effect, beyond the prediction
+    noise ~ N(0, σ²/n_k)
 
 Comparing with *expected* takes targeting out of the comparison: two equal contents of which one was shown to the
-better customers have different raw means and the same residual. The posterior mean of content k in context x is
-``prediction(x, k) + shift + effect_k``. σ² is pooled over the contents, with pseudo-decisions so that no clicks
-yet is not certainty; τ² is averaged over its posterior on a grid around (0.23·base)², 0.23 being the variation
-between versions of one message measured on real experiments (empirical Bayes: Efron & Morris 1973). What is unsure
-about the shift is the same for all contents except as far as they lean on it differently; only that difference
-enters their standard deviations, because policies take contents as independent.
+better customers have different raw means and the same residual. Rates and money are proportional: a campaign that
+earns half of what was predicted also has half the differences between its contents. Then a_k = expected_k / level,
+scale = (level + b) / level and shift = 0; else (no prediction, or a level about 0) a_k = 1, scale = 1, shift = b.
 
-Order: 1 base, σ² 2 τ² 3 shift 4 effects.
+σ² is pooled over the contents, with pseudo-decisions so that no clicks yet is not certainty. τ² is averaged over its
+posterior on a grid whose prior mean is (spread·level)², b integrated out (empirical Bayes: Efron & Morris 1973). A content
+without counts is the model's prediction, a campaign without counts is the loop's level and spread. What is unsure about
+b is the same for all contents except as far as they lean on it differently; only that difference enters their
+standard deviations, because policies take contents as independent.
+
+All arrays may have leading axes: many campaigns with equally many contents at once.
+
+Order: 1 level so far, σ² 2 τ² 3 b 4 effects.
 """
 
 from dataclasses import dataclass
@@ -23,23 +30,28 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-_PRIOR_DECISIONS = 100.0
-"""Decisions that the prior size of a reward counts for."""
-_PRIOR_SPREAD = 0.23
-"""Standard deviation of content effects, relative to the base."""
-_SPREADS = np.geomspace(1 / 8, 8, 25)
-"""τ on the grid, relative to its prior value."""
+SPREAD = 0.23
+"""Standard deviation of contents about their campaign, relative to its level, where no model says: that of true rates
+between the headlines of one test, measured over the whole Upworthy archive."""
+
 _SPREAD_SD = 0.7
 """Standard deviation of log τ a priori: 95 % within a factor of four."""
+_LOG_SPREADS = np.linspace(-3.0, 3.0, 25) * _SPREAD_SD
+_LOG_PRIOR = -0.5 * (_LOG_SPREADS / _SPREAD_SD) ** 2
+_SPREADS = np.exp(_LOG_SPREADS) / np.sqrt(np.average(np.exp(2.0 * _LOG_SPREADS), weights=np.exp(_LOG_PRIOR)))
+"""τ on the grid, relative to the spread. The mean of τ² a priori is spread²: the spread is a standard deviation over
+many campaigns, most of which lie below it. A grid around the spread itself would shrink far too little."""
 _VARIANCE_DECISIONS = 50.0
 """Pseudo-decisions behind the prior variance."""
 _VARIANCE_RATIO = 50.0
-"""Prior variance of one decision's reward, relative to base²: that of one response in fifty."""
+"""Prior variance of one decision's reward, relative to level²: that of one response in fifty."""
+_LEAST_SCALE, _LARGEST_LEAN = 0.05, 10.0
+"""No campaign earns less than a twentieth of its prediction for good, no content ten times its campaign's level."""
 
 
 @dataclass(frozen=True)
 class ArmCounts:
-    """Running sums per content, each of shape (k,), in reward units."""
+    """Running sums per content, each of shape (…, k), in reward units."""
 
     exposures: FloatArray
     sums: FloatArray
@@ -47,69 +59,127 @@ class ArmCounts:
     expected: FloatArray
     """Sum of the predictions, without the content's own effect, over the same exposures; 0 without a model."""
 
+    def __add__(self, other: "ArmCounts") -> "ArmCounts":
+        return ArmCounts(
+            self.exposures + other.exposures,
+            self.sums + other.sums,
+            self.sum_squares + other.sum_squares,
+            self.expected + other.expected,
+        )
+
+
+def no_counts(contents: int) -> ArmCounts:
+    """The counts of contents that were never shown."""
+    nothing = np.zeros(contents)
+    return ArmCounts(nothing, nothing, nothing, nothing)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of a campaign before its counts; numbers, or one per campaign of shape (…)."""
+
+    level: FloatArray | float
+    """The mean reward to expect. 0: unknown, then the counts alone say."""
+    level_sd: FloatArray | float | None = None
+    """How far the level may be off; None: by its own size."""
+    spread: FloatArray | float = SPREAD
+    """Standard deviation of a content's true reward about its prediction, relative to the level."""
+    proportional: bool = False
+    """Predictions are in proportion to the level: what moves it scales them. False: it moves all alike."""
+
 
 @dataclass(frozen=True)
 class Effects:
-    """``shift`` is common to all contents; ``effect`` and ``sd``, of shape (k,), are each content's own."""
+    """The posterior mean of a content is scale · prediction + shift + effect. ``scale`` and ``shift``, of shape (…), are
+    common to the campaign; ``effect`` and ``sd``, of shape (…, k), are each content's own."""
 
-    shift: float
+    shift: FloatArray
     effect: FloatArray
     sd: FloatArray
+    scale: FloatArray
+
+    def mean(self, predicted: FloatArray) -> FloatArray:
+        """Posterior mean of every content from its prediction, shape (…, k)."""
+        return np.asarray(self.scale[..., None] * predicted + self.shift[..., None] + self.effect)
 
 
-def content_effects(counts: ArmCounts, prior_mean_scale: float) -> Effects:
-    """Posterior of shift and effects, reward units. A content without data has effect 0 and the widest sd.
+def content_effects(counts: ArmCounts, prior: Prior | float) -> Effects:
+    """Posterior of level and effects, reward units. A content without data has effect 0 and the widest sd.
 
-    prior_mean_scale: the size of a usual reward of this campaign (its mean so far, or the loop's); 0 if unknown,
-    then the counts alone say. Without any data all contents are equal.
+    prior: of the campaign, or only the size of a usual reward (predictions then say nothing about the level). Without
+    any data all contents are what was predicted.
     """
-    base = _base(counts, prior_mean_scale)
-    if base == 0.0:
-        nothing = np.zeros(len(counts.exposures))
-        return Effects(0.0, nothing, nothing)
-    seen = counts.exposures > 0.0
-    residual = _per_exposure(counts.sums - counts.expected, counts.exposures)
-    noise = _variance(counts, base) / counts.exposures[seen]
-    spread = _spread(residual[seen], noise, base)
-    shift, shift_variance = _shift(residual[seen], noise, spread, base)
-    trust = np.zeros(len(seen))
-    trust[seen] = spread / (spread + noise)
-    variance = (1.0 - trust) * spread + (trust - np.median(trust)) ** 2 * shift_variance
-    return Effects(shift, trust * (residual - shift), np.sqrt(variance))
+    prior = prior if isinstance(prior, Prior) else Prior(abs(prior))
+    n = counts.exposures
+    level = np.broadcast_to(np.asarray(prior.level, dtype=np.float64), n.shape[:-1])[..., None]
+    lean = _lean(counts, level) if prior.proportional else np.ones_like(n)
+    level_sd = level if prior.level_sd is None else np.asarray(prior.level_sd, dtype=np.float64)[..., None]
+    size = _size(counts, lean, level, level_sd)
+    known = size > 0.0
+    size = np.where(known, size, 1.0)
+    level_variance = np.where(level_sd > 0.0, level_sd, size) ** 2
+    noise = _variance(counts, size)
+    residual = _per_exposure(counts.sums - counts.expected, n)
+    spread = _spread(residual, n / noise, lean, level_variance, np.asarray(prior.spread)[..., None] * size)
+    weight = n / (noise + n * spread)
+    off_variance = 1.0 / (_total(lean**2 * weight) + 1.0 / level_variance)
+    off = off_variance * _total(lean * weight * residual)
+    if prior.proportional:
+        off = np.maximum(off, (_LEAST_SCALE - 1.0) * level)
+    trust = spread * weight
+    leaning = lean * (1.0 - trust)
+    apart = leaning - np.median(leaning, axis=-1, keepdims=True)
+    variance = (1.0 - trust) * spread + apart**2 * off_variance
+    off = np.where(known, off, 0.0)
+    scale = 1.0 + off / np.where(level > 0.0, level, 1.0) if prior.proportional else np.ones_like(off)
+    shift = np.zeros_like(off) if prior.proportional else off
+    effect, sd = trust * (residual - lean * off), np.sqrt(variance)
+    return Effects(shift[..., 0], np.where(known, effect, 0.0), np.where(known, sd, 0.0), scale[..., 0])
 
 
-def _base(counts: ArmCounts, prior: float) -> float:
-    weight = _PRIOR_DECISIONS if prior else 0.0
-    total = weight + float(counts.exposures.sum())
-    return (weight * abs(prior) + abs(float(counts.sums.sum()))) / total if total else 0.0
+def _lean(counts: ArmCounts, level: FloatArray) -> FloatArray:
+    """a_k: expected reward relative to the campaign's level; 1 for a content without counts, shape (…, k)."""
+    seen = (counts.exposures > 0.0) & (level > 0.0)
+    usual = np.where(seen, counts.exposures * level, 1.0)
+    return np.clip(np.where(seen, counts.expected / usual, 1.0), 1.0 / _LARGEST_LEAN, _LARGEST_LEAN)
 
 
-def _variance(counts: ArmCounts, base: float) -> float:
-    """σ²: pooled within contents, shape ()."""
+def _size(counts: ArmCounts, lean: FloatArray, level: FloatArray, level_sd: FloatArray) -> FloatArray:
+    """Size of a usual reward so far, shape (…, 1): what was seen, and the prior by the decisions it is worth."""
+    usual = np.where(level > 0.0, level, 1.0)
+    worth = np.where(level > 0.0, _VARIANCE_RATIO * (usual / np.where(level_sd > 0.0, level_sd, usual)) ** 2, 0.0)
+    decisions = worth + _total(lean * counts.exposures)
+    rewards = worth * level + np.abs(_total(counts.sums))
+    return np.divide(rewards, decisions, out=np.zeros_like(rewards), where=decisions > 0.0)
+
+
+def _variance(counts: ArmCounts, size: FloatArray) -> FloatArray:
+    """σ²: pooled within contents, shape (…, 1)."""
     means = _per_exposure(counts.sums, counts.exposures)
-    within = float(np.maximum(counts.sum_squares - counts.sums * means, 0.0).sum())
-    freedom = float(np.maximum(counts.exposures - 1.0, 0.0).sum())
-    prior = _VARIANCE_DECISIONS * _VARIANCE_RATIO * base**2
+    within = _total(np.maximum(counts.sum_squares - counts.sums * means, 0.0))
+    freedom = _total(np.maximum(counts.exposures - 1.0, 0.0))
+    prior = _VARIANCE_DECISIONS * _VARIANCE_RATIO * size**2
     return (prior + within) / (_VARIANCE_DECISIONS + freedom)
 
 
-def _spread(residual: FloatArray, noise: FloatArray, base: float) -> float:
-    """τ²: mean over its posterior on the grid, the shift integrated out."""
-    grid = (_PRIOR_SPREAD * base * _SPREADS) ** 2
-    total = grid[:, None] + noise
-    precision = (1.0 / total).sum(axis=1) + base**-2
-    pull = (residual / total).sum(axis=1)
-    fit = np.log(total).sum(axis=1) + (residual**2 / total).sum(axis=1) - pull**2 / precision + np.log(precision)
-    log_weight = -0.5 * (fit + (np.log(_SPREADS) / _SPREAD_SD) ** 2)
-    weight = np.exp(log_weight - log_weight.max())
-    return float((weight * grid).sum() / weight.sum())
+def _spread(
+    residual: FloatArray, certainty: FloatArray, lean: FloatArray, level_variance: FloatArray, expected: FloatArray
+) -> FloatArray:
+    """τ²: mean over its posterior on the grid, b integrated out, shape (…, 1). certainty: n/σ²."""
+    grid = (expected * _SPREADS) ** 2
+    r, c, a = residual[..., None, :], certainty[..., None, :], lean[..., None, :]
+    widening = 1.0 + c * grid[..., None]
+    weight = c / widening
+    precision = (a**2 * weight).sum(axis=-1) + 1.0 / level_variance
+    pull = (a * weight * r).sum(axis=-1)
+    fit = np.log(widening).sum(axis=-1) + (weight * r**2).sum(axis=-1) - pull**2 / precision + np.log(precision)
+    log_weight = _LOG_PRIOR - 0.5 * fit
+    share = np.exp(log_weight - log_weight.max(axis=-1, keepdims=True))
+    return np.asarray(_total(share * grid) / _total(share))
 
 
-def _shift(residual: FloatArray, noise: FloatArray, spread: float, base: float) -> tuple[float, float]:
-    """Posterior mean and variance of the shift: contents count by what each tells about the campaign."""
-    weight = 1.0 / (spread + noise)
-    variance = 1.0 / (float(weight.sum()) + base**-2)
-    return variance * float((weight * residual).sum()), variance
+def _total(values: FloatArray) -> FloatArray:
+    return np.asarray(values.sum(axis=-1, keepdims=True))
 
 
 def _per_exposure(total: FloatArray, exposures: FloatArray) -> FloatArray:

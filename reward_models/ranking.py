@@ -146,17 +146,13 @@ def deal_of(pooled: Pooled, folds: Ints) -> Ints:
 
 def measure(pooled: Pooled, predicted: Floats, rows: int, untrusted: int) -> Ranking:
     """Rates and intervals from predictions of the pools, shape (k,)."""
-    order = np.argsort(pooled.campaign, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(pooled.campaign[order])) + 1)
-    sums = np.array([_campaign(pooled.reward[group], predicted[group]) for group in groups])
-    clusters = codes_of(pooled.component[[group[0] for group in groups]].tolist())
-    hits, chance, right, pairs, picked, mean = _by_cluster(sums, clusters).T
-    count = np.bincount(clusters).astype(np.float64)
+    sums, count = _sums(pooled, predicted)
+    hits, chance, right, pairs, picked, mean = sums.T
     return Ranking(
         rows=rows,
         untrusted=untrusted,
         contents=len(pooled.content),
-        campaigns=len(groups),
+        campaigns=int(count.sum()),
         components=len(count),
         pick_best=_bootstrap(hits, count),
         chance=float(chance.sum() / count.sum()),
@@ -164,6 +160,22 @@ def measure(pooled: Pooled, predicted: Floats, rows: int, untrusted: int) -> Ran
         pairs=_bootstrap(right, pairs),
         gain=_bootstrap(picked - mean, mean),
     )
+
+
+def difference(pooled: Pooled, first: Floats, second: Floats) -> tuple[Measured, Measured]:
+    """By how much the first predictions do better than the second, paired: pick-best rate, share of pairs."""
+    (one, count), (other, _) = _sums(pooled, first), _sums(pooled, second)
+    return _bootstrap(one[:, 0] - other[:, 0], count), _bootstrap(one[:, 2] - other[:, 2], one[:, 3])
+
+
+def _sums(pooled: Pooled, predicted: Floats) -> tuple[Floats, Floats]:
+    """What :func:`_campaign` tells, summed by component, shape (c, 6), and the campaigns of each."""
+    order = np.argsort(pooled.campaign, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(pooled.campaign[order])) + 1)
+    sums = np.array([_campaign(pooled.reward[group], predicted[group]) for group in groups])
+    clusters = codes_of(pooled.component[[group[0] for group in groups]].tolist())
+    by_cluster = np.stack([np.bincount(clusters, column) for column in sums.T], axis=1).astype(np.float64)
+    return by_cluster, np.bincount(clusters).astype(np.float64)
 
 
 def _campaign(reward: Floats, predicted: Floats) -> tuple[float, ...]:
@@ -181,10 +193,6 @@ def _campaign(reward: Floats, predicted: Floats) -> tuple[float, ...]:
         float(reward[pick].mean()),
         float(reward.mean()),
     )
-
-
-def _by_cluster(sums: Floats, clusters: Ints) -> Floats:
-    return np.stack([np.bincount(clusters, column) for column in sums.T], axis=1)
 
 
 def _bootstrap(numerator: Floats, denominator: Floats) -> Measured:

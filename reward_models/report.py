@@ -111,7 +111,20 @@ def _earnings(metrics: Mapping[str, float], words: str) -> str:
     gain, low, high = (metrics[f"expected_gain_per_1000{end}"] for end in ("", "_low", "_high"))
     return (
         f"Against what served when it was judged, {_number(gain)} {plain(words)} per 1,000 decisions "
-        f"(95 % interval {_number(low)} to {_number(high)})."
+        f"(95 % interval {_number(low)} to {_number(high)}).{_power(metrics)}"
+    )
+
+
+def _power(metrics: Mapping[str, float]) -> str:
+    """What so many customers could have shown; nothing where that was not computed."""
+    if "smallest_detectable_per_1000" not in metrics:
+        return ""
+    units, detectable = metrics["units_judged"], metrics["smallest_detectable_per_1000"]
+    said = f" So many customers ({units:,.0f}) show a gain of {detectable:,.2f} four times in five"
+    return (
+        f"{said}; a gain like this one takes {metrics['units_needed']:,.0f}."
+        if "units_needed" in metrics
+        else f"{said}."
     )
 
 

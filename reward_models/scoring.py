@@ -14,12 +14,15 @@ import numpy.typing as npt
 from infra.errors import BadInput
 from ingestion.events import Content
 from reward_models.boosted import RewardModel
+from reward_models.explanation import reasons, sentence
 
 Floats = npt.NDArray[np.float64]
 
 CAMPAIGN = "campaign"
 ADDED = ("expected_reward", "expected_reward_low", "expected_reward_high", "rank")
 """Columns that are added; rank 1 is best."""
+WHY = "why"
+"""One more column, if asked for: the strongest reasons for the score (``explanation.py``)."""
 
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r")
 _NORMAL_95 = 1.959963984540054
@@ -39,7 +42,7 @@ def check_columns(model: RewardModel, columns: Sequence[str]) -> None:
             f"The file has no column {', '.join(map(repr, missing))}. It needs {CAMPAIGN!r} and one column per slot "
             f"({', '.join(slots_of(model)) or 'the model knows none'}); columns found: {', '.join(columns)}"
         )
-    if taken := [name for name in ADDED if name in columns]:
+    if taken := [name for name in (*ADDED, WHY) if name in columns]:
         raise BadInput(f"The file has a column {taken[0]!r}, which scoring adds; rename it")
 
 
@@ -72,12 +75,15 @@ def ranks(contents: Sequence[Content], expected: Floats) -> list[int]:
     return found
 
 
-def scored_rows(model: RewardModel, contents: Sequence[Content], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The rows with the added columns, safe to open in a spreadsheet."""
+def scored_rows(
+    model: RewardModel, contents: Sequence[Content], rows: Sequence[Sequence[str]], why: bool = False
+) -> list[list[str]]:
+    """The rows with the added columns, ``WHY`` last if asked for, safe to open in a spreadsheet."""
     expected, reach = score(model, contents)
+    told = [[harmless(sentence(found))] for found in reasons(model, contents)] if why else [[] for _ in contents]
     return [
-        [*map(harmless, row), f"{value:.6g}", f"{value - half:.6g}", f"{value + half:.6g}", str(rank)]
-        for row, value, half, rank in zip(rows, expected, reach, ranks(contents, expected), strict=True)
+        [*map(harmless, row), f"{value:.6g}", f"{value - half:.6g}", f"{value + half:.6g}", str(rank), *words]
+        for row, value, half, rank, words in zip(rows, expected, reach, ranks(contents, expected), told, strict=True)
     ]
 
 

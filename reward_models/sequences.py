@@ -15,7 +15,7 @@ of the lift over the units so far, drifting or not, under adaptive allocation. I
 
 (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences",
 theorem 2.2, the version for drifting means, and the one-sided appendix). ρ² = (−2·ln α + ln(1 − 2·ln α))/n makes it
-narrowest near n units, which must be fixed beforehand; at n/4 or 60·n it is at most an eighth wider than it could be.
+narrowest near n units, which must be fixed beforehand; at n/4 or 30·n it is at most an eighth wider than it could be.
 
 The theory is asymptotic, and a small holdout with rare purchases is far from it: as long as it has not had its large
 purchases, its mean is too low and so is its variance, and treatment seems to win. The variance is therefore at least

@@ -1,30 +1,41 @@
 """From the running sums of ``content_stats`` (per metric, in millionths) to counts in reward units.
 
-    load_statistics(connection) -> Statistics        arm_counts(rows, content_ids, weights) -> ArmCounts
+    load_statistics(connection) -> Statistics        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
+    load_days(connection, loop_id, weights, before) -> counts per day, of every campaign
 
     sums = Σ_m w_m·sum_m        sum_squares ≤ (Σ_m |w_m|·√sum_squares_m)²
 
 The second is the triangle inequality: how metrics go together within a decision is not stored, so their squares are
 bounded from above, exactly when there is one metric. The default reward of silent decisions is left out: before
-maturity nobody knows who is silent, and what all contents share is the shift's business (``posterior``).
+maturity nobody knows who is silent, and what all contents share is the level's business (``posterior``).
+
+Rows are by day of decision lately and by week before that, which is all that forgetting and lateness need (``aging``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import BigInteger, Connection, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, select
 
 from infra import tables
+from infra.clock import DAY
 from ingestion.statistics import SQUARE_SPLIT
+from reward_models.aging import AGELESS, Aging
 from reward_models.posterior import ArmCounts
 
 _SUM_UNIT = 1e-6
 _SQUARE_UNIT = 1e-8
 
+LATELY = 14
+"""Days before the newest that are kept apart; earlier ones are added up by weeks."""
+_WEEK = 7
+
 
 class StatRow(NamedTuple):
-    """``content_stats`` of one content and metric under one model version, summed over days."""
+    """``content_stats`` of one content and metric under one model version, summed over ``days`` days from ``day`` on."""
 
     content_id: str
     metric: str
@@ -32,6 +43,9 @@ class StatRow(NamedTuple):
     sum: int
     sum_squares: float
     expected: int
+    day: int = 0
+    """Since 1970."""
+    days: int = 1
 
 
 Statistics = dict[str, dict[str, list[StatRow]]]
@@ -40,26 +54,42 @@ Statistics = dict[str, dict[str, list[StatRow]]]
 
 def load_statistics(connection: Connection) -> Statistics:
     """Every running campaign's rows."""
-    stats, campaigns = tables.content_stats.c, tables.campaigns.c
-    key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric)
-    added = (stats.exposures, stats.sum, stats.sum_squares, stats.sum_squares_high, stats.expected)
-    query = (
-        select(*key, *(cast(func.sum(column), BigInteger) for column in added))
-        .join(tables.campaigns, campaigns.campaign_id == stats.campaign_id)
-        .where(campaigns.state == "running")
-        .group_by(*key)
-    )
+    bucket, campaigns = tables.content_stats.c.bucket, tables.campaigns.c
+    newest = connection.scalar(select(func.coalesce(func.max(bucket), 0))) or 0
+    recent = newest - LATELY
+    query = _summed(case((bucket > recent, bucket), else_=bucket - bucket % _WEEK)).where(campaigns.state == "running")
     found: Statistics = {}
-    for campaign_id, model_version, content_id, metric, exposures, total, low, high, expected in connection.execute(
-        query
-    ):
-        row = StatRow(content_id, metric, exposures, total, low + float(SQUARE_SPLIT) * high, expected)
-        found.setdefault(campaign_id, {}).setdefault(model_version, []).append(row)
+    for campaign_id, version, row in _rows(connection, query):
+        wide = row if row.day > recent else row._replace(days=min(_WEEK, recent + 1 - row.day))
+        found.setdefault(campaign_id, {}).setdefault(version, []).append(wide)
     return found
 
 
-def arm_counts(rows: Iterable[StatRow], content_ids: Sequence[str], weights: Mapping[str, float]) -> ArmCounts:
-    """Counts aligned with ``content_ids``, shape (k,), of the reward ``{metric: weight}``.
+def load_days(connection: Connection, loop_id: str, weights: Mapping[str, float], before: int) -> list[ArmCounts]:
+    """Counts per day and content, (days, k), of every campaign of a loop, from its first to its last day that ended
+    before ``before`` (microseconds), whatever models served.
+
+    Expected is what the customers of the day make of it: the prediction less its mean for the content under that model.
+    So a content is the same under all models, and what a model has learned of it is no drift.
+    """
+    stats, campaigns = tables.content_stats.c, tables.campaigns.c
+    ended = stats.bucket < before // DAY
+    groups: dict[str, dict[str, list[StatRow]]] = {}
+    for campaign_id, version, row in _rows(
+        connection, _summed(stats.bucket).where(campaigns.loop_id == loop_id, ended)
+    ):
+        groups.setdefault(campaign_id, {}).setdefault(version, []).append(row)
+    return [_by_day(groups[campaign_id], weights) for campaign_id in sorted(groups)]
+
+
+def arm_counts(
+    rows: Iterable[StatRow],
+    content_ids: Sequence[str],
+    weights: Mapping[str, float],
+    aging: Aging = AGELESS,
+    now: int = 0,
+) -> ArmCounts:
+    """Counts aligned with ``content_ids``, shape (k,), of the reward ``{metric: weight}``, as old as they are at ``now``.
 
     Rows of other contents and of metrics outside the reward are skipped. Rows must be of one model version: the
     predictions of another are not comparable. The rows of every metric repeat exposures and prediction; those of the
@@ -67,10 +97,12 @@ def arm_counts(rows: Iterable[StatRow], content_ids: Sequence[str], weights: Map
     """
     index = {content_id: position for position, content_id in enumerate(content_ids)}
     column = {metric: position for position, metric in enumerate(weights)}
-    table = np.zeros((4, len(column), len(index)))
+    table, aged = np.zeros((4, len(column), len(index))), aging.at(now)
     for row in rows:
         if row.metric in column and row.content_id in index:
-            numbers = (row.exposures, row.sum, row.sum_squares, row.expected)
+            kept = aged.kept(row.day, row.days)
+            there = kept * aged.arrived(row.content_id, row.day, row.days)
+            numbers = (there * row.exposures, kept * row.sum, kept * row.sum_squares, there * row.expected)
             table[:, column[row.metric], index[row.content_id]] += numbers
     exposures, sums, squares, expected = table
     weight = np.array(list(weights.values()))
@@ -81,3 +113,42 @@ def arm_counts(rows: Iterable[StatRow], content_ids: Sequence[str], weights: Map
         sum_squares=(np.abs(weight) @ np.sqrt(_SQUARE_UNIT * squares)) ** 2,
         expected=_SUM_UNIT * np.take_along_axis(expected, longest, axis=0)[0],
     )
+
+
+def _summed(day: ColumnElement[Any]) -> Select[Any]:
+    """Sums per campaign, version, content, metric and ``day``."""
+    stats = tables.content_stats.c
+    key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric, day.label("day"))
+    added = (stats.exposures, stats.sum, stats.sum_squares, stats.sum_squares_high, stats.expected)
+    return (
+        select(*key, *(cast(func.sum(column), BigInteger) for column in added))
+        .join(tables.campaigns, tables.campaigns.c.campaign_id == stats.campaign_id)
+        .group_by(*key)
+    )
+
+
+def _rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, str, StatRow]]:
+    for campaign_id, version, content_id, metric, day, exposures, total, low, high, expected in connection.execute(
+        query
+    ):
+        squares = low + float(SQUARE_SPLIT) * high
+        yield campaign_id, version, StatRow(content_id, metric, exposures, total, squares, expected, day)
+
+
+def _by_day(versions: Mapping[str, Sequence[StatRow]], weights: Mapping[str, float]) -> ArmCounts:
+    every = [row for rows in versions.values() for row in rows]
+    contents = sorted({row.content_id for row in every})
+    days = range(min(row.day for row in every), max(row.day for row in every) + 1)
+    return reduce(add, (_of_version(versions[version], contents, days, weights) for version in sorted(versions)))
+
+
+def _of_version(
+    rows: Iterable[StatRow], contents: Sequence[str], days: Sequence[int], weights: Mapping[str, float]
+) -> ArmCounts:
+    cells = [f"{day} {content_id}" for day in days for content_id in contents]
+    counts = arm_counts([row._replace(content_id=f"{row.day} {row.content_id}") for row in rows], cells, weights)
+    shape = (len(days), len(contents))
+    parts = (counts.exposures, counts.sums, counts.sum_squares, counts.expected)
+    shown, sums, squares, expected = (part.reshape(shape) for part in parts)
+    usual = expected.sum(axis=0) / np.maximum(shown.sum(axis=0), 1.0)
+    return ArmCounts(shown, sums, squares, expected - shown * usual)

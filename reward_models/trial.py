@@ -24,12 +24,15 @@ import numpy.typing as npt
 from infra.database import canonical_json
 from infra.errors import EstimateRefused
 from ingestion.events import Content
-from ingestion.loops import LoopDefinition, PolicySettings
+from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
+from reward_models import limits as shares
 from reward_models.boosted import RewardModel, fit
+from reward_models.choices import Choices
 from reward_models.dataset import TrainingSet
 from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
 from reward_models.policies import baseline_pmf, pmf
-from reward_models.posterior import ArmCounts, content_effects
+from reward_models.posterior import content_effects, no_counts
+from reward_models.priors import prior_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,6 +43,8 @@ POLICIES: tuple[Policy, ...] = ("challenger", "running", "baseline", "best_singl
 
 OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
 """The baseline of a campaign that has none of its own: uniform over the candidates."""
+
+NO_LIMITS: Mapping[str, ContentLimits] = {}
 
 NUISANCE_FOLDS = 2
 GATE_FOLDS = 3
@@ -133,18 +138,22 @@ def nuisance(earlier: TrainingSet, later: TrainingSet, definition: LoopDefinitio
 
 
 def frozen_pmf(
-    model: RewardModel, settings: PolicySettings, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content]
+    model: RewardModel,
+    settings: PolicySettings,
+    contexts: Sequence[Mapping[str, Any]],
+    contents: Sequence[Content],
+    limits: Mapping[str, ContentLimits] = NO_LIMITS,
 ) -> Floats:
     """Probabilities of the policy that would be promoted, shape (n, k): what a server does right after it loads it.
 
-    ``contents``: of one campaign, sorted by id.
+    ``contents``: of one campaign, sorted by id. ``limits``: on shares, as the loop has them now.
     """
     distinct, of_row = distinct_contexts(contexts)
-    level = float(model.levels.of([contents[0].campaign_id])[0][0])
-    none = np.zeros(len(contents))
-    effects = content_effects(ArmCounts(none, none, none, none), abs(level))
-    means = model.grid(distinct, contents) + effects.shift + effects.effect
-    return np.array([pmf(settings, mean, effects.sd) for mean in means])[of_row]
+    effects = content_effects(no_counts(len(contents)), prior_of(model, contents[0].campaign_id))
+    means = effects.mean(model.grid(distinct, contents))
+    ids = [content.content_id for content in contents]
+    bounds = shares.bounds(shares.stored(limits, ids), ids)
+    return np.array([pmf(settings, mean, effects.sd, bounds) for mean in means])[of_row]
 
 
 def hold(
@@ -154,13 +163,14 @@ def hold(
     settings: PolicySettings,
     q_models: Sequence[tuple[Mask, RewardModel]],
     champion: Incumbent | None = None,
+    limits: Mapping[str, ContentLimits] = NO_LIMITS,
 ) -> Trial:
-    """The trial of ``model`` under these policy settings on ``judged``.
+    """The trial of ``model`` under these policy settings, and the loop's limits on shares, on ``judged``.
 
     ``champion``: for decisions that it did not make, before it served, what ran was something else; there the
     champion is frozen too, under its own settings: it was trained on still earlier ones.
     """
-    widest = max((len(candidates) for candidates in judged.candidates), default=0)
+    widest = int(Choices.of(judged.candidates).lengths.max(initial=0))
     pmfs: dict[Policy, Floats] = {policy: np.zeros((len(judged), widest)) for policy in POLICIES}
     behaviour, q = np.zeros((len(judged), widest)), np.zeros((len(judged), widest))
     chosen = np.zeros(len(judged), dtype=np.int64)
@@ -168,8 +178,8 @@ def hold(
         contexts = [judged.contexts[row] for row in rows]
         part = np.ix_(rows, np.arange(len(contents)))
         ids = [content.content_id for content in contents]
-        pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents)
-        pmfs["running"][part] = _running(judged, rows, contents, champion)
+        pmfs["challenger"][part] = frozen_pmf(model, settings, contexts, contents, limits)
+        pmfs["running"][part] = _running(judged, rows, contents, champion, limits)
         pmfs["baseline"][part] = baseline_pmf(baselines.get(contents[0].campaign_id) or OPEN_BASELINE, ids)
         behaviour[part] = _marginal(judged, rows, pmfs["baseline"][part])
         pmfs["best_single"][part] = np.eye(len(ids))[int(np.argmax(model.grid(contexts, contents).mean(axis=0)))]
@@ -190,8 +200,7 @@ def _drawn(training: TrainingSet) -> Mask:
 
 def _asked(training: TrainingSet) -> Mask:
     """Whether the policy said what it would have drawn."""
-    asked = [all(one.policy_p is not None for one in candidates) for candidates in training.candidates]
-    return np.array(asked, dtype=np.bool_)
+    return np.asarray(np.isfinite(Choices.of(training.candidates).table("policy_p")).all(axis=1), dtype=np.bool_)
 
 
 def _marginal(judged: TrainingSet, rows: Ints, baseline: Floats) -> Floats:
@@ -207,10 +216,10 @@ def _fold(name: str, folds: int) -> int:
 
 def _groups(judged: TrainingSet) -> Iterator[tuple[Ints, list[Content]]]:
     """Rows that share their candidates, with these."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    campaigns = judged.campaign_id
-    for row, candidates in enumerate(judged.candidates):
-        found.setdefault((campaigns[row], *(candidate.content_id for candidate in candidates)), []).append(row)
+    of_row, _ = Choices.of(judged.candidates).sets()
+    found: dict[tuple[str, int], list[int]] = {}
+    for row, key in enumerate(zip(judged.campaign_id, of_row.tolist(), strict=True)):
+        found.setdefault(key, []).append(row)
     for rows in found.values():
         yield np.array(rows, dtype=np.int64), judged.candidate_contents(rows[0])
 
@@ -220,18 +229,19 @@ def _running(
     rows: Ints,
     contents: Sequence[Content],
     champion: Incumbent | None,
+    limits: Mapping[str, ContentLimits],
 ) -> Floats:
     stored = _stored(judged, rows, "policy_p")
     if champion is None:
         return stored
     contexts = [judged.contexts[row] for row in rows]
-    frozen = frozen_pmf(champion.model, champion.settings, contexts, contents)
+    frozen = frozen_pmf(champion.model, champion.settings, contexts, contents, limits)
     return np.where(champion.its_own[rows][:, None], stored, frozen)
 
 
 def _stored(judged: TrainingSet, rows: Ints, name: Literal["policy_p", "behaviour_p"]) -> Floats:
     """Stored probabilities of the candidates: what the running policy would have drawn with, or what was drawn with."""
-    return np.array([[getattr(candidate, name) or 0.0 for candidate in judged.candidates[row]] for row in rows])
+    return np.nan_to_num(Choices.of(judged.candidates).take(rows).table(name))
 
 
 def _estimates(logged: Logged) -> list[Estimate]:

@@ -58,6 +58,9 @@ def score(
         str | None,
         typer.Option(help="Model version; without it the one in force, else the newest.", show_default=False),
     ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Add the strongest reasons for each score: words, factors, features.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score candidate texts: expected reward, its 95 % interval, and the rank within the campaign.
@@ -68,4 +71,4 @@ def score(
         verifier.start()  # it imports LightGBM while this process does
         from pipelines import modelling
 
-        modelling.score(open_workspace(), verifier, loop, file, destination, version, as_json)
+        modelling.score(open_workspace(), verifier, loop, file, destination, version, as_json, why)

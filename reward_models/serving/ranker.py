@@ -2,7 +2,7 @@
 
 1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason
 2. group: the unit's keyed hash says holdout or treatment; without a unit there is nobody to hold out
-3. scores: model prediction + campaign shift + the content's own effect, with a standard deviation
+3. scores: model prediction at the campaign's level + the content's own effect, with a standard deviation
 4. policy's pmf within the loop's limits on shares, baseline's pmf; what is drawn from is the policy's only for
    treatment in an online loop
 5. draw the slate with uniforms made from the decision's own seed
@@ -140,14 +140,12 @@ def sends(snapshot: Snapshot, definition: LoopDefinition, campaign: Campaign) ->
     budgeted = {name for name, one in definition.limits.items() if one.budget is not None and name in campaign.contents}
     if not budgeted:
         return {}
-    shown = dict.fromkeys(budgeted, 0)
+    by_metric: dict[tuple[str, str], int] = {}  # each metric repeats the exposures
     for rows in snapshot.statistics.get(campaign.campaign_id, {}).values():
-        most = dict.fromkeys(budgeted, 0)
-        for row in rows:  # each metric repeats the exposures
+        for row in rows:
             if row.content_id in budgeted:
-                most[row.content_id] = max(most[row.content_id], row.exposures)
-        shown = {name: count + most[name] for name, count in shown.items()}
-    return shown
+                by_metric[row.content_id, row.metric] = by_metric.get((row.content_id, row.metric), 0) + row.exposures
+    return {name: max((n for (of, _), n in by_metric.items() if of == name), default=0) for name in budgeted}
 
 
 def held_out(request: Request, definition: LoopDefinition) -> float:
@@ -171,12 +169,17 @@ def mode_of(loop: Loop) -> Mode:
 def score(
     snapshot: Snapshot, loop: Loop, campaign: Campaign, contents: Sequence[Content], context: Mapping[str, Any]
 ) -> Scores:
-    """Scores of the candidates in this context: model + shift + effect. Without a model the prediction is 0."""
+    """Scores of the candidates in this context: scale · model + shift + effect + what the newest decisions say of such
+    contexts. Without a model the prediction is 0."""
     standing = snapshot.standing(loop, campaign)
     effects, at = standing.effects, [standing.index[content.content_id] for content in contents]
     served = loop.served
     expected = np.zeros(len(at)) if served is None else served.model.score(context, served.encode(contents))
-    return Scores(expected, expected + effects.shift + effects.effect[at], effects.sd[at])
+    mean, sd = effects.scale * expected + effects.shift + effects.effect[at], effects.sd[at]
+    if standing.contextual is not None:
+        added, variance = standing.contextual.at(context, [content.content_id for content in contents])
+        mean, sd = mean + added, np.sqrt(sd**2 + variance)
+    return Scores(expected, mean, sd)
 
 
 def draw(behaviour: Floats, seed: bytes, decision_id: str, slots: int) -> list[tuple[int, float]]:

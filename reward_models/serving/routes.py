@@ -24,6 +24,7 @@ from infra.ids import uuid7
 from infra.randomness import digest
 from infra.secrets import Secrets
 from infra.settings import Settings
+from ingestion.access import actor
 from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, start_campaign
 from ingestion.events import Content, Decision
@@ -154,7 +155,7 @@ def promote(loop_id: LoopId, body: PromoteBody, wired: Wired) -> PromoteAnswer:
             body.version,
             current.revision if current else registry.NO_CHAMPION,
             wired.clock(),
-            body.actor,
+            actor(body.actor),
             needs_approval=definition.gate.approval,
         )
     wired.snapshots.refresh()

@@ -6,7 +6,8 @@ in by one assignment:
 1. look: one cheap query over counts, newest versions and the newest batch; nothing changed, nothing done
 2. loops and switches, campaigns and contents, content statistics: each read again if its part changed
 3. models: a new champion is verified in a sacrificial process; refused, the last good one keeps serving
-4. swap
+4. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``)
+5. swap
 
 A refused version is tried again after ``RETRY_SECONDS``: its file may have been put right.
 """
@@ -30,9 +31,13 @@ from ingestion.events import NO_SEND, Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
 from ingestion.switches import killed_loops
 from reward_models import registry
+from reward_models.aging import AGELESS
 from reward_models.boosted import Encoded, RewardModel
+from reward_models.contextual import Contextual
 from reward_models.policies import in_force
-from reward_models.posterior import Effects, content_effects
+from reward_models.posterior import Effects, Prior, content_effects
+from reward_models.priors import prior_of
+from reward_models.serving.recent import Layer, Looks, load_layer, most_moved
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
@@ -78,6 +83,16 @@ class Loop:
     """Why the champion is not the one served."""
 
     @property
+    def model_version(self) -> str:
+        """Of the model served; empty for none."""
+        return "" if self.served is None else self.served.version
+
+    @property
+    def rules(self) -> LoopDefinition:
+        """What the model served was judged under: its reward is what it predicts; before the first, the definition."""
+        return self.definition if self.served is None else self.served.definition
+
+    @property
     def policy(self) -> PolicySettings:
         """Of the version served; before the first, of the definition."""
         own = self.definition.policy
@@ -112,6 +127,7 @@ class Standing:
 
     index: Mapping[str, int]
     effects: Effects
+    contextual: Contextual | None = None
 
 
 class Mark(NamedTuple):
@@ -121,6 +137,8 @@ class Mark(NamedTuple):
     copy: tuple[Any, ...] = ()
     models: tuple[Any, ...] = ()
     batch_no: int = -1
+    batch_at: int = 0
+    """When the newest batch was applied: the time that statistics are looked at."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +149,8 @@ class Snapshot:
     campaigns: Mapping[str, Campaign] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=dict)
     mark: Mark = field(default_factory=Mark)
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    """What contexts say, by campaign."""
     _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -142,8 +162,14 @@ class Snapshot:
         """The campaign's posterior, computed once per snapshot."""
         found = self._standings.get(campaign.campaign_id)
         if found is None:
-            found = self._standings[campaign.campaign_id] = _standing(self.statistics, loop, campaign)
+            found = _standing(self.statistics, loop, campaign, self.mark.batch_at, self._contextual(loop, campaign))
+            self._standings[campaign.campaign_id] = found
         return found
+
+    def _contextual(self, loop: Loop, campaign: Campaign) -> Contextual | None:
+        """Of the decisions of the model that serves now; those of another say nothing of what it leaves unexplained."""
+        layer = self.layers.get(campaign.campaign_id)
+        return layer.known if layer is not None and layer.version == loop.model_version else None
 
     def with_drafts(self, loop: Loop, campaign: Campaign, drafts: Sequence[Content]) -> "Snapshot":
         """This snapshot as if the drafts were registered; nothing of it is remembered."""
@@ -181,6 +207,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._refused: dict[str, Refusal] = {}
         self._earlier: dict[str, RewardModel] = {}
+        self._looks = Looks()
 
     def refresh(self) -> Snapshot:
         """Look for changes, and swap in what is new. Raises ``Unavailable`` when the database is away."""
@@ -226,7 +253,25 @@ class Snapshots:
             )
             for name, (definition, version) in definitions.items()
         }
-        return Snapshot(loops, campaigns, statistics, mark)
+        new = Snapshot(loops, campaigns, statistics, mark, old.layers)
+        return self._with_layer(new) if self._looks.due() else new
+
+    def _with_layer(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with one layer fitted again, if the counts of a campaign have moved."""
+        running = {name: one for name, one in snapshot.campaigns.items() if one.state == "running" and one.contents}
+        served = {name: snapshot.loops[one.loop_id] for name, one in running.items() if one.loop_id in snapshot.loops}
+        versions = {name: loop.model_version for name, loop in served.items() if loop.rules.model.contexts}
+        found = most_moved(snapshot.statistics, versions, snapshot.layers)
+        if found is None:
+            return snapshot
+        campaign_id, exposures = found
+        loop, campaign = served[campaign_id], running[campaign_id]
+        model = None if loop.served is None else loop.served.model
+        contents = [*campaign.contents.values(), no_send(campaign_id)]
+        with reading(self.engine) as connection:
+            layer = load_layer(connection, loop.rules, model, loop.model_version, contents, exposures)
+        self._looks.looked()
+        return replace(snapshot, layers={**snapshot.layers, campaign_id: layer}, _standings={})
 
     def _retry_is_due(self) -> bool:
         return any(time.monotonic() >= refusal.retry_at for refusal in self._refused.values())
@@ -279,6 +324,8 @@ def _look(connection: Connection) -> Mark:
     """Counts and newest versions: every change moves one of them. Approvals and states move the audit."""
     loops, switches, audit = tables.loops.c, tables.loop_switches.c, tables.audit.c
     killed = func.sum(cast(switches.killed, Integer))
+    batches = tables.batches.c
+    newest = connection.execute(select(batches.batch_no, batches.at).order_by(batches.batch_no.desc()).limit(1)).first()
     audited = func.coalesce(func.max(audit.id), 0)
     return Mark(
         loops=(
@@ -291,7 +338,8 @@ def _look(connection: Connection) -> Mark:
             connection.scalar(select(audited)),
         ),
         models=tuple(connection.execute(select(func.count(), func.sum(tables.champions.c.revision))).one()),
-        batch_no=connection.scalar(select(func.coalesce(func.max(tables.batches.c.batch_no), 0))) or 0,
+        batch_no=newest.batch_no if newest else 0,
+        batch_at=newest.at if newest else 0,
     )
 
 
@@ -314,17 +362,26 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
     }
 
 
-def _standing(statistics: Statistics, loop: Loop, campaign: Campaign) -> Standing:
-    """Observed against expected, from the decisions that the served model made: those of others would count twice.
+def _standing(
+    statistics: Statistics, loop: Loop, campaign: Campaign, now: int, contextual: Contextual | None
+) -> Standing:
+    """Observed against expected, from the decisions that the served model made and those it was judged on: those of
+    others would count twice.
 
     The reward is the one it predicts. If a metric of that was changed since, counts and predictions are of different
     things: then the prediction stands alone.
     """
     ids = sorted({*campaign.contents, NO_SEND})
-    version = "" if loop.served is None else loop.served.version
-    rules = loop.definition if loop.served is None else loop.served.definition
-    counts = statistics.get(campaign.campaign_id, {}).get(version, ())
+    rules = loop.rules
+    counts = statistics.get(campaign.campaign_id, {}).get(loop.model_version, ())
     rows = counts if all(rules.metric(name) in loop.definition.metrics for name in rules.reward) else ()
-    level = 0.0 if loop.served is None else float(loop.served.model.levels.of([campaign.campaign_id])[0][0])
-    effects = content_effects(arm_counts(rows, ids, rules.reward), abs(level))
-    return Standing({content_id: index for index, content_id in enumerate(ids)}, effects)
+    prior = Prior(0.0) if loop.served is None else prior_of(loop.served.model, campaign.campaign_id)
+    aging = AGELESS if loop.served is None else loop.served.model.aging
+    seen = arm_counts(rows, ids, rules.reward, aging, now)
+    if contextual is not None:
+        seen = replace(seen, expected=seen.expected + seen.exposures * contextual.usual_of(ids))
+    if loop.served is not None:
+        seen = seen + loop.served.model.memory.counts(campaign.campaign_id, ids, aging.at(now))
+    return Standing(
+        {content_id: index for index, content_id in enumerate(ids)}, content_effects(seen, prior), contextual
+    )

@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 
+RESULTS = Path(__file__).parent / "results"
+"""Where the last lines are kept that docs/results.md is made of (``REWARDLOOP_BENCH_KEEP=1``)."""
+
 _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le}
 
 
@@ -45,8 +48,16 @@ def finish(bench: str, goals: Sequence[Goal], figures: Mapping[str, Any]) -> Non
     """Print the goals for people, then the JSON line for programs."""
     for goal in goals:
         print(f"  {'holds ' if goal.holds else 'MISSED'}  {goal.name}: {goal.value:,.6g} (goal {goal.goal})")
+    line = msgspec.json.encode(document_of(bench, goals, figures))
+    if os.environ.get("REWARDLOOP_BENCH_KEEP"):
+        (RESULTS / f"{bench}.json").write_bytes(line + b"\n")
+    print(line.decode())
+
+
+def document_of(bench: str, goals: Sequence[Goal], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the last line says."""
     document = {"bench": bench, "machine": machine(), "goals": [_entry(goal) for goal in goals], "figures": figures}
-    print(msgspec.json.encode(document).decode())
+    return document | {"quick": True} if os.environ.get("REWARDLOOP_BENCH_QUICK") else document
 
 
 def _entry(goal: Goal) -> dict[str, Any]:

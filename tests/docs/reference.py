@@ -16,7 +16,7 @@ from sqlalchemy import Table
 import infra.telemetry  # noqa: F401 (registers the metrics)
 from infra.settings import Settings
 from infra.tables import DOCS, metadata
-from ingestion.loops import GateSettings, LoopDefinition, ModelSettings, PolicySettings
+from ingestion.loops import GateSettings, Guardrail, LiftSettings, LoopDefinition, ModelSettings, PolicySettings
 from ingestion.metrics import Metric
 from ingestion.topics import DAY_MS, all_topics
 from pipelines.app import create_app
@@ -53,6 +53,8 @@ def loop_page() -> str:
         "Policy (`policy`)": PolicySettings,
         "Model (`model`)": ModelSettings,
         "Gate (`gate`)": GateSettings,
+        "Lift (`lift`)": LiftSettings,
+        "Guardrail (`guardrails[]`)": Guardrail,
     }
     parts = [f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n{_fields(model)}" for title, model in models.items()]
     intro = "`PUT /v1/loops/{id}` takes this document as JSON. Durations are texts like `30m`, `72h`, `7d`, or seconds."

@@ -12,11 +12,13 @@ from infra.secrets import Secrets, Webhook
 from infra.settings import Settings
 from ingestion import store
 from ingestion.contents import end_campaign
-from ingestion.definitions import place_of, settle, sources_of
+from ingestion.definitions import place_of, settle
 from ingestion.events import Decision, Rejected
+from ingestion.keys import create_key
 from ingestion.ledger import conservation
 from ingestion.loops import parse_definition, put_loop
 from ingestion.messages import Decoded, Registered, batch_of, decode_record
+from ingestion.sources import Sources
 from tests.ingestion.records import CHOICE, CLICK, COPY, LOOP, NOW, PLACE, SECRETS, record
 
 
@@ -162,8 +164,14 @@ def test_without_the_database_nothing_is_settled(loops: Engine) -> None:
         event.remove(loops, "begin", fail)
 
 
-def test_sources_of_topics() -> None:
-    """A topic takes events of the listed sources, of every webhook connection and of the redirect."""
+def test_sources_of_topics(any_engine: Engine) -> None:
+    """A topic takes events of the listed sources, webhook connections, the redirect, and whoever was given a key."""
     secrets = Secrets(b"m" * 32, {1: b"u" * 32}, {1: b"t" * 32}, webhooks={"eu-shop": Webhook("shopify", ("k",))})
+    sources = Sources(any_engine, secrets, Settings(sources=("http", "crm")))
+    assert tuple(sources) == ("http", "crm", "eu-shop", "redirect")
 
-    assert sources_of(secrets, Settings(sources=("http", "crm"))) == ("http", "crm", "eu-shop", "redirect")
+    with writing(any_engine) as connection:
+        create_key(connection, secrets, "newsletter", ["events"], [], "1/second", NOW)
+    assert "newsletter" in sources
+    assert "another" not in sources
+    assert sources[0] == "http"

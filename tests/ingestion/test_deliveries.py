@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
+import fastavro
 import pytest
 
 from infra.errors import BadInput
@@ -88,3 +90,46 @@ def test_a_damaged_archive_is_said_to_be_one(tmp_path: Path) -> None:
         damaged[place] ^= 0xFF
         with pytest.raises(BadInput, match="cannot be read"):
             read(tmp_path / "file", bytes(damaged))
+
+
+AVRO = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "Click",
+        "fields": [{"name": "id", "type": "string"}, {"name": "url", "type": ["null", "string"], "default": None}],
+    }
+)
+
+
+def avro(path: Path, records: list[dict[str, str | None]], codec: str = "deflate") -> bytes:
+    """Write an Avro object container; returns its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        fastavro.writer(file, AVRO, records, codec=codec)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "snappy"])
+def test_avro_records_are_deliveries(tmp_path: Path, codec: str) -> None:
+    """An Avro export holds a delivery per record; a field that only its folder names is part of each."""
+    path = tmp_path / "date=2026-01-31" / "event_type=users.messages.email.Click" / "part-0.avro"
+    avro(path, [{"id": "a", "url": None}, {"id": "b", "url": "https://shop.example"}], codec)
+    with open_deliveries(path) as file:
+        found = [json.loads(body) for body, _ in file.deliveries]
+
+    common = {"date": "2026-01-31", "event_type": "users.messages.email.Click"}
+    assert found == [common | {"id": "a", "url": None}, common | {"id": "b", "url": "https://shop.example"}]
+
+
+def test_a_damaged_avro_file_says_so(tmp_path: Path) -> None:
+    """An Avro file that was cut is an error in words wherever that shows: not where whole blocks are left."""
+    whole = avro(tmp_path / "file", [{"id": str(number), "url": "x" * number} for number in range(20)])
+    unseen = [size for size in range(5, len(whole)) if _is_readable(tmp_path / "cut", whole[:size])]
+    assert len(unseen) <= 2
+
+
+def _is_readable(path: Path, content: bytes) -> bool:
+    try:
+        return read(path, content) == []
+    except BadInput as error:
+        return re.search("damaged|cannot be read", str(error)) is None

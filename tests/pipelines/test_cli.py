@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 import typer.main
+from sqlalchemy import Text, func, type_coerce
 
+from infra import tables
+from infra.database import open_database, writing
 from infra.errors import Unavailable
 from pipelines import cli
 from pipelines.commands import workspace
+from reward_models.automatic import ESTIMATORS
 from tests.ingestion.importing import EXAMPLES, FIXTURES, real
 
 CUSTOMERS = ("--mapping", str(EXAMPLES / "hillstrom.toml"), str(FIXTURES / "customers.csv"))
@@ -227,7 +231,7 @@ def test_scoring_needs_a_model_and_the_columns(capsys: pytest.CaptureFixture[str
 
 
 def test_evaluate_decisions(capsys: pytest.CaptureFixture[str]) -> None:
-    """Decisions with known probabilities: arms, four estimates and a verdict, with invented times named."""
+    """Decisions with known probabilities: log health, arms, every estimate and a verdict, with invented times named."""
     document(capsys, "import", *CUSTOMERS)
     found = document(capsys, "evaluate", "hillstrom", "--metric", "visit")
     with (FIXTURES / "customers.csv").open(newline="") as lines:
@@ -238,8 +242,27 @@ def test_evaluate_decisions(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["times"] == "invented"
     assert arms["hillstrom-mens"]["n"] == len(visits)
     assert arms["hillstrom-mens"]["means"]["visit"] == pytest.approx(sum(visits) / len(visits))
-    assert [value["name"] for value in found["decisions"]["metrics"][0]["values"]] == ["IPS", "SNIPS", "DM", "DR"]
+    assert [value["name"] for value in found["decisions"]["metrics"][0]["values"]] == list(ESTIMATORS)
     assert found["decisions"]["metrics"][0]["verdict"]["state"] in ("failed", "refused")
+    assert (found["health"]["decisions"], found["health"]["refused"]) == (120, None)
+
+
+def test_health_comes_before_any_number(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """A log with wrong probabilities: `health` says so with exit code 3, and `evaluate` makes no number of it."""
+    document(capsys, "import", *CUSTOMERS)
+    healthy = document(capsys, "health", "hillstrom")
+    engine = open_database(f"sqlite:///{home / 'rewardloop.db'}")
+    with writing(engine) as connection:
+        candidates = tables.decisions.c.candidates
+        wrong = func.replace(type_coerce(candidates, Text), '"behaviour_p":0.3', '"behaviour_p":0.4')
+        connection.execute(tables.decisions.update().values(candidates=type_coerce(wrong, candidates.type)))
+    engine.dispose()
+    code, printed, _ = said(capsys, "health", "hillstrom")
+    evaluated, numbers, reason = said(capsys, "evaluate", "hillstrom", "--metric", "visit")
+
+    assert (healthy["refused"], sum(content["decisions"] for content in healthy["contents"])) == (None, 120)
+    assert (code, "The log is not healthy: 120 of 120 decisions have probabilities" in printed) == (3, True)
+    assert (evaluated, "DR" in numbers, "The log is not healthy" in reason) == (1, False, True)
 
 
 def test_evaluate_results(capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,6 +263,18 @@ def test_json_must_be_called_json(client: TestClient) -> None:
         assert "Content-Type: application/json" in refused(answer, 415)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/loops", "/v1/loops/none", "/nowhere", "/metrics", "/docs", "/r/x.y"])
+def test_every_answer_has_security_headers(client: TestClient, path: str) -> None:
+    """No answer may be guessed at, framed or tell where its reader came from; what is no page may load nothing."""
+    headers = client.get(path, follow_redirects=False).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    if not headers["content-type"].startswith("text/html"):
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "no-store" in headers["Cache-Control"]
+
+
 def test_openapi_is_complete(client: TestClient) -> None:
     """Every call has a summary and a description, every field a description, every error is a problem document, but
     for the page that a reader sees who follows a broken link."""

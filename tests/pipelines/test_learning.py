@@ -22,15 +22,16 @@ from infra.errors import BadInput, Conflict
 from infra.leases import Lease
 from infra.secrets import Secrets
 from infra.settings import Settings
-from ingestion.loops import LoopDefinition, put_loop
+from ingestion.loops import LoopDefinition, load_loop, put_loop
 from pipelines import learning
 from pipelines.learning import Bench, retrain
 from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.boosted import fit
+from reward_models.dataset import load_training_set
 from reward_models.gate import judge
 from reward_models.registry import Champion, Version
-from reward_models.trial import hold, nuisance
+from reward_models.trial import dealt_by_chance, hold, nuisance
 from reward_models.verification import Verifier
 from tests.pipelines.memory_tracking import MemoryTracking
 from tests.pipelines.worlds import NOW, definition, flat, populate
@@ -131,6 +132,21 @@ def test_a_truly_better_model_is_promoted(bench: Bench, engine: Engine, lively: 
     assert bundles.digest(bundles.read(folder)) == stored.digest
 
 
+def test_a_champion_starts_with_the_counts_it_was_judged_on(bench: Bench, engine: Engine, lively: None) -> None:
+    """Its bundle holds the sums of the decisions after its cutoff, which it was not trained on, and none from before."""
+    retrain(bench, "subjects")
+    manifest = bundles.manifest(bundles.read(registry.path_of(bench.settings.bundles, "subjects", "subjects-1")))
+    days = [day for remembered in manifest.memory.campaigns.values() for day in remembered]
+    with reading(engine) as connection:
+        definition, version = load_loop(connection, "subjects")
+        whole = load_training_set(connection, definition, version, as_of=manifest.as_of, now=bench.clock())
+    judged = dealt_by_chance(whole.subset(whole.decided_at >= manifest.cutoff))
+
+    assert sum(day.exposures for day in days) == len(judged) > 0
+    assert sum(day.sum for day in days) == pytest.approx(judged.reward.sum())
+    assert min(day.day for day in days) >= manifest.cutoff // DAY
+
+
 def test_the_gain_that_is_reported_covers_the_truth(bench: Bench, engine: Engine, lively: None) -> None:
     """Knowing the taste is worth 0.15 clicks per decision, less the floor; the interval says so."""
     metrics = retrain(bench, "subjects").metrics
@@ -192,6 +208,17 @@ def test_a_split_by_unit_keeps_units_apart(bench: Bench, engine: Engine, secrets
 
     assert set(plan.training.unit) & set(plan.judged.unit) == set()
     assert retrain(bench_of(bench.settings, engine), "subjects").state == "promoted"
+
+
+def test_decisions_that_wait_are_trained_on_and_not_judged(bench: Bench, engine: Engine, secrets: Secrets) -> None:
+    """Split by unit, decisions of the last day teach by what has come of them; only final ones are judged on."""
+    populate(engine, secrets, decisions=800, rules=definition(gate={"window": "7d", "split": "unit", "min_units": 100}))
+    plan = learning.dataset(bench, "subjects", held(engine))
+
+    young = NOW - plan.definition.maturity
+    assert plan.learned.decided_at.max() > young
+    assert max(plan.training.decided_at.max(), plan.judged.decided_at.max()) <= young
+    assert len(plan.training) == plan.learned.mature.sum() < len(plan.learned)
 
 
 def test_the_same_data_makes_the_same_version_once(bench: Bench, engine: Engine, lively: None) -> None:

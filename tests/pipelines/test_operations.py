@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
 from infra.errors import Conflict
+from infra.secrets import Secrets
 from infra.settings import Settings
 from pipelines import operations
 from pipelines.operations import Jobs
-from tests.pipelines.api import click, define, ok, rank, running, send
+from tests.pipelines.api import click, define, ok, rank, refused, running, send
+from tests.pipelines.holdout_world import fill, shop
 
 
 @pytest.fixture
@@ -90,3 +93,17 @@ def test_the_command_line_it_starts_exists() -> None:
     assert "retrain" in {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
+
+
+def test_the_lift_is_one_document(client: TestClient, engine: Engine, secrets: Secrets) -> None:
+    """The call answers the report of the loop, for a loop without customers too; an unknown loop is not found."""
+    define(client)
+    empty = ok(client.get("/v1/loops/mail/lift"))
+    fill(engine, secrets, shop(), customers=600)
+    found = ok(client.get("/v1/loops/shop/lift"))
+
+    assert (empty["customers"], empty["lifts"][0]["lift"]) == (0, None)
+    assert found["customers"] == 600
+    assert found["lifts"][0]["lift"]["mde"] > 0.0
+    assert found["guardrails"][0]["metric"] == "unsubscribe"
+    assert "'nobody'" in refused(client.get("/v1/loops/nobody/lift"), 404)

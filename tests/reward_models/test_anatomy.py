@@ -35,6 +35,29 @@ def test_what_lightgbm_writes_is_accepted(model: RewardModel) -> None:
     assert "num_leaves=1\n" in constant.booster_text
 
 
+def test_a_split_between_missing_and_known_is_accepted() -> None:
+    """Where only whether a value is known tells something, LightGBM writes an infinite threshold; other lists have none."""
+    rng = np.random.default_rng(2)
+    known = rng.random(2_000) < 0.5
+    training = training_set(
+        (copy("a", "x"), copy("b", "y")),
+        content=rng.integers(0, 2, 2_000).tolist(),
+        contexts=[{"visits": float(rng.normal())} if one else {} for one in known],
+        reward=(rng.random(2_000) < np.where(known, 0.5, 0.1)).astype(float).tolist(),
+    )
+    found = fit(training, SMALL)
+    columns = len(found.schema.columns)
+
+    assert "\nthreshold=inf" in found.booster_text
+    check_anatomy(found.booster_text, columns)
+    value = next(line for line in found.booster_text.split("\n") if line.startswith("leaf_value="))
+    damaged = found.booster_text.replace(value, f"leaf_value=inf {value.partition(' ')[2]}")
+    sizes = next(line for line in damaged.split("\n") if line.startswith("tree_sizes="))
+    shorter = int(sizes.split("=")[1].split(" ")[0]) - len(found.booster_text) + len(damaged)
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        check_anatomy(damaged.replace(sizes, f"tree_sizes={shorter} {sizes.partition(' ')[2]}"), columns)
+
+
 def test_trimming_changes_no_score() -> None:
     """A booster read back from its trees alone predicts the same numbers."""
     X = np.random.default_rng(1).normal(size=(500, 3))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+import numpy as np
 from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
@@ -10,7 +12,7 @@ from infra.secrets import Secrets
 from ingestion import store
 from ingestion.events import Batch, Campaign, Content, Decision, Event, Label, Placement
 from ingestion.loops import parse_definition, put_loop
-from reward_models.assignment import Assigned, load_assigned
+from reward_models.assignment import Assigned, Matured, load_assigned, load_register
 
 NOON = 20_000 * DAY + 12 * HOUR
 DEFINITION = parse_definition(
@@ -26,8 +28,8 @@ DEFINITION = parse_definition(
 )
 
 
-def a_decision(unit: str, at: int, group: str = "treatment") -> Decision:
-    """One message to ``unit``."""
+def a_decision(unit: str, at: int, group: str = "treatment", **context: Any) -> Decision:
+    """One message to ``unit``, held out with probability 0.1."""
     return Decision(
         decision_id=f"{unit}@{at}",
         request_digest="r",
@@ -35,7 +37,7 @@ def a_decision(unit: str, at: int, group: str = "treatment") -> Decision:
         loop_version=1,
         campaign_id="may",
         unit=unit,
-        context={},
+        context=context,
         group=group,  # type: ignore[arg-type]
         learning_mode="online",
         candidates=(),
@@ -44,6 +46,7 @@ def a_decision(unit: str, at: int, group: str = "treatment") -> Decision:
         sampler="s",
         floor=0.0,
         seed="",
+        constraints={"holdout": 0.1},
         decided_at=at,
     )
 
@@ -73,6 +76,13 @@ def assigned(engine: Engine, secrets: Secrets, *facts: Decision | Event | Label,
     store.apply(engine, batch, secrets, NOON)
     with reading(engine) as connection:
         return load_assigned(connection, DEFINITION, NOON, NOON + until)
+
+
+def matured(engine: Engine, secrets: Secrets, *facts: Decision | Event | Label, now: int, since: int = 0) -> Matured:
+    """The units of this history whose two days, three days of lateness and 36 hours for refunds have passed."""
+    assigned(engine, secrets, *facts)
+    with reading(engine) as connection:
+        return load_register(connection, DEFINITION, since).matured(DEFINITION, 2 * DAY, now)
 
 
 def test_a_unit_counts_once_with_all_its_decisions_of_the_period(engine: Engine, secrets: Secrets) -> None:
@@ -107,10 +117,10 @@ def test_purchases_outside_every_window_count_for_the_unit(engine: Engine, secre
     assert found.values["revenue"].tolist() == [70.0]
 
 
-def test_refunds_labels_and_other_currencies_are_left_out(engine: Engine, secrets: Secrets) -> None:
-    """Only net money of people in the metric's currency counts, inside a window or not."""
+def test_refunds_labels_and_other_currencies_are_left_out(any_engine: Engine, secrets: Secrets) -> None:
+    """Only net money of people in the metric's currency counts, inside a window or not, on both databases."""
     found = assigned(
-        engine,
+        any_engine,
         secrets,
         a_decision("u1", NOON),
         a_purchase("kept", "u1", NOON + DAY, 30),
@@ -159,3 +169,90 @@ def test_clicks_count_once_per_decision(engine: Engine, secrets: Secrets) -> Non
     found = assigned(engine, secrets, first, second, *clicks)
 
     assert found.values["click"].tolist() == [2.0]
+
+
+RIPE = 6 * DAY + 12 * HOUR
+"""From a first decision to its maturity."""
+
+
+def test_always_on_every_unit_counts_for_the_same_time(engine: Engine, secrets: Secrets) -> None:
+    """Each unit has its two days from its first decision: purchases of that time count, earlier and later ones not."""
+    found = matured(
+        engine,
+        secrets,
+        a_decision("late", NOON + DAY, "holdout"),
+        a_decision("early", NOON),
+        a_decision("early", NOON + DAY),
+        a_purchase("e1", "early", NOON + 2 * DAY - 1, 30),
+        a_purchase("e2", "early", NOON + 2 * DAY, 40),
+        a_purchase("l1", "late", NOON + 2 * DAY, 50),
+        a_purchase("l2", "late", NOON, 60),
+        now=NOON + DAY + RIPE,
+    )
+
+    assert found.units == ("early", "late")
+    assert found.values["revenue"].tolist() == [30.0, 50.0]
+    assert found.treatment.tolist() == [True, False]
+    assert found.held_out.tolist() == [0.1, 0.1]
+
+
+def test_units_mature_one_by_one(engine: Engine, secrets: Secrets) -> None:
+    """A unit is in from the moment its window, lateness and refund horizon have passed, and waits until then."""
+    decisions = a_decision("u1", NOON), a_decision("u2", NOON + 1)
+    found = matured(engine, secrets, *decisions, now=NOON + RIPE)
+
+    assert (found.units, found.waiting) == (("u1",), 1)
+
+
+def test_measuring_anew_counts_from_the_next_decision(engine: Engine, secrets: Secrets) -> None:
+    """Units decided on before and after ``since`` count from the later decision, with its group; others not at all."""
+    found = matured(
+        engine,
+        secrets,
+        a_decision("u1", NOON),
+        a_decision("u2", NOON),
+        a_decision("u1", NOON + DAY, "holdout"),
+        since=NOON + 1,
+        now=NOON + 30 * DAY,
+    )
+
+    assert found.units == ("u1",)
+    assert found.first_at.tolist() == [NOON + DAY]
+    assert not found.treatment[0]
+
+
+def test_covariates_come_from_before_the_very_first_decision(engine: Engine, secrets: Secrets) -> None:
+    """Earlier purchases and the first context are covariates; measured anew, the policy's own doing still is none."""
+    facts = (
+        a_decision("u1", NOON, "treatment", tier="gold"),
+        a_decision("u2", NOON, "holdout", tier="new"),
+        a_decision("u1", NOON + 2 * DAY, "treatment", tier="new"),
+        a_decision("u2", NOON + 2 * DAY, "holdout", tier="gold"),
+        a_purchase("before", "u1", NOON - DAY, 30),
+        a_purchase("between", "u2", NOON + DAY, 40),
+    )
+    first = matured(engine, secrets, *facts, now=NOON + 30 * DAY)
+    anew = matured(engine, secrets, since=NOON + 1, now=NOON + 30 * DAY)
+
+    assert first.covariates.tolist() == [[1.0, 0.0, np.log1p(30.0)], [0.0, 1.0, 0.0]]
+    assert anew.covariates.tolist() == first.covariates.tolist()
+
+
+def test_caps_are_left_out_side_by_side(engine: Engine, secrets: Secrets) -> None:
+    """Values are capped as the metric says, and there is the same without the cap."""
+    capped = DEFINITION.model_dump(mode="json")
+    capped["metrics"][1]["cap"] = 50.0
+    definition = parse_definition(capped)
+    assigned(engine, secrets, a_decision("u1", NOON), a_purchase("large", "u1", NOON + 1, 90))
+    with reading(engine) as connection:
+        found = load_register(connection, definition).matured(definition, 2 * DAY, NOON + RIPE)
+
+    assert (found.values["revenue"].tolist(), found.uncapped["revenue"].tolist()) == ([50.0], [90.0])
+
+
+def test_only_units_that_chance_dealt_count(engine: Engine, secrets: Secrets) -> None:
+    """A unit whose probability of the holdout is unknown or 0 has no place in a lift."""
+    sure = msgspec.structs.replace(a_decision("u2", NOON), constraints={})
+    found = matured(engine, secrets, a_decision("u1", NOON), sure, now=NOON + RIPE)
+
+    assert (len(found), found.by_chance().units) == (2, ("u1",))

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from ingestion.loops import ModelSettings
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet
 from reward_models.features import plain
-from reward_models.folds import components, deal
+from reward_models.folds import codes_of, components, deal
 from tests.reward_models.training import SMALL, copy, history, real_data, targeted, training_set, worded
 
 
@@ -87,6 +88,35 @@ def test_contents_without_text_are_told_apart_by_their_features() -> None:
     model = fit(training_set(contents, content=shown.tolist(), reward=reward.tolist()), ModelSettings())
 
     assert model.grid([{}], contents)[0] == pytest.approx([0.18, 0.1, 0.15], abs=0.015)
+
+
+def test_with_plenty_of_rows_one_fold_calibrates_the_trees_that_serve() -> None:
+    """Outcomes of the fold that is kept change the calibration and where the trees end, not one tree; what is learned
+    stays right."""
+    training = targeted(12_000)
+    kept = deal(codes_of(training.unit), 5, ModelSettings().seed)
+    kept = kept == np.argmin(np.abs(np.bincount(kept) - len(training) / 5))
+    spoiled = np.where(kept, np.random.default_rng(1).permutation(training.reward), training.reward)
+    spoiled[kept] += training.reward[kept].mean() - spoiled[kept].mean()
+
+    model, other = (fit(replace(training, reward=reward), ModelSettings(), plenty=0) for reward in (training.reward, spoiled))
+
+    grid = model.grid([{"age": "young", "visits": 3}, {"age": "old", "visits": 3}], training.contents)
+    np.testing.assert_allclose(grid, [[0.3, 0.1], [0.1, 0.3]], atol=0.05)
+    features = [
+        [line for line in each.booster_text.splitlines() if line.startswith("split_f")] for each in (model, other)
+    ]
+    assert 0 < len(features[1]) < len(features[0])
+    assert features[0][: len(features[1])] == features[1]
+    assert model.calibration.slope > 0.6 > 0.2 > other.calibration.slope
+
+
+def test_trees_end_where_held_out_rows_stop_gaining() -> None:
+    """Rewards that no column explains keep the fewest trees, rewards that two columns make together keep more."""
+    noise = targeted(1_500)
+    noise = replace(noise, reward=np.random.default_rng(8).permutation(noise.reward))
+
+    assert fit(noise, SMALL).booster.num_trees() < fit(targeted(1_500), SMALL).booster.num_trees()
 
 
 def test_past_results_and_decisions_are_learned_together() -> None:

@@ -1,5 +1,6 @@
 """Bundles: what a model is on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightgbm as lgb
@@ -8,8 +9,10 @@ import pytest
 
 from infra.errors import ModelRefused
 from reward_models import bundle
+from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
-from reward_models.bundle import GOLDEN, MANIFEST, MODEL, TEXT, digest, pack, read, unpack, write
+from reward_models.bundle import FORMAT, GOLDEN, MANIFEST, MODEL, TEXT, digest, pack, read, unpack, write
+from reward_models.delays import Delays, Law
 from reward_models.golden import cover_leaves
 from tests.reward_models.training import SMALL, copy, targeted, worded
 
@@ -59,13 +62,15 @@ def test_the_digest_is_of_names_and_contents() -> None:
 
 
 def test_the_manifest_says_where_the_model_comes_from(model: RewardModel) -> None:
-    """as_of, cutoff, training digest, schema hash, posterior snapshot and library versions are in it."""
-    found = bundle.manifest(pack(model, cutoff=5, posterior={"a": [1.0, 0.1]}))
+    """as_of, cutoff, training digest, schema hash, aging of counts and library versions are in it."""
+    aging = Aging(16.0, Delays({"click": Law((0.0, 1e6), (0.5, 1.0))}))
+    packed = pack(replace(model, aging=aging), cutoff=5)
+    found = bundle.manifest(packed)
 
     assert (found.as_of, found.cutoff, found.loop_id) == (7, 5, "emails")
     assert found.training_digest == targeted(1_500).digest
     assert found.schema_hash == model.schema.hash
-    assert found.posterior == {"a": [1.0, 0.1]}
+    assert (found.aging, unpack(packed).aging) == (aging, aging)
     assert found.versions["lightgbm"] == lgb.__version__
 
 
@@ -110,7 +115,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 def test_a_bundle_that_is_not_one_is_refused(model: RewardModel, tmp_path: Path) -> None:
     """A missing folder, a missing file, JSON cut short, another format: each refused with the reason."""
     packed = pack(model, cutoff=5)
-    other_format = packed[MANIFEST].replace(b'"format":1', b'"format":99')
+    other_format = packed[MANIFEST].replace(f'"format":{FORMAT}'.encode(), b'"format":99')
 
     for broken in (
         {name: content for name, content in packed.items() if name != MODEL},

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import Engine
@@ -21,6 +22,7 @@ from ingestion.events import (
 )
 from ingestion.loops import put_loop
 from ingestion.store import apply
+from reward_models import reading as chunked
 from reward_models.dataset import TrainingSet, load_training_set
 from tests.reward_models.training import definition
 
@@ -116,6 +118,54 @@ def test_immature_decisions_are_left_out(engine: Engine, secrets: Secrets) -> No
     at = load(engine, secrets, batch, now=DAY + LOOP.maturity)
 
     assert (len(before), before.immature, len(at), at.immature) == (0, 1, 1, 0)
+
+
+def test_censored_decisions_come_with_their_age(engine: Engine, secrets: Secrets) -> None:
+    """Asked for, an immature decision is a row with what came so far; ``matured`` is the set without it, and the time
+    from decision to click is known of both."""
+    batch = Batch(
+        decisions=(decision("old"), decision("young", 4 * DAY), decision("never", deferred=True)),
+        events=(event("e1", "old", DAY + HOUR), event("e2", "young", 4 * DAY + 2 * HOUR)),
+    )
+
+    found = load(engine, secrets, batch, now=5 * DAY, censored=True)
+
+    assert found.timing is not None
+    assert (found.decision_id, found.mature.tolist(), found.immature) == (("old", "young"), [True, False], 2)
+    assert found.timing.age.tolist() == [LOOP.maturity, DAY]
+    assert found.timing.arrivals["click"].delay.tolist() == [HOUR, 2 * HOUR]
+    assert found.matured().decision_id == ("old",)
+
+
+def test_the_second_purchase_of_a_decision_came_later_than_the_first(engine: Engine, secrets: Secrets) -> None:
+    """What adds up has arrived with its last event; a click has with its first."""
+    bought = [
+        event(f"p{hours}", "d1", DAY + hours * HOUR, "purchase", value_micros=1, currency="EUR") for hours in (1, 9)
+    ]
+    clicked = [event(f"c{hours}", "d1", DAY + hours * HOUR) for hours in (1, 9)]
+
+    found = load(engine, secrets, Batch(decisions=(decision("d1"),), events=(*bought, *clicked)))
+
+    assert found.timing is not None
+    delays = {name: came.delay.tolist() for name, came in found.timing.arrivals.items()}
+    assert delays == {"click": [HOUR], "revenue": [HOUR, 9 * HOUR]}
+
+
+def test_the_time_on_the_way_is_that_of_events_and_not_of_imports(engine: Engine, secrets: Secrets) -> None:
+    """Half an hour and, by a clock ahead of ours, none; a click that was imported a month later says nothing."""
+    arrived = {"soon": HOUR // 2, "ahead": -HOUR // 2, "imported": 30 * DAY}
+    clicks = [
+        msgspec.structs.replace(event(name, "d1", 2 * DAY), received_at=2 * DAY + late)
+        for name, late in arrived.items()
+    ]
+
+    found = load(engine, secrets, Batch(decisions=(decision("d1"),), events=tuple(clicks)))
+
+    assert found.timing is not None
+    lags = found.timing.lags["click"]
+    assert lags[0] == pytest.approx(0, abs=HOUR / 60)
+    assert lags[-1] == pytest.approx(HOUR / 2, rel=0.1)
+    assert found.timing.lags["revenue"] == (0.0,)
 
 
 def test_a_deferred_decision_counts_from_its_activation(engine: Engine, secrets: Secrets) -> None:
@@ -216,3 +266,34 @@ def test_a_subset_is_those_rows(engine: Engine, secrets: Secrets) -> None:
 
     assert (part.decision_id, part.decided_at.tolist(), len(part.reward)) == (("d2", "d4"), [2 * DAY, 4 * DAY], 2)
     assert part.digest == whole.subset(np.array([1, 3])).digest != whole.digest
+
+
+def test_candidates_are_read_from_the_moment_that_needs_them(engine: Engine, secrets: Secrets) -> None:
+    """Decisions before it are the same rows without candidates."""
+    batch = Batch(decisions=tuple(decision(f"d{day}", day * DAY) for day in range(1, 4)))
+    whole = load(engine, secrets, batch)
+
+    with reading(engine) as connection:
+        part = load_training_set(connection, LOOP, 1, as_of=whole.as_of, now=LATE, choices_since=2 * DAY)
+
+    assert (part.decision_id, part.chosen) == (whole.decision_id, whole.chosen)
+    assert [(), *whole.candidates[1:]] == list(part.candidates)
+
+
+def test_a_set_does_not_depend_on_how_it_is_read(
+    engine: Engine, secrets: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of two decisions or of thousands: the same rows in the same order, slates and immature ones among them."""
+    slate = (Placement(position=1, content_id="b"), Placement(position=2, content_id="a"))
+    decisions = [decision(f"d{n}", n * DAY, chosen="ab"[n % 2]) for n in range(1, 8)]
+    decisions[2] = decision("d3", 3 * DAY, placements=slate, constraints={"slots": 2, "holdout": 0.1})
+    decisions[5] = decision("d6", 6 * DAY, deferred=True)
+    whole = load(engine, secrets, Batch(decisions=tuple(decisions), events=(event("e1", "d3", 3 * DAY + HOUR),)))
+    monkeypatch.setattr(chunked, "_SIZE", 2)
+    with reading(engine) as connection:
+        parts = load_training_set(connection, LOOP, 1, as_of=whole.as_of, now=LATE)
+
+    assert parts.digest == whole.digest
+    assert whole.decision_id == ("d1", "d2", "d3", "d3", "d4", "d5", "d7")
+    assert (whole.holdout.tolist(), whole.immature) == ([0, 0, 0.1, 0.1, 0, 0, 0], 1)
+    assert (whole.chosen, list(parts.candidates)) == (["b", "a", "b", "a", "a", "b", "b"], list(whole.candidates))

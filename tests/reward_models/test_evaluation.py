@@ -8,6 +8,7 @@ import pytest
 from infra.errors import EstimateRefused
 from ingestion.events import Candidate
 from ingestion.loops import LoopDefinition, parse_definition
+from reward_models.automatic import ESTIMATORS
 from reward_models.dataset import TrainingSet
 from reward_models.evaluation import arms, by_chance, cross_fit, evaluate
 from tests.reward_models.training import targeted
@@ -54,12 +55,12 @@ def test_arms_are_plain_means() -> None:
 
 
 def test_targeting_that_works_passes() -> None:
-    """Where choosing by customer is worth it, all four estimates find its value and the gate passes."""
+    """Where choosing by customer is worth it, the estimates find its value and the gate passes."""
     found = evaluate(randomised(), definition(), ["click"])
     (report,) = found.metrics
 
-    assert [value.name for value in report.values] == ["IPS", "SNIPS", "DM", "DR"]
-    assert all(value.low < 0.3 < value.high for value in report.values if value.name != "DM")
+    assert [value.name for value in report.values] == list(ESTIMATORS)
+    assert all(one.low < 0.3 < one.high for one in report.values if one.name in ("IPS", "SNIPS", "DR", "SNDR"))
     assert report.verdict.state == "passed"
     assert report.sentence.startswith("click: passed. Choosing by customer beats ")
 
@@ -86,6 +87,28 @@ def test_nothing_is_valued_by_what_it_was_fitted_on() -> None:
 
     assert before.q[0].tolist() == after.q[0].tolist()
     assert before.q.tolist() != after.q.tolist()
+
+
+def test_with_times_only_the_past_teaches() -> None:
+    """Where the log has times, later outcomes change nothing that earlier decisions are judged by, and the first fifth
+    teaches only."""
+    rows = replace(randomised(1_500), decided_at=np.arange(1_500))
+    timed = definition().model_copy(update={"gate": definition().gate.model_copy(update={"split": "time"})})
+    flipped = np.where(np.arange(1_500) < 1_000, rows.reward, 1.0 - rows.reward)
+    before = cross_fit(rows, "click", timed)
+    after = cross_fit(replace(rows, metrics={"click": flipped}), "click", timed)
+
+    assert np.flatnonzero(before.judged).tolist() == list(range(300, 1_500))
+    assert before.q[:1_000].tolist() == after.q[:1_000].tolist()
+    assert before.q[1_200:].tolist() != after.q[1_200:].tolist()
+
+
+def test_outcomes_that_never_differ_are_refused() -> None:
+    """Without any difference between outcomes there is no policy to learn, and the reason names the metric."""
+    rows = randomised(400)
+
+    with pytest.raises(EstimateRefused, match="click is the same for all"):
+        cross_fit(replace(rows, metrics={"click": np.zeros(400)}), "click", definition())
 
 
 def test_unknown_propensities_are_left_out() -> None:

@@ -2,12 +2,10 @@
 
 import msgspec
 import numpy as np
-import pytest
 
 from ingestion.events import NO_SEND, Content
 from reward_models.features import (
     CATEGORIES,
-    FACTORS,
     FeatureSchema,
     assemble,
     build_schema,
@@ -75,39 +73,6 @@ def test_high_cardinality_is_capped() -> None:
 
     assert (len(schema.context[0].categories), schema.context[0].capped) == (CATEGORIES, True)
     assert [float(CATEGORIES)] * 3 == rows[:, 0].tolist()
-
-
-@pytest.mark.parametrize(
-    ("factor", "text", "expected"),
-    [
-        ("characters", "Hello you", 9),
-        ("words", "Hello you", 2),
-        ("sentences", "One. Two! Three", 2),
-        ("question", "Ready?", 1),
-        ("exclamation", "Ready?", 0),
-        ("number", "7 days", 1),
-        ("percentage", "20 % off", 1),
-        ("money", "Only $5", 1),
-        ("money", "5 days", 0),
-        ("upper_share", "ABcd", 0.5),
-        ("upper_share", "123", 0),
-        ("emoji", "Hi 🎉", 1),
-        ("you", "This is yours", 1),
-        ("you", "Youth club", 0),
-        ("urgency", "Last chance", 1),
-        ("urgency", "Knowledge", 0),
-        ("offer", "Get a discount", 1),
-        ("negative", "Never again", 1),
-        ("personalised", "Hi {{ first_name }}", 1),
-        ("quote", "He said “no”", 1),
-        ("quote", "It's fine", 0),
-        ("colon", "News: today", 1),
-        ("ellipsis", "And then…", 1),
-    ],
-)
-def test_copy_factors(factor: str, text: str, expected: float) -> None:
-    """Each factor measures what its name says."""
-    assert expected == FACTORS[factor](text)
 
 
 def test_a_slot_that_is_not_there_is_missing_and_no_send_is_flagged() -> None:

@@ -31,3 +31,16 @@ def test_the_same_seed_deals_the_same_folds() -> None:
 def test_nothing_has_no_folds() -> None:
     """No rows: no components and no folds."""
     assert (components([], []).tolist(), deal(np.zeros(0, dtype=np.int64), 5, 1).tolist()) == ([], [])
+
+
+def test_groups_go_one_by_one_to_the_fold_that_holds_least() -> None:
+    """Dealing all groups of one size together gives what dealing one at a time gives."""
+    draw = np.random.default_rng(0)
+    for groups in (draw.integers(0, 500, 900), draw.zipf(1.5, 400) % 300, np.arange(7)):
+        sizes, load, expected = np.bincount(groups), np.zeros(5), {}
+        shuffled = np.random.default_rng(3).permutation(len(sizes))
+        for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            expected[group] = int(np.argmin(load))
+            load[expected[group]] += sizes[group]
+
+        assert [expected[group] for group in groups] == deal(groups, 5, seed=3).tolist()

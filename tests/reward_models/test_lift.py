@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from infra.errors import BadInput, EstimateRefused
-from reward_models.lift import UnitOutcomes, lift
+from ingestion.loops import LiftSettings
+from reward_models.lift import UnitOutcomes, lift, lift_so_far, more_units, smallest_detectable, winsorised
+from reward_models.sequences import Dealt, reaches
 
 SEED = 20_261_122
 REPLICATES = 2_000
@@ -74,6 +76,16 @@ def test_the_smallest_detectable_effect_is_found_four_times_in_five() -> None:
     assert np.mean([significant for significant, _ in found]) == pytest.approx(0.8, abs=0.03)
 
 
+def test_units_needed_make_the_difference_detectable() -> None:
+    """With so many units of the same kind the smallest detectable effect is the difference itself."""
+    found = lift(outcomes([0.0, 1.0] * 50, [0.0, 1.0, 1.0, 0.0, 1.0] * 20))
+    often = round(found.units_needed / 200)
+    larger = lift(outcomes([0.0, 1.0] * 50 * often, [0.0, 1.0, 1.0, 0.0, 1.0] * 20 * often))
+
+    assert larger.mde == pytest.approx(larger.difference, rel=0.05)
+    assert smallest_detectable(found.difference - found.low) == pytest.approx(found.mde, rel=0.01)
+
+
 def test_a_silent_holdout_has_no_relative_lift() -> None:
     """Nothing can be relative to 0; without any variance the interval is the point."""
     found = lift(outcomes([0.0] * 30, [1.0] * 30))
@@ -101,3 +113,72 @@ def test_outcomes_that_do_not_fit_are_refused() -> None:
             lift(broken, min_units=2)
     with pytest.raises(BadInput, match="decisions"):
         lift(fine, basis="send", min_units=2)
+
+
+def dealt(n: int, holdout: float, treatment: float, share: float = 0.2, seed: int = SEED) -> Dealt:
+    """Units who click with a chance by group."""
+    generator = np.random.default_rng(seed)
+    treated = generator.random(n) >= share
+    clicked = generator.random(n) < np.where(treated, treatment, holdout)
+    return Dealt(treated, np.full(n, share), clicked.astype(float))
+
+
+def test_a_lift_that_is_always_on_says_where_it_stands() -> None:
+    """Clearly more is better, clearly less is worse, and between them it is open or too small to matter."""
+    tight = LiftSettings(worthwhile=0.5)
+
+    assert lift_so_far(dealt(8_000, 0.2, 0.3), LiftSettings()).standing == "better"
+    assert lift_so_far(dealt(8_000, 0.3, 0.2), LiftSettings()).standing == "worse"
+    assert lift_so_far(dealt(8_000, 0.2, 0.2), LiftSettings()).standing == "open"
+    assert lift_so_far(dealt(8_000, 0.2, 0.2), tight).standing == "negligible"
+
+
+def test_the_lift_so_far_holds_its_own_parts_together() -> None:
+    """Difference, interval, relative lift and group sizes agree with the totals; the first claim came before the end."""
+    units = dealt(8_000, 0.2, 0.3)
+    found = lift_so_far(units, LiftSettings())
+
+    assert found.low < found.difference < found.high
+    assert found.difference == pytest.approx(found.treatment_mean - found.holdout_mean, abs=0.005)
+    assert found.relative == pytest.approx(found.difference / found.holdout_mean)
+    assert (found.n_holdout, found.n_treatment) == (int((~units.treatment).sum()), int(units.treatment.sum()))
+    assert found.decided_after is not None
+    assert 100 < found.decided_after < 8_000
+    assert found.more_units == 0
+
+
+def test_the_time_to_a_decision_is_about_right() -> None:
+    """An open lift's further units decide most worlds that keep that very lift, and half as many decide few."""
+    settings = LiftSettings()
+    needed = more_units(0.03, 0.03 / 2.0, 5_000, settings)
+    assert needed is not None
+    generator = np.random.default_rng(SEED)
+    sd = 0.03 / 2.0 * np.sqrt(5_000)
+
+    def decided(units: int) -> float:
+        means = generator.normal(0.03, sd / np.sqrt(units), 4_000)
+        return float((means > reaches(units, settings.alpha, settings.tuned_units) * sd / np.sqrt(units)).mean())
+
+    assert decided(5_000 + needed) == pytest.approx(0.5, abs=0.03)
+    powered = more_units(0.03, 0.03 / 2.0, 5_000, settings, power=0.8416)
+    assert powered is not None
+    assert decided(5_000 + powered) == pytest.approx(0.8, abs=0.03)
+    assert more_units(0.0, 1.0, 5_000, settings) is None
+
+
+def test_a_look_too_early_is_refused_with_what_is_missing() -> None:
+    """Before the burn-in there is no lift but the reason; nobody at all is too early, too."""
+    with pytest.raises(EstimateRefused, match="a lift needs 100 and 5 in each group"):
+        lift_so_far(dealt(200, 0.5, 0.5), LiftSettings())
+    with pytest.raises(EstimateRefused, match="holdout has 0 units"):
+        lift_so_far(dealt(0, 0.5, 0.5), LiftSettings())
+
+
+def test_large_totals_are_capped_where_the_first_units_say() -> None:
+    """The cap is the 99 % quantile of the first units' totals that are not 0; what comes later does not move it."""
+    total = np.concatenate([np.zeros(50), np.arange(1.0, 101.0), [10_000.0]])
+    capped, cap = winsorised(total, 150)
+
+    assert cap == pytest.approx(99.01)
+    assert capped.max() == cap
+    assert winsorised(np.zeros(3), 3)[1] is None

@@ -49,7 +49,7 @@ def a_world(rng: np.random.Generator, money: bool) -> tuple[UnitOutcomes, float]
 
 
 def _policy(counts: Floats) -> Floats:
-    effects = content_effects(ArmCounts(*counts), prior_mean_scale=0.0)
+    effects = content_effects(ArmCounts(*counts), 0.0)
     return pmf(POLICY, effects.effect, effects.sd)
 
 

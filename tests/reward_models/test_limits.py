@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -17,6 +17,7 @@ COUNTS = {"c00": (1_000, 20), "c01": (1_000, 30), "c02": (1_000, 25)}
 shares = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
 
+@example([0.0] * 6, 1820, 0.0)
 @given(shares, st.integers(0, 2**32), st.floats(0.0, 0.2))
 @settings(max_examples=200, deadline=None)
 def test_any_limits_give_a_distribution_within_them(weights: list[float], seed: int, floor: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,19 @@ def replicates(
         (offpolicy.dm, (0.5 + 0.5 + 1.0) / 3, 9 / (1 + 4)),
         # Σ π q + w (r − q): 0.5 + 2·0.5, 0.5 − 0.5, 1 + 4·1
         (offpolicy.dr, (1.5 + 0.0 + 5.0) / 3, 49 / (4 + 25)),
+        # D is 0.5, 0.5, 1, the residuals 0.5, −0.5, 1
+        (offpolicy.sndr, (0.5 + 0.5 + 1.0) / 3 + (2 * 0.5 - 0.5 + 4.0) / 7, 49 / (4 + 25)),
+        # the weight of 4 is above the threshold
+        (partial(offpolicy.switch_dr, threshold=2.0), (0.5 + 0.5 + 1.0 + 2 * 0.5 - 0.5) / 3, 49 / (4 + 25)),
+        # weights 4w/(w² + 4): 1, 0.8, 0.8
+        (partial(offpolicy.dr_os, shrinkage=4.0), (2.0 + 0.5 - 0.8 * 0.5 + 0.8) / 3, 49 / (4 + 25)),
         # less the reference: Σ ρ q is 0.25, 0.5, 0.5, its weights 1, 1, 2: 0.75, 0, 2.5; it has the smaller overlap
         (offpolicy.difference, (0.75 + 0.0 + 2.5) / 3, 16 / (1 + 9)),
     ],
 )
 def test_small_cases_by_hand(estimator: Estimator, value: float, ess: float) -> None:
     """Three rows give the values the formulas give on paper, and effective sizes count units, not rows."""
-    found = (
-        estimator(small(), clip=None, floor=ANY) if estimator is not offpolicy.dm else offpolicy.dm(small(), floor=ANY)
-    )
+    found = estimator(small(), floor=ANY)
 
     assert (found.value, found.ess) == (pytest.approx(value), pytest.approx(ess))
     assert (found.n, found.clusters) == (3, 2)
@@ -93,7 +98,9 @@ def test_an_interval_by_hand() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["behaviour", "propensity"])
-@pytest.mark.parametrize("estimator", [offpolicy.ips, offpolicy.snips, offpolicy.dr], ids=lambda e: e.__name__)
+@pytest.mark.parametrize(
+    "estimator", [offpolicy.ips, offpolicy.snips, offpolicy.dr, offpolicy.sndr], ids=lambda e: e.__name__
+)
 def test_values_are_unbiased_and_intervals_cover(estimator: Estimator, told: bool) -> None:
     """With a rough reward model the truth is hit on average, and by 93 to 97 in 100 intervals."""
     z, covered = replicates(
@@ -163,6 +170,32 @@ def test_dm_is_labelled_and_believes_its_model() -> None:
     assert (found.value, found.note) == (pytest.approx(7.0), MODEL_DEPENDENT)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["behaviour", "propensity"])
+def test_the_ends_of_the_tamed_estimators_are_dm_and_dr(told: bool) -> None:
+    """Switch-DR and DRos are the model alone at one end of their parameter, and doubly robust at the other."""
+    log = fixed_log(TASTE, BEHAVIOUR, TARGET, REFERENCE, ROUGH_Q, 400, np.random.default_rng(SEED), told=told)
+    model, whole = offpolicy.dm(log), offpolicy.dr(log)
+
+    for end in (offpolicy.switch_dr(log, threshold=0.0), offpolicy.dr_os(log, shrinkage=0.0)):
+        assert end.value == pytest.approx(model.value)
+    for end in (offpolicy.switch_dr(log, threshold=np.inf), offpolicy.dr_os(log, shrinkage=np.inf)):
+        assert (end.value, end.low) == (pytest.approx(whole.value), pytest.approx(whole.low))
+
+
+def test_tamed_estimators_tune_themselves() -> None:
+    """Without a parameter a model that is right is followed, and one that is far off is corrected."""
+    generator = np.random.default_rng(SEED)
+    wrong = fixed_log(TASTE, BEHAVIOUR, TARGET, REFERENCE, TASTE.rates + 1.0, 2_000, generator)
+    right = [fixed_log(TASTE, BEHAVIOUR, TARGET, REFERENCE, TASTE.rates, 400, generator) for _ in range(100)]
+
+    def error(estimator: Estimator) -> float:
+        return float(np.std([estimator(log).value - TASTE.value(TARGET) for log in right]))
+
+    for estimator in (offpolicy.switch_dr, offpolicy.dr_os):
+        assert estimator(wrong).value == pytest.approx(offpolicy.dr(wrong).value, abs=0.01)
+        assert error(estimator) < 0.8 * error(offpolicy.dr)
+
+
 def test_a_part_of_the_reference_is_taken_off() -> None:
     """Target minus 0.9 times the reference is the DR value of one minus 0.9 times that of the other."""
     log = fixed_log(TASTE, BEHAVIOUR, TARGET, REFERENCE, ROUGH_Q, 400, np.random.default_rng(SEED))
@@ -187,7 +220,8 @@ def test_too_few_units_are_refused() -> None:
     """Below the floor of units there is no number, only the reason."""
     log = fixed_log(TASTE, BEHAVIOUR, TARGET, REFERENCE, ROUGH_Q, 29, np.random.default_rng(SEED))
 
-    for estimator in (offpolicy.ips, offpolicy.snips, offpolicy.dm, offpolicy.dr, offpolicy.difference):
+    named = ("ips", "snips", "dm", "dr", "sndr", "switch_dr", "dr_os", "difference")
+    for estimator in (getattr(offpolicy, name) for name in named):
         with pytest.raises(EstimateRefused, match="29 units are too few"):
             estimator(log)
 

@@ -75,7 +75,15 @@ def test_the_description_answers_the_questions_with_the_logged_numbers() -> None
         "What needs a decision.",
         "What not to trust yet.",
     ]
-    assert "+3.21 clicks per 1,000 decisions (95 % interval +1.00 to +5.50)" in text
+    assert "+3.21 clicks per 1,000 decisions (95 % interval +1.00 to +5.50)." in text
+
+
+def test_the_description_says_what_the_data_could_show() -> None:
+    """Beside the gain stand the smallest detectable one and the customers that a gain like this takes, where known."""
+    power = {"units_judged": 1_200.0, "smallest_detectable_per_1000": 4.5, "units_needed": 2_352.0}
+    text = describe(story(), METRICS | power, "clicks")
+
+    assert "So many customers (1,200) show a gain of 4.50 four times in five; a gain like this one takes 2,352." in text
 
 
 def test_without_an_estimate_the_description_claims_nothing() -> None:

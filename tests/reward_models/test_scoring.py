@@ -33,6 +33,16 @@ def test_scores_are_the_models(model: RewardModel) -> None:
     assert all(float(row[4]) < float(row[3]) < float(row[5]) for row in rows)
 
 
+def test_scores_can_be_explained(model: RewardModel) -> None:
+    """With ``why`` each row ends with its reasons; the word that works is among them where it stands."""
+    contents = read_candidates(model, COLUMNS, ROWS, 1_000)
+
+    plain, told = scored_rows(model, contents, ROWS), scored_rows(model, contents, ROWS, why=True)
+
+    assert [row[:-1] for row in told] == plain
+    assert ["“secret”" in row[-1] for row in told] == [True, False, True]
+
+
 def test_an_unknown_campaign_is_at_the_loops_level(model: RewardModel) -> None:
     """The same text in two campaigns the model never saw has the same score."""
     contents = [Content(content_id="1", campaign_id=name, slots={"subject": "a secret"}) for name in ("p", "q")]

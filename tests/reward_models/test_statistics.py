@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from infra import tables
-from reward_models.statistics import StatRow, arm_counts, load_statistics
+from infra.clock import DAY
+from reward_models.statistics import LATELY, StatRow, arm_counts, load_days, load_statistics
 
 
 def test_one_metric_is_exact() -> None:
@@ -52,7 +53,7 @@ def test_rows_of_one_content_are_added_up() -> None:
 
 
 def test_loaded_statistics_are_summed_over_days(any_engine: Engine) -> None:
-    """Days are summed, models kept apart, and campaigns that do not run are left out."""
+    """Days of long ago are summed by weeks, models kept apart, and campaigns that do not run are left out."""
     key = {"content_id": "a", "metric": "click"}
     zeros = {"successes": 0, "sum": 0, "sum_squares": 0, "expected": 0}
     with any_engine.begin() as connection:
@@ -61,15 +62,55 @@ def test_loaded_statistics_are_summed_over_days(any_engine: Engine) -> None:
         for campaign_id, model, bucket, exposures in (
             ("runs", "", 1, 7),
             ("runs", "", 2, 5),
-            ("runs", "m1", 2, 3),
+            ("runs", "", 40, 2),
+            ("runs", "m1", 35, 3),
             ("done", "", 1, 9),
         ):
             row = {"campaign_id": campaign_id, "model_version": model, "bucket": bucket, "exposures": exposures}
             connection.execute(insert(tables.content_stats).values(**key, **zeros, **row))
         found = load_statistics(connection)
 
-    expected = {"runs": {"": [StatRow("a", "click", 12, 0, 0, 0)], "m1": [StatRow("a", "click", 3, 0, 0, 0)]}}
-    assert found == expected
+    assert found.keys() == {"runs"}
+    shown = {version: [(row.day, row.days, row.exposures) for row in rows] for version, rows in found["runs"].items()}
+    assert shown == {"": [(0, 7, 12), (40, 1, 2)], "m1": [(35, 1, 3)]}
+
+
+def test_a_week_ends_where_the_days_begin(any_engine: Engine) -> None:
+    """Days lately are kept apart, weeks before them are added up, and no day is in both."""
+    zeros = {"successes": 0, "sum": 0, "sum_squares": 0, "expected": 0}
+    with any_engine.begin() as connection:
+        connection.execute(insert(tables.campaigns).values(campaign_row("runs", "running")))
+        for bucket in range(100, 131):
+            row = {"campaign_id": "runs", "content_id": "a", "metric": "click", "model_version": "", "bucket": bucket}
+            connection.execute(insert(tables.content_stats).values(**row, **zeros, exposures=1))
+        rows = sorted(load_statistics(connection)["runs"][""], key=lambda row: row.day)
+
+    assert [row.day for row in rows if row.days == 1][-LATELY:] == list(range(117, 131))
+    assert [(row.day, row.days, row.exposures) for row in rows[:3]] == [(98, 7, 5), (105, 7, 7), (112, 5, 5)]
+    assert sum(row.exposures for row in rows) == 31
+
+
+def test_days_are_read_as_a_table(any_engine: Engine) -> None:
+    """Every campaign gives counts per day and content over all models, without gaps, up to the cutoff and no further;
+    expected is how the day's customers differ from those the model usually gave the content to."""
+    zeros = {"successes": 0, "sum_squares": 0}
+    with any_engine.begin() as connection:
+        connection.execute(insert(tables.campaigns).values(campaign_row("done", "ended")))
+        for content_id, version, bucket, exposures, total, expected in (
+            ("b", "m1", 10, 5, 0, 1),
+            ("a", "m1", 10, 6, 2, 3),
+            ("a", "m1", 12, 4, 3, 1),
+            ("a", "m2", 12, 5, 0, 4),
+            ("a", "m2", 13, 1, 1, 1),
+        ):
+            row = {"campaign_id": "done", "content_id": content_id, "metric": "click", "model_version": version}
+            values = {"bucket": bucket, "exposures": exposures, "sum": total * 10**6, "expected": expected * 10**6}
+            connection.execute(insert(tables.content_stats).values(**row, **zeros, **values))
+        (found,) = load_days(connection, "loop", {"click": 2.0}, 13 * DAY + 1)
+
+    assert found.exposures.tolist() == [[6, 5], [0, 0], [9, 0]]
+    assert found.sums.tolist() == [[4, 0], [0, 0], [6, 0]]
+    np.testing.assert_allclose(found.expected, [[3 - 6 * 0.4, 0], [0, 0], [1 - 4 * 0.4, 0]], atol=1e-9)
 
 
 def campaign_row(campaign_id: str, state: str) -> dict[str, object]:

@@ -4,8 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from reward_models.factors import NAMES
 from reward_models.folds import deal
-from reward_models.text import TextFit, fit_text, read_text_model
+from reward_models.text import TextFit, fit_text, read_text_model, spread_between
 from tests.reward_models.training import ADJECTIVES, NOUNS
 
 
@@ -17,7 +18,7 @@ def world(effect: float, seed: int = 1, campaigns: int = 100) -> tuple[TextFit, 
     texts = [" ".join([*found, "secret" if has else "common"]) for found, has in zip(words, has_it, strict=True)]
     campaign = np.repeat(np.arange(campaigns), 4)
     deviation = effect * has_it + rng.normal(0, 0.3, len(texts)) + np.repeat(rng.normal(0, 1, campaigns), 4)
-    fitted = fit_text(texts, campaign, deviation, np.full(len(texts), 1 / 0.09), deal(campaign, 5, 1))
+    fitted = fit_text(texts, campaign, deviation, np.full(len(texts), 0.09), deal(campaign, 5, 1))
     assert fitted is not None
     return fitted, texts, has_it
 
@@ -51,7 +52,7 @@ def test_a_held_out_score_has_not_seen_its_own_outcome(kept_together: bool, low:
     component = np.tile(campaign[:400], 2)
     folds = deal(component, 5, 1) if kept_together else deal(campaign, 5, 1)
 
-    fitted = fit_text(texts * 2, campaign, np.tile(0.5 * has_it + luck, 2), np.full(800, 10.0), folds)
+    fitted = fit_text(texts * 2, campaign, np.tile(0.5 * has_it + luck, 2), np.full(800, 0.1), folds)
 
     assert fitted is not None
     assert low < float(np.corrcoef(fitted.out_of_fold - 0.5 * np.tile(has_it, 2), np.tile(luck, 2))[0, 1]) < high
@@ -97,3 +98,53 @@ def test_without_contrasts_there_is_no_text_model(texts: list[str], campaigns: l
     count = len(texts)
 
     assert None is fit_text(texts, np.array(campaigns), np.arange(float(count)), np.ones(count), np.arange(count) % 5)
+
+
+def test_the_spread_between_texts_is_told_from_sampling() -> None:
+    """True deviations of sd 0.25 under noise of known variance, from small to four times as large: 0.25 comes out."""
+    rng = np.random.default_rng(6)
+    campaign, sampling = np.repeat(np.arange(2_000), 4), rng.uniform(0.01, 0.25, 8_000)
+    level = np.repeat(rng.normal(0, 1, 2_000), 4)
+    seen = level + rng.normal(0, 0.25, 8_000) + rng.normal(0, np.sqrt(sampling))
+
+    assert spread_between(campaign, seen, sampling) == pytest.approx(0.25, abs=0.02)
+
+
+def test_one_text_that_millions_saw_does_not_drown_the_rest() -> None:
+    """Hundreds of texts teach a word's worth, although one text without it has nearly all exposures."""
+    rng = np.random.default_rng(9)
+    has_it = rng.random(400) < 0.5
+    texts = [f"x{i} {rng.choice(NOUNS)} {'secret' if has else 'common'}" for i, has in enumerate(has_it)]
+    campaign, sampling = np.repeat(np.arange(100), 4), np.full(400, 0.05)
+    seen = 0.5 * has_it + rng.normal(0, np.sqrt(sampling))
+    sampling[0], seen[0], texts[0] = 1e-7, 1.5, "x0 garden common"
+
+    fitted = fit_text(texts, campaign, seen, sampling, deal(campaign, 5, 1))
+
+    assert fitted is not None
+    with_it, without = fitted.model.score(["garden secret", "garden common"])
+    assert 0.3 < with_it - without < 0.7
+
+
+def test_factors_and_terms_make_the_score() -> None:
+    """The two parts add up; questions that sell show in the factor "question", not in the others alone."""
+    rng = np.random.default_rng(11)
+    asks = rng.random(400) < 0.5
+    texts = [f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} x{i}{'?' if ask else '.'}" for i, ask in enumerate(asks)]
+    campaign = np.repeat(np.arange(100), 4)
+    fitted = fit_text(texts, campaign, 0.5 * asks + rng.normal(0, 0.2, 400), np.full(400, 0.04), deal(campaign, 5, 1))
+
+    assert fitted is not None
+    model, probe = fitted.model, ["plain garden y?", "plain garden y."]
+    parts = model.by_factors(probe)
+    np.testing.assert_allclose(model.by_terms(probe) + parts.sum(axis=1), model.score(probe))
+    assert parts[0, NAMES.index("question")] > 0.02 > parts[1, NAMES.index("question")]
+
+
+def test_a_text_model_with_other_factors_is_refused() -> None:
+    """Weights that belong to factors this version does not measure would score nonsense."""
+    fitted, _, _ = world(0.5, campaigns=20)
+    document = fitted.model.document() | {"factors": NAMES[:-1]}
+
+    with pytest.raises(ValueError, match="other copy factors"):
+        read_text_model(document)

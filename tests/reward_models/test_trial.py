@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from infra.database import reading
 from infra.secrets import Secrets
-from ingestion.loops import LoopDefinition, PolicySettings
+from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
 from reward_models.boosted import fit
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.trial import (
@@ -95,6 +95,18 @@ def test_the_frozen_policy_knows_who_likes_what(halves: tuple[TrainingSet, Train
     assert [contents[index].content_id for index in pmf.argmax(axis=1)] == ["c-bold", "c-warm"]
     assert pmf.sum(axis=1) == pytest.approx([1.0, 1.0], abs=1e-12)
     assert pmf.min() >= rules.policy.floor - 1e-12
+
+
+def test_the_frozen_policy_keeps_the_limits(halves: tuple[TrainingSet, TrainingSet], rules: LoopDefinition) -> None:
+    """What the gate judges is what would be served: limits on shares hold in every context of a trial too."""
+    earlier, later = halves
+    limits = {"c-warm": ContentLimits(most=0.25), "c-bold": ContentLimits(least=0.5)}
+    model = fit(earlier, rules.model)
+    trial = hold(later, BASELINES, model, rules.policy, [], limits=limits)
+    ids = [content.content_id for content in later.candidate_contents(0)]
+
+    assert trial.pmfs["challenger"][:, ids.index("c-warm")].max() <= 0.25 + 1e-12
+    assert trial.pmfs["challenger"][:, ids.index("c-bold")].min() >= 0.5 - 1e-12
 
 
 def test_every_policy_of_a_trial_is_a_distribution(

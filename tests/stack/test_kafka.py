@@ -1,6 +1,8 @@
 """The broker module against a real Kafka: nothing here is simulated."""
 
+import itertools
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -241,6 +243,17 @@ def test_signing_in_and_encryption(security: Security, tmp_path: Path, monkeypat
         with pytest.raises(Misconfigured, match=r"invalid credentials|_PASSWORD_FILE|_SSL_CAFILE") as caught:
             reachable(with_something_wrong(settings, tmp_path))
     assert "wrong-password" not in str(caught.value)
+
+
+def test_a_frozen_server_among_several(kafka_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts connections and says nothing does not take the whole time to start: another is asked."""
+    turn = itertools.count()
+    monkeypatch.setattr("kafka.net.manager.random.choice", lambda servers: servers[next(turn) % len(servers)])
+    monkeypatch.setattr("infra.broker.START_SECONDS", 8)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        servers = f"127.0.0.1:{frozen.getsockname()[1]},{kafka_settings.kafka_bootstrap_servers}"
+        assert reachable(kafka_settings.model_copy(update={"kafka_bootstrap_servers": servers})).startswith("Kafka ")
+    assert next(turn) > 1
 
 
 def test_a_broker_that_goes_away_and_comes_back(tmp_path: Path) -> None:

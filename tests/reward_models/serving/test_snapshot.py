@@ -1,6 +1,7 @@
 """The snapshot: what is read again when, and what a reader sees."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from ingestion.events import Batch, Campaign, Content
 from ingestion.loops import ModelSettings, parse_definition, put_loop
 from ingestion.switches import set_switch
 from reward_models.boosted import fit
+from reward_models.memory import NOTHING, Day, Memory
 from reward_models.serving.decision_log import insert_decisions
 from reward_models.serving.ranker import rank
 from reward_models.serving.snapshot import Served, Snapshots, no_send
 from tests.pipelines.api import away
-from tests.reward_models.serving.worlds import SECRETS, definition, request
+from tests.reward_models.serving.worlds import SECRETS, contents, definition, request, snapshot
 from tests.reward_models.training import training_set
 
 LOOP = {
@@ -134,3 +136,20 @@ def test_the_same_id_in_two_campaigns_is_encoded_twice() -> None:
     levels = [float(served.encode([no_send(campaign)]).mean[0]) for campaign in ("poor", "rich")]
 
     assert levels[0] < levels[1]
+
+
+def test_a_new_model_starts_with_what_it_was_judged_on() -> None:
+    """Counts of decisions the model was not trained on move its choice before it has made one itself."""
+    copy = list(contents(2).values())
+    known = training_set(copy, content=[0, 1] * 200, reward=[0.0, 1.0, 1.0, 0.0] * 100)
+    model = fit(known, ModelSettings(rounds=5, min_leaf=5, text=False))
+    days = (Day("c00", 10, 2_000.0, 900.0, 900.0, 1_000.0), Day("c01", 10, 2_000.0, 1_100.0, 1_100.0, 1_000.0))
+    favoured = []
+    for memory in (NOTHING, Memory({"june": days})):
+        served = Served("v1", replace(model, memory=memory), definition())
+        world = snapshot(2, loop={"served": served, "champion": "v1"})
+        decision = rank(world, request(), SECRETS, 10)
+        favoured.append(decision.candidates[1].policy_p)
+
+    assert favoured[0] == pytest.approx(0.5, abs=0.01)
+    assert favoured[1] > 0.95

@@ -1,0 +1,227 @@
+"""Who may make a call: the key's scope, its rate, and the loops it is limited to.
+
+Order: 1 paths outside the API pass (health, documentation, redirects; webhooks prove themselves by signature), 2 the
+key is proven, 3 its scope covers the call, 4 its rate allows it, 5 the loops that the call touches are the key's own.
+Step 5 reads the body, which the limits on bodies have read before.
+
+``caller()`` is the key's owner while a call is handled, None without keys.
+"""
+
+import base64
+import math
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from sqlalchemy import Connection, Engine, select
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra import tables
+from infra.database import reading
+from infra.errors import Forbidden, RewardloopError, TooMany, Unauthorized
+from ingestion.keys import Caller, Keyring
+from ingestion.problems import problem
+
+HEADERS = ("x-api-key", "ocp-apim-subscription-key")
+"""Where a key may be, besides ``Authorization: Bearer``; the second is what Azure's clients send."""
+
+_UNKNOWN = "The key is missing, wrong or ended; send Authorization: Bearer <key>, made with rewardloop keys create"
+_PREFIXES = ("/v1/", "/personalizer/", "/campaigns/")
+_PAGES = "/"
+_SIGNED = "/v1/webhooks/"
+_SCOPES = (
+    ("/v1/rank", "rank"),
+    ("/v1/score", "rank"),
+    ("/v1/decisions/", "rank"),
+    ("/personalizer/", "rank"),
+    ("/v1/events", "events"),
+    ("/v1/feedback", "events"),
+    ("/v1/campaigns", "content"),
+    ("/v1/contents", "content"),
+    ("/campaigns/", "content"),
+)
+
+_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+def caller() -> Caller | None:
+    """The key's owner while a call is handled; None where keys are not required."""
+    return _caller.get()
+
+
+def actor(said: str) -> str:
+    """Who is written into the audit: who the caller says it is, behind the name of its key."""
+    known = caller()
+    return said if known is None else f"{known.name}: {said}"[:256]
+
+
+def scope_of(method: str, path: str) -> str:
+    """The scope a call needs. Reading is in every scope but for decisions; whatever is not listed needs ``admin``."""
+    if path.endswith("/approval"):
+        return "admin"
+    found = next((scope for prefix, scope in _SCOPES if path.startswith(prefix)), "admin")
+    if path == _PAGES:
+        return "content"
+    return "" if method == "GET" and path.startswith("/v1/loops") else found
+
+
+class Access:
+    """ASGI middleware. ``app.state.keyring`` is the keyring; without one everybody may call."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _is_guarded(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        keyring: Keyring | None = getattr(scope["app"].state, "keyring", None)
+        if keyring is None:
+            await self.app(scope, receive, send)
+            return
+        try:
+            known = keyring.find(key_in(Headers(scope=scope)))
+            self._admit(known, scope)
+        except RewardloopError as refused:
+            await _refuse(refused, scope)(scope, receive, send)
+            return
+        token = _caller.set(known)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _caller.reset(token)
+
+    def _admit(self, known: Caller | None, scope: Scope) -> None:
+        if known is None:
+            raise Unauthorized(_UNKNOWN)
+        needed = scope_of(scope["method"], scope["path"])
+        if needed and needed not in known.scopes:
+            raise Forbidden(
+                f"This call needs the scope {needed!r}; the key {known.name!r} has {', '.join(sorted(known.scopes))}"
+            )
+        if not self._limiter.hit(known.rate, known.key_id):
+            again = self._limiter.get_window_stats(known.rate, known.key_id).reset_time - time.time()
+            raise TooMany(
+                f"The key {known.name!r} may make {known.rate} requests; slow down, or have its rate raised",
+                max(1, math.ceil(again)),
+            )
+
+
+class LoopLimits:
+    """ASGI middleware for keys that are limited to loops; behind the limits on bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = caller()
+        if scope["type"] != "http" or known is None or not known.loops or _sees_to_it(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        message = await receive()
+        try:
+            engine = scope["app"].state.collector.engine
+            await run_in_threadpool(_check_loops, engine, known, scope, message.get("body", b""))
+        except RewardloopError as refused:
+            await _refuse(refused, scope)(scope, receive, send)
+            return
+        await self.app(scope, _again(message, receive), send)
+
+
+def key_in(headers: Headers) -> str:
+    """The key that a request brings; empty without one."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":  # how a browser asks its user: any name, the key as password
+        return _password(value)
+    return next((headers[name] for name in HEADERS if name in headers), "")
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode("ascii").partition(":")[2]
+    except (ValueError, UnicodeDecodeError):
+        return ""
+
+
+def _is_guarded(path: str) -> bool:
+    return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
+
+
+def _sees_to_it(path: str) -> bool:
+    """Calls that look at the caller's loops themselves."""
+    return path == _PAGES or path.startswith("/personalizer/")
+
+
+def _is_page(path: str) -> bool:
+    return path == _PAGES or path.startswith("/campaigns/")
+
+
+def _refuse(refused: RewardloopError, scope: Scope) -> ASGIApp:
+    way = 'Basic realm="Rewardloop: any name, the API key as password"' if _is_page(scope["path"]) else "Bearer"
+    headers = {"WWW-Authenticate": way} if isinstance(refused, Unauthorized) else {}
+    if isinstance(refused, TooMany):
+        headers["Retry-After"] = str(refused.seconds)
+    return problem(refused.status, refused.title, str(refused), scope["path"], headers=headers)
+
+
+def _check_loops(engine: Engine, known: Caller, scope: Scope, body: bytes) -> None:
+    with reading(engine) as connection:
+        touched = set(_touched(connection, scope, body))
+    if not touched:
+        raise Forbidden(f"The key {known.name!r} is limited to loops {_named(known.loops)}; name one of them")
+    if strange := touched - known.loops:
+        raise Forbidden(f"The key {known.name!r} is limited to loops {_named(known.loops)}, not {_named(strange)}")
+
+
+def _named(loops: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(loops)))
+
+
+def _touched(connection: Connection, scope: Scope, body: bytes) -> Iterable[str]:
+    """The loops that a call names: itself, by a campaign, a content or a decision. What is not stored touches none."""
+    parts = scope["path"].split("/")
+    if _is_page(scope["path"]):
+        parts.insert(1, "v1")
+    document = _document(body) | dict(QueryParams(scope["query_string"]))
+    kind, name = parts[2], "/".join(parts[3:])
+    if kind == "loops" and name:
+        yield parts[3]
+    if isinstance(loop := document.get("loop"), str):
+        yield loop
+    campaigns, contents, decisions = tables.campaigns.c, tables.contents.c, tables.decisions.c
+    campaign = parts[3] if kind == "campaigns" and name else document.get("campaign")
+    if isinstance(campaign, str):
+        yield from connection.scalars(select(campaigns.loop_id).where(campaigns.campaign_id == campaign))
+    if kind == "contents" and name:
+        of_content = select(campaigns.loop_id).join(tables.contents, contents.campaign_id == campaigns.campaign_id)
+        yield from connection.scalars(of_content.where(contents.content_id == parts[3]))
+    if kind == "decisions" and name:
+        decision_id = name if scope["method"] == "GET" else name.removesuffix("/activate")
+        yield from connection.scalars(select(decisions.loop_id).where(decisions.decision_id == decision_id))
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    found = msgspec.json.decode(body) if body else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return message
+
+    return again

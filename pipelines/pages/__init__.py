@@ -1,0 +1,1 @@
+"""The pages for marketers: made on the server, without scripts, from what the API knows."""

@@ -1,0 +1,79 @@
+"""The API against its own OpenAPI document: thousands of requests, valid and broken, to a real server.
+
+    python -m tests.stack.fuzzing [requests per call and phase]
+
+A call fails when the server breaks, answers what the document does not say, or takes what it forbids. Two kinds of
+findings are no faults: bodies that fit the document and break a rule it cannot express are refused with a sentence; and
+``GET /v1/decisions/x/activate`` reads the decision ``x/activate``, so ``Allow`` names GET there. Starting a retrain is
+left out: it is a process.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from httpx2 import Client
+
+from infra.database import open_database
+from infra.migrations import migrate
+from infra.settings import Settings
+from pipelines.app import create_app
+from tests.pipelines.api import LOOP
+from tests.pipelines.serving import served
+
+ALWAYS = 1_500
+"""Requests per call and phase of ``make fuzz``."""
+
+
+@contextmanager
+def installation(home: Path) -> Iterator[str]:
+    """The address of a server over an empty data folder, with a loop, a campaign and two contents."""
+    settings = Settings(home=home, refresh_seconds=0.2)
+    migrate(open_database(settings.database))
+    with served(create_app(settings)) as address:
+        with Client(base_url=address) as client:
+            contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
+            for answer in (
+                client.put("/v1/loops/mail", json=LOOP),
+                client.post("/v1/campaigns", json={"campaign": "june", "loop": "mail", "contents": contents}),
+            ):
+                assert answer.status_code == 200, answer.text
+        yield address
+
+
+def fuzz(address: str, examples: int, seed: int) -> tuple[int, str]:
+    """The exit code of the run, 0 when nothing failed, and what it printed."""
+    command = [
+        str(Path(sys.executable).with_name("st")),
+        *("run", f"{address}/openapi.json", "--phases", "coverage,fuzzing", "--max-examples", str(examples)),
+        *("--exclude-checks", "positive_data_acceptance,allow_header_conformance"),
+        *("--exclude-path-regex", "retrain$"),
+        *("--generation-allow-x00", "false", "--seed", str(seed), "--request-timeout", "30", "--no-color"),
+    ]
+    with tempfile.TemporaryDirectory() as notes:  # what it keeps for a repetition
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=notes)
+    return done.returncode, done.stdout + done.stderr
+
+
+def cases(printed: str) -> int:
+    """How many requests a run made."""
+    found = re.search(r"([0-9,]+) generated", printed)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def main() -> int:
+    """Run it; the last line says how many requests there were and whether anything failed."""
+    examples = int(sys.argv[1]) if len(sys.argv) > 1 else ALWAYS
+    with tempfile.TemporaryDirectory() as home, installation(Path(home)) as address:
+        code, printed = fuzz(address, examples, seed=1)
+    sys.stdout.write(printed)
+    sys.stdout.write(f"{'PASS' if code == 0 else 'FAIL'}: {cases(printed):,} requests\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
