@@ -124,6 +124,14 @@ class Settings(BaseSettings):
     )
     kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of that certificate's private key.")
 
+    embeddings_url: str = Field(
+        "",
+        description="OpenAI-compatible server that turns texts into vectors, as `https://host/v1`; empty: texts are learned "
+        "from their words alone. It is sent the copy of every loop that is trained.",
+    )
+    embeddings_model: str = Field("text-embedding-3-small", min_length=1, max_length=256, description="Its model.")
+    embeddings_key_file: Path | None = Field(None, description="File with its API key, and nothing else.")
+
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _host_and_port_each(cls, servers: str) -> str:
@@ -132,7 +140,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{server!r} is not host:port, for example 127.0.0.1:9092")
         return servers
 
-    @field_validator("public_url")
+    @field_validator("public_url", "embeddings_url")
     @classmethod
     def _an_address(cls, url: str) -> str:
         if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", url):

@@ -369,6 +369,15 @@ offsets = _table(
     _may("topic_id", _word(64), "The broker's id of the topic: another one means that it was made anew."),
 )
 
+embeddings = _table(
+    "embeddings",
+    "Vectors of texts, each made once by an embedding model.",
+    _key("text_hash", "SHA-256 of the text.", _word(64)),
+    _key("model", "The embedding model that made it."),
+    _must("vector", LargeBinary, "Its numbers: float32, little-endian, of length one."),
+    _must("made_at", BigInteger, "When it was made."),
+)
+
 imports = _table(
     "imports",
     "Imports of files: what was read, how far it is.",

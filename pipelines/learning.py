@@ -46,6 +46,7 @@ from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.delays import fit_delays
+from reward_models.embeddings import embed_if_asked
 from reward_models.forgetting import half_life
 from reward_models.gate import judge
 from reward_models.guardrails import vetoed
@@ -188,6 +189,7 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     """Step 1. A version whose promotion was cut short is promoted first: it is then the one to beat."""
     now = bench.clock()
     _finish(bench, loop_id, held, now)
+    embed_if_asked(bench.settings, bench.engine, loop_id, now)
     with reading(bench.engine) as connection:
         definition, loop_version = load_loop(connection, loop_id)
         as_of = connection.execute(select(func.max(tables.batches.c.batch_no))).scalar() or 0
@@ -335,7 +337,10 @@ def _incumbent(bench: Bench, plan: Plan) -> Incumbent | None:
         judged_under = load_version(connection, plan.loop_id, plan.champion.loop_version)
     settings = in_force(judged_under.policy, plan.definition.policy)
     try:
-        return Incumbent(registry.load_verified(folder, plan.champion.digest), settings, plan.by_champion)
+        model = registry.load_verified(folder, plan.champion.digest)
+        with reading(bench.engine) as connection:
+            model = registry.with_vectors(connection, model, plan.loop_id, plan.champion.version)
+        return Incumbent(model, settings, plan.by_champion)
     except ModelRefused as error:
         log.warning("the champion cannot be loaded", loop=plan.loop_id, reason=str(error))
         return None

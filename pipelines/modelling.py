@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Text, exists, select, type_coerce
 from infra import tables
 from infra.database import reading, writing
 from infra.errors import BadInput, EstimateRefused, NotFound
+from ingestion.events import Content
 from ingestion.files import open_table
 from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition, load_loop
@@ -31,7 +32,9 @@ from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.delays import fit_delays
+from reward_models.embeddings import embed_if_asked, embedder_of
 from reward_models.evaluation import Evaluation, MetricReport, evaluate
+from reward_models.features import text_of
 from reward_models.health import Health, examine
 from reward_models.hurdle import foresee
 from reward_models.ranking import Measured, Ranking, rank_held_out
@@ -47,6 +50,7 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
     begun = time.perf_counter()
     with progress() as bar:
         bar.add_task(f"training {loop}", total=None)
+        embed_if_asked(workspace.settings, workspace.engine, loop, workspace.clock())
         definition, training = _training_set(workspace, loop, censored=True)
         delays = fit_delays(training, definition)
         model = replace(fit(foresee(training, delays, definition), definition.model), aging=Aging(delays=delays))
@@ -97,6 +101,7 @@ def score(
         folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
         model = registry.load_verified(folder, chosen.digest, verifier)
         contents = read_candidates(model, columns, rows, workspace.settings.text_limit_bytes)
+        model = _with_embeddings(workspace, model, contents)
         scored = scored_rows(model, contents, rows, why)
     _write(destination, [[*map(harmless, columns), *ADDED, *([WHY] if why else [])], *scored])
     campaigns = len({content.campaign_id for content in contents})
@@ -183,6 +188,14 @@ def _train_report(loop: str, version: str, training: TrainingSet, model: RewardM
         "calibration error": model.calibration.error_after,
         "seconds": round(seconds, 1),
     }
+
+
+def _with_embeddings(workspace: Workspace, model: RewardModel, contents: Sequence[Content]) -> RewardModel:
+    """The model with embeddings of these texts, if it learned from such and their server is configured."""
+    embedder = embedder_of(workspace.settings)
+    if model.text is None or embedder is None or model.text.embedder != embedder.model:
+        return model
+    return replace(model, vectors=embedder.vectors([text_of(content) for content in contents]))
 
 
 def _version(workspace: Workspace, loop: str, named: str | None) -> registry.Version:

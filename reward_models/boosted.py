@@ -51,6 +51,7 @@ from reward_models.golden import Example, GoldenRows, cover_leaves
 from reward_models.levels import Levels, centred, fit_levels, group
 from reward_models.memory import NOTHING, Memory
 from reward_models.text import TextFit, TextModel, fit_text
+from reward_models.vectors import NO_VECTORS, Vectors
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -99,6 +100,8 @@ class RewardModel:
     """What the age of counts makes of them when they are held against the predictions (``posterior.py``)."""
     memory: Memory = NOTHING
     """Counts that it starts with."""
+    vectors: Vectors = NO_VECTORS
+    """Embeddings of the texts it may score; kept in the database, not in the bundle. Golden rows need none."""
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
         """The part of a row that depends on the content alone."""
@@ -155,7 +158,7 @@ class RewardModel:
     def _text_scores(self, contents: Sequence[Content]) -> Floats:
         if self.text is None:
             return np.full(len(contents), np.nan)
-        return self.text.score([text_of(content) for content in contents])
+        return self.text.score([text_of(content) for content in contents], self.vectors)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def fit(training: TrainingSet, settings: ModelSettings, *, plenty: int = PLENTY)
     linked = _linked(training, rows)
     words = _fit_text(training, rows, target, linked, settings.seed) if settings.text else None
     schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
-    unseen, seen = _text_scores(training.contents, words)
+    unseen, seen = _text_scores(training, words)
     matrix = _matrix(schema, training, rows, unseen)
     trees = _Trees(schema, matrix, target, settings)
     booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), plenty)
@@ -222,7 +225,7 @@ def fit(training: TrainingSet, settings: ModelSettings, *, plenty: int = PLENTY)
         training_digest=training.digest,
         report=_report(rows, linked, words),
     )
-    return replace(model, golden=_golden(model, training, rows, matrix))
+    return replace(model, golden=_golden(model, training, rows, matrix), vectors=training.vectors)
 
 
 Words = tuple[TextFit, dict[tuple[str, str], tuple[int, str]]]
@@ -289,9 +292,9 @@ def _sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floats:
     decided = len(training)
     noise = target.levels.dispersion * target.scale
     if decided:
-        content, reward = training.content, training.reward
-        mean = np.bincount(content, reward) / np.bincount(content).clip(1)
-        noise[:decided] *= float(((reward - mean[content]) ** 2).sum() / noise[:decided].sum())
+        content, reward, shown = training.content, training.reward, rows.exposures[:decided]
+        mean = np.bincount(content, shown * reward) / np.maximum(np.bincount(content, shown), 1e-9)
+        noise[:decided] *= float(shown @ (reward - mean[content]) ** 2 / noise[:decided].sum())
     known = np.isfinite(training.history.noise) & (training.history.noise > 0)
     noise[decided:][known] = training.history.noise[known]
     return noise / (rows.exposures * target.scale**2)
@@ -332,7 +335,9 @@ def _fit_text(training: TrainingSet, rows: _Rows, target: _Target, linked: Ints,
     group[of_row] = linked[shown]
     enough = len(np.unique(group)) >= FOLDS
     folds = deal(codes_of(group.tolist()) if enough else np.arange(len(place)), FOLDS, seed)
-    fitted = fit_text(texts, codes_of([campaign for campaign, _ in place]), deviation, 1.0 / total, folds)
+    fitted = fit_text(
+        texts, codes_of([campaign for campaign, _ in place]), deviation, 1.0 / total, folds, training.vectors
+    )
     return None if fitted is None else (fitted, dict(zip(place, enumerate(texts), strict=True)))
 
 
@@ -359,11 +364,12 @@ def _matrix(schema: FeatureSchema, training: TrainingSet, rows: _Rows, unseen: F
     return matrix
 
 
-def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floats, Floats]:
-    """Text score of each content, held out (for fitting) and by the full model (for serving).
+def _text_scores(training: TrainingSet, words: Words | None) -> tuple[Floats, Floats]:
+    """Text score of each content of the set, held out (for fitting) and by the full model (for serving).
 
     A content that was never shown has the full model's in both.
     """
+    contents = training.contents
     if words is None:
         return np.full(len(contents), np.nan), np.full(len(contents), np.nan)
     fitted, place = words
@@ -378,7 +384,7 @@ def _text_scores(contents: Sequence[Content], words: Words | None) -> tuple[Floa
             seen[index] = fitted.fitted[at]
         else:
             other.append(index)
-    seen[other] = fitted.model.score([texts[index] for index in other])
+    seen[other] = fitted.model.score([texts[index] for index in other], training.vectors)
     new = [index for index in other if (contents[index].campaign_id, plain(texts[index])) not in place]
     unseen[new] = seen[new]
     return unseen, seen

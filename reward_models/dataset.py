@@ -34,6 +34,7 @@ from reward_models.choices import Choices
 from reward_models.contexts import Contexts
 from reward_models.reading import COLUMNS, Chunk, chunks
 from reward_models.rewards import mean_reward_of, reward_of
+from reward_models.vectors import NO_VECTORS, Vectors, load_vectors, newest_model
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -131,6 +132,8 @@ class TrainingSet:
     """None: every row is mature, and nobody knows when its outcome came."""
     exposures: Floats | None = None
     """Share of each row's reward that has come in, shape (n,), ``reward`` being scaled up by it; None: all of it."""
+    vectors: Vectors = NO_VECTORS
+    """Embeddings of the contents' texts, where an embedder is configured."""
 
     def __len__(self) -> int:
         return len(self.decision_id)
@@ -202,6 +205,7 @@ class TrainingSet:
             )
             state.update(canonical_json(self.timing.lags))
         _update(state, {} if self.exposures is None else {"exposures": self.exposures})
+        state.update(self.vectors.digest.encode())
         return state.hexdigest()
 
 
@@ -266,6 +270,7 @@ def load_training_set(
             arrivals=rows.arrivals(definition),
             lags=_lags(connection, definition, as_of),
         ),
+        vectors=load_vectors(connection, definition.loop, newest_model(connection)),
     )
 
 

@@ -102,15 +102,17 @@ class Delays(msgspec.Struct, frozen=True):
         """Of each row of a set with times: the share of one metric's outcomes that has come in, and how unsure it is
         (variance of its logarithm), shape (n,) each."""
         assert training.timing is not None
-        age, law = training.timing.age, self.laws[metric]
-        shares, doubts = law.arrived(age), law.unsure(age)
-        order = np.argsort(training.content, kind="stable")
-        ends = np.cumsum(np.bincount(training.content, minlength=len(training.contents)))
-        for index, content in enumerate(training.contents):
-            if content.content_id in law.contents:
+        law, shares, doubts = self.laws[metric], np.ones(len(training)), np.zeros(len(training))
+        young = np.flatnonzero(~training.mature)
+        age, content = training.timing.age[young], training.content[young]
+        shares[young], doubts[young] = law.arrived(age), law.unsure(age)
+        order = np.argsort(content, kind="stable")
+        ends = np.cumsum(np.bincount(content, minlength=len(training.contents)))
+        for index, one in enumerate(training.contents):
+            if one.content_id in law.contents:
                 rows = order[ends[index - 1] if index else 0 : ends[index]]
-                shares[rows] = law.arrived(age[rows], content.content_id)
-                doubts[rows] = law.unsure(age[rows], content.content_id)
+                shares[young[rows]] = law.arrived(age[rows], one.content_id)
+                doubts[young[rows]] = law.unsure(age[rows], one.content_id)
         return shares, doubts
 
 

@@ -141,7 +141,6 @@ def _behind(training: TrainingSet, cleared: Ints, name: str, hurdle: str, defini
     )
     timing = Timing(age, rows.timing.maturity, {name: waited}, {})
     share = np.maximum(Delays({name: law}).of_rows(name, replace(plain, timing=timing))[0], LEAST_EXPOSURE)
-    share[rows.mature] = 1.0
     return replace(plain, exposures=share)
 
 

@@ -234,19 +234,19 @@ def _softmax(mean: FloatArray, temperature: float) -> FloatArray:
 
 def _p_best_of_contenders(mean: FloatArray, sd: FloatArray) -> FloatArray:
     likely, cdf = _cdf_at_quantiles_of_maximum(mean, sd)
-    coarse, fine = _shares(cdf[:, ::2]), _shares(cdf)
+    of_maximum, logs = np.multiply.reduce(cdf, axis=0), np.log(np.maximum(cdf, _LEAST))
+    coarse, fine = _shares(of_maximum[::2], logs[:, ::2]), _shares(of_maximum, logs)
     better = np.maximum((4.0 * fine - coarse) / 3.0, 0.0)
     probability = np.zeros(len(mean))
     probability[likely] = better / better.sum()
     return probability
 
 
-def _shares(cdf: FloatArray) -> FloatArray:
-    mass = np.diff(np.multiply.reduce(cdf, axis=0))
-    hazard = np.diff(np.log(np.maximum(cdf, _LEAST)), axis=1)
+def _shares(of_maximum: FloatArray, logs: FloatArray) -> FloatArray:
+    mass, hazard = np.diff(of_maximum), np.diff(logs, axis=1)
     total = hazard.sum(axis=0)
     per_hazard = np.divide(mass, total, out=np.zeros_like(mass), where=total > 0.0)
-    return np.asarray((hazard * per_hazard).sum(axis=1))
+    return np.asarray((hazard * per_hazard).sum(axis=1))  # no BLAS: the same bytes on every machine
 
 
 def _cdf_at_quantiles_of_maximum(mean: FloatArray, sd: FloatArray) -> tuple[Ints, FloatArray]:

@@ -11,13 +11,14 @@ The database is the truth: ``model_versions`` holds every version with its diges
     champion(connection, loop_id) -> Champion | None              champions(connection) -> {loop: Champion}
     version_of(connection, loop_id, version) -> Version           versions(connection, loop_id) -> newest first
     path_of(bundles, loop_id, version) -> Path
-    load_verified(folder, digest) -> RewardModel
+    load_verified(folder, digest) -> RewardModel          with_vectors(connection, model, loop_id, version)
 
 Order of loading: 1 read, 2 digest, 3 anatomy, parse and golden rows in a sacrificial process, 4 the same here. Only
 then may a snapshot be swapped. The anatomy matters (``anatomy.py``): what one process survived may kill another.
 """
 
 import hmac
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from infra.database import insert_new
 from infra.errors import BadInput, Conflict, ModelRefused, NotFound
 from reward_models import bundle as bundles
 from reward_models.boosted import RewardModel
+from reward_models.vectors import load_vectors
 from reward_models.verification import Verifier, check_golden
 
 State = Literal["registered", "passed", "failed", "refused", "promoted"]
@@ -69,6 +71,14 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     def approved(self) -> bool:
         """Whether the last word about it is an approval."""
         return bool(self.approvals) and self.approvals[-1]["verdict"] == "approved"
+
+
+def with_vectors(connection: Connection, model: RewardModel, loop_id: str, version: str) -> RewardModel:
+    """The model with the embeddings that were there when it was registered, so that every replay scores the same."""
+    if model.text is None or not model.text.embedder:
+        return model
+    until = version_of(connection, loop_id, version).created_at
+    return replace(model, vectors=load_vectors(connection, loop_id, model.text.embedder, until))
 
 
 def load_verified(folder: Path, digest: str, verifier: Verifier | None = None) -> RewardModel:

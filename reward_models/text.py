@@ -3,7 +3,8 @@
 Steps:
 1. Terms: TF-IDF of words and signs (1–3 in a row, with marks for begin and end) and of characters inside words (2–5),
    sublinear, of unit length each. Factors: what a marketer can see (``factors.py``), each centred and scaled to its
-   spread over the texts. Blocks are multiplied by their ``_SHARES``.
+   spread over the texts. Embeddings, where there are some (``embeddings.py``): unit vectors less their mean; nothing for
+   a text without one. Blocks are multiplied by their ``_SHARES``.
 2. Centre texts and targets within each campaign: what differs *between* campaigns (story, audience, season) says
    nothing about copy.
 3. Ridge on the relative deviation d of the reward:  min_w Σ v·(d − (x − x̄)·w)² + α‖w‖², by conjugate gradients.
@@ -20,7 +21,7 @@ features, latent topics, trees on the factors and other targets (log, ranks) add
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +33,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from reward_models.factors import NAMES, measured
 from reward_models.levels import centred
+from reward_models.vectors import NO_VECTORS, Vectors
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -48,7 +50,7 @@ LEAST_SPREAD = 0.05
 _TERMS = 60_000
 """Most terms of each kind."""
 
-_SHARES = {"words": 1.0, "pieces": 0.5, "factors": 0.15}
+_SHARES = {"words": 1.0, "pieces": 0.5, "factors": 0.15, "embedding": 1.0}
 """What each block is multiplied by: the larger, the less the ridge shrinks it."""
 
 _FAR = 5.0
@@ -65,9 +67,10 @@ _PIECES: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 5)}
 
 @dataclass(frozen=True)
 class TextModel:
-    """Terms with their idf, factors with their mean and spread, and the weights of both: words, pieces, factors.
+    """Terms with their idf, factors with their mean and spread, and the weights of words, pieces, factors, embedding.
 
-    Scores are in units of the relative reward.
+    ``embedder``: the model that made the embeddings, empty without; ``centre``: their mean. Scores are in units of the
+    relative reward.
     """
 
     words: tuple[str, ...]
@@ -76,14 +79,19 @@ class TextModel:
     mean: Floats
     spread: Floats
     weights: Floats
+    embedder: str = ""
+    centre: Floats = field(default_factory=lambda: np.zeros(0))
 
-    def score(self, texts: Sequence[str]) -> Floats:
-        """x·w per text, shape (k,); nan for an empty text."""
+    def score(self, texts: Sequence[str], vectors: Vectors = NO_VECTORS) -> Floats:
+        """x·w per text, shape (k,); nan for an empty text. Vectors by another embedder count as none."""
         scores = np.full(len(texts), np.nan)
         present = [index for index, text in enumerate(texts) if text.strip()]
         if present:
             found = [texts[index] for index in present]
             scores[present] = self.by_terms(found) + self.by_factors(found).sum(axis=1)
+            if self.embedder and vectors.model == self.embedder:
+                block = _centred(vectors.of(found, len(self.centre)), self.centre)
+                scores[present] += block @ self._weights[2]
         return scores
 
     def by_terms(self, texts: Sequence[str]) -> Floats:
@@ -105,13 +113,16 @@ class TextModel:
             "mean": self.mean.tolist(),
             "spread": self.spread.tolist(),
             "weights": self.weights.tolist(),
+            "embedder": self.embedder,
+            "centre": self.centre.tolist(),
         }
 
     @property
-    def _weights(self) -> tuple[Floats, Floats]:
-        """Of terms and of factors."""
+    def _weights(self) -> tuple[Floats, Floats, Floats]:
+        """Of terms, of factors and of the embedding."""
         cut = len(self.words) + len(self.pieces)
-        return self.weights[:cut], self.weights[cut:]
+        end = cut + len(self.mean)
+        return self.weights[:cut], self.weights[cut:end], self.weights[end:]
 
     @cached_property
     def _vectorizers(self) -> tuple[TfidfVectorizer, TfidfVectorizer]:
@@ -138,11 +149,20 @@ def read_text_model(document: dict[str, Any]) -> TextModel:
     """The inverse of :meth:`TextModel.document`. Raises ``ValueError`` when it was made with other factors."""
     if tuple(document["factors"]) != NAMES:
         raise ValueError("its text model measures other copy factors than this version")
-    numbers = (np.array(document[name], dtype=np.float64) for name in ("idf", "mean", "spread", "weights"))
-    return TextModel(tuple(document["words"]), tuple(document["pieces"]), *numbers)
+    names = ("idf", "mean", "spread", "weights", "centre")
+    idf, mean, spread, weights, centre = (np.array(document[name], dtype=np.float64) for name in names)
+    words, pieces = tuple(document["words"]), tuple(document["pieces"])
+    return TextModel(words, pieces, idf, mean, spread, weights, document["embedder"], centre)
 
 
-def fit_text(texts: Sequence[str], campaigns: Ints, deviation: Floats, sampling: Floats, folds: Ints) -> TextFit | None:
+def fit_text(
+    texts: Sequence[str],
+    campaigns: Ints,
+    deviation: Floats,
+    sampling: Floats,
+    folds: Ints,
+    vectors: Vectors = NO_VECTORS,
+) -> TextFit | None:
     """Fit on k texts: campaign code, relative deviation of the reward, its variance from sampling (above 0) and the
     fold of each, shape (k,).
 
@@ -158,7 +178,11 @@ def fit_text(texts: Sequence[str], campaigns: Ints, deviation: Floats, sampling:
         return None
     factors = _measured(texts)
     mean, spread = _short(factors.mean(axis=0)), _short(factors.std(axis=0))
-    X = _joined(terms, csr_matrix(_standardised(factors, mean, spread)))
+    embedding = vectors.of(texts, vectors.size)
+    known = np.isfinite(embedding).all(axis=1)
+    centre = _short(embedding[known].mean(axis=0)) if known.any() else np.zeros(0)
+    blocks = [_standardised(factors, mean, spread), _centred(embedding[:, : len(centre)], centre)]
+    X = _joined(terms, csr_matrix(np.hstack(blocks)))
     between = spread_between(campaigns, deviation, sampling)
     contrasts = _Contrasts(X, campaigns, deviation, between**2 / (between**2 + sampling))
     alpha, held_out = contrasts.cross_validate(folds)
@@ -171,6 +195,8 @@ def fit_text(texts: Sequence[str], campaigns: Ints, deviation: Floats, sampling:
         mean,
         spread,
         _short(full),
+        vectors.model if len(centre) else "",
+        centre,
     )
     return TextFit(model, held_out * slope, np.asarray(X @ model.weights), alpha, slope)
 
@@ -245,8 +271,13 @@ def _standardised(factors: Floats, mean: Floats, spread: Floats) -> Floats:
     return _SHARES["factors"] * np.clip(scaled, -_FAR, _FAR)
 
 
-def _joined(terms: csr_matrix, factors: csr_matrix) -> csr_array:
-    return csr_array(hstack([terms, factors], format="csr"))
+def _centred(embedding: Floats, centre: Floats) -> Floats:
+    """Vectors less their mean, times the block's share; 0 where there is none."""
+    return _SHARES["embedding"] * np.nan_to_num(embedding - centre)
+
+
+def _joined(terms: csr_matrix, rest: csr_matrix) -> csr_array:
+    return csr_array(hstack([terms, rest], format="csr"))
 
 
 def _fixed(options: dict[str, Any], terms: tuple[str, ...], idf: Floats) -> TfidfVectorizer:

@@ -233,7 +233,8 @@ class Snapshots:
         if digest not in self._earlier:
             if len(self._earlier) >= EARLIER:
                 self._earlier.clear()
-            self._earlier[digest] = registry.load_verified(registry.path_of(self.bundles, loop_id, version), digest)
+            model = registry.load_verified(registry.path_of(self.bundles, loop_id, version), digest)
+            self._earlier[digest] = registry.with_vectors(connection, model, loop_id, version)
         return self._earlier[digest]
 
     def _next(self, old: Snapshot) -> Snapshot:
@@ -296,6 +297,8 @@ class Snapshots:
     ) -> tuple[Served | None, Refusal | None]:
         try:
             model = registry.load_verified(registry.path_of(self.bundles, name, champion.version), champion.digest)
+            with reading(self.engine) as connection:
+                model = registry.with_vectors(connection, model, name, champion.version)
         except RewardloopError as error:
             telemetry.model_load_failures.labels(type(error).__name__).inc()
             log.error("model_refused", loop=name, version=champion.version, reason=str(error))

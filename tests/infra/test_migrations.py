@@ -70,10 +70,10 @@ def test_every_table_and_column_says_what_it_is_for() -> None:
 
 
 def test_events_of_before_get_their_numbers(bare: Engine) -> None:
-    """0006 keeps every event, attribution and key, and ties them by the new number; a key whose event is gone stays."""
+    """0007 keeps every event, attribution and key, and ties them by the new number; a key whose event is gone stays."""
     ids = {"ä1": ("shop", "d1"), "e2": ("mail", "d2"), "e3": ("shop", None)}
     hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in (*ids, "gone")}
-    migrate(bare, "0005")
+    migrate(bare, "0006")
     with writing(bare) as connection:
         for name, (source, decision_id) in ids.items():
             connection.execute(
@@ -105,4 +105,4 @@ def test_events_of_before_get_their_numbers(bare: Engine) -> None:
     with writing(bare) as connection:
         assert min(new_numbers(connection, events, 2)) > max(numbers.values())
     with pytest.raises(RuntimeError, match="restore a backup"):
-        downgrade(bare, "0005")
+        downgrade(bare, "0006")

@@ -202,11 +202,11 @@ def test_tables_show_what_others_sent_as_it_is(capsys: pytest.CaptureFixture[str
 
 
 def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """A trained version scores candidate texts; training again on the same data is the same version."""
+    """A trained version scores candidate texts and says why; training again on the same data is the same version."""
     document(capsys, "import", *HEADLINES)
     trained = [document(capsys, "train", "upworthy")["version"] for _ in range(2)]
     (tmp_path / "in.csv").write_text("campaign,headline\nnew,Surprise: a garden\nnew,a garden\ntest-00,=1+1\n")
-    document(capsys, "score", "upworthy", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"))
+    document(capsys, "score", "upworthy", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"), "--why")
     with (tmp_path / "out.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
 
@@ -214,6 +214,7 @@ def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert [row["rank"] for row in rows] == ["1", "2", "1"]
     assert float(rows[0]["expected_reward"]) > float(rows[1]["expected_reward"]) > 0
     assert rows[2]["headline"] == "'=1+1"
+    assert " %" in rows[0]["why"]
 
 
 def test_scoring_needs_a_model_and_the_columns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Events have numbers, by which attributions name them; keys of events are half as long
 
-Revision: 0006
-Before: 0005
+Revision: 0007
+Before: 0006
 """
 
 import hashlib
@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
@@ -113,7 +113,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Back to the one before. The other half of a key is gone: a store with events cannot go back."""
     if op.get_bind().execute(sa.text("SELECT count(*) FROM event_keys")).scalar():
-        raise RuntimeError("Keys of events were cut to half by 0006 and cannot be made whole: restore a backup instead")
+        raise RuntimeError("Keys of events were cut to half by 0007 and cannot be made whole: restore a backup instead")
     _set_aside("events", "attributions", "event_keys")
     op.create_table(
         "events",
