@@ -53,6 +53,41 @@ class Json(TypeDecorator[Any]):
         return None if value is None else msgspec.json.decode(value)
 
 
+class Hash(TypeDecorator[str]):
+    """The first half of a SHA-256, as hex: 16 bytes on PostgreSQL (its type ``uuid``), text on SQLite.
+
+    Half the bytes are half the pages of an index that every event searches, and 128 bits never meet by chance. A whole
+    digest may be given: it is cut.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return postgresql.UUID(as_uuid=False)
+        return String(HASH_LENGTH)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy names it)
+        return _cut(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 (SQLAlchemy names it)
+        return None if value is None else value.replace("-", "")
+
+
+HASH_LENGTH = 32
+"""Characters of a :class:`Hash`."""
+
+
+def cut(digest: str) -> str:
+    """A digest as a :class:`Hash`."""
+    return digest[:HASH_LENGTH]
+
+
+def _cut(digest: str | None) -> str | None:
+    return None if digest is None else digest[:HASH_LENGTH]
+
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -220,18 +255,47 @@ def insert_all(connection: Connection, table: Table, cells: Cells) -> None:
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Row] | Cells) -> set[tuple[Any, ...]]:
     """Like :func:`insert_once`; returns the primary keys that were new, also under concurrent writers."""
+    return insert_told(connection, table, rows, _key(table))
+
+
+def insert_told(
+    connection: Connection, table: Table, rows: Sequence[Row] | Cells, told: Sequence[str]
+) -> set[tuple[Any, ...]]:
+    """Like :func:`insert_new`; of the rows that were new it returns these columns instead of their keys."""
     if not rows:
         return set()
     cells = rows if isinstance(rows, Mapping) else cells_of(rows)
     if connection.dialect.name == "postgresql":
-        return set(map(tuple, _store(connection, table, cells, "new").all()))
-    keys = set(zip(*(cells[name] for name in _key(table)), strict=True))
-    stored = {tuple(row) for row in _stored_keys(table)(connection, keys=as_list(keys))}
+        return set(map(tuple, _store(connection, table, cells, "new", tuple(told)).all()))
+    keys = list(zip(*(cells[name] for name in _key(table)), strict=True))
+    stored = {tuple(row) for row in _stored_keys(table)(connection, keys=as_list(set(keys)))}
     insert_once(connection, table, cells)
-    return keys - stored
+    answers = zip(*(cells[name] for name in told), strict=True)
+    return {answer for key, answer in zip(keys, answers, strict=True) if key not in stored}
 
 
-def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+def new_numbers(connection: Connection, table: Table, count: int) -> list[int]:
+    """``count`` numbers, ascending, for new rows of a table whose key counts up; nobody else has or gets them.
+
+    On SQLite only if the rows are inserted before the commit.
+    """
+    name = _key(table)[0]
+    if connection.dialect.name == "postgresql":
+        return list(
+            connection.execute(_RESERVED, {"table": table.name, "column": name, "count": count}).scalars().all()
+        )
+    newest = connection.execute(_NEWEST, {"table": table.name}).scalar() or 0
+    return list(range(newest + 1, newest + 1 + count))
+
+
+_RESERVED = text(
+    "SELECT nextval(numbers) FROM CAST(pg_get_serial_sequence(:table, :column) AS regclass) AS numbers, "
+    "generate_series(1, :count)"
+)
+_NEWEST = text("SELECT seq FROM sqlite_sequence WHERE name = :table")
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Row] | Cells) -> None:
     """Insert the rows, or replace the columns of the stored ones with the same primary key."""
     _insert_or(connection, table, rows, "replace")
 
@@ -252,23 +316,26 @@ Columns = Sequence[tuple[str, Convert | None]]
 """Names of columns, each with the conversion of its values for the driver."""
 
 OnConflict = Literal["once", "new", "replace", "add"]
-"""What happens to a row whose key is stored: nothing (``new``: and the other keys are told), or its columns are
+"""What happens to a row whose key is stored: nothing (``new``: and the other rows are told), or its columns are
 replaced, or added to."""
 
 _POSTGRES: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
 _SQLITE: Dialect = sqlite.dialect()
 
 
-def _insert_or(connection: Connection, table: Table, rows: Sequence[Row], what: OnConflict) -> None:
+def _insert_or(connection: Connection, table: Table, rows: Sequence[Row] | Cells, what: OnConflict) -> None:
     if not rows:
         return
+    cells = rows if isinstance(rows, Mapping) else cells_of(rows)
     if connection.dialect.name == "postgresql":
-        _store(connection, table, cells_of(rows), what)
+        _store(connection, table, cells, what)
     else:
-        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(rows[0]), what), list(rows))
+        each = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+        connection.execute(_on_conflict(sqlite.insert(table), table, tuple(cells), what), each)
 
 
 def _copy(connection: Connection, table: Table, cells: Cells) -> None:
+    cells = {name: values for name, values in cells.items() if table.c[name].server_default or _any_of(values)}
     names = ", ".join(map(connection.dialect.identifier_preparer.quote, cells))
     statement = f"COPY {table.name} ({names}) FROM STDIN"
     cursor = connection.connection.cursor()
@@ -280,6 +347,11 @@ def _copy(connection: Connection, table: Table, cells: Cells) -> None:
         raise _as_sqlalchemy(connection, statement, error) from error
     finally:
         cursor.close()
+
+
+def _any_of(values: Sequence[Any]) -> bool:
+    """Whether one of them is something: a column without any need not be named."""
+    return values.count(None) < len(values)
 
 
 def _as_sqlalchemy(connection: Connection, statement: str, error: Any) -> BaseException:
@@ -294,10 +366,12 @@ def _as_sqlalchemy(connection: Connection, statement: str, error: Any) -> BaseEx
     return ours
 
 
-def _store(connection: Connection, table: Table, cells: Cells, what: OnConflict) -> CursorResult[Any]:
+def _store(
+    connection: Connection, table: Table, cells: Cells, what: OnConflict, told: tuple[str, ...] = ()
+) -> CursorResult[Any]:
     """Insert out of one JSON parameter, on PostgreSQL: a fifth of the time of a statement per row."""
     rows = as_list(_values(_conversions(table, tuple(cells), _POSTGRES), cells))
-    return _insert_listed(table, tuple(cells), what)(connection, rows=rows)
+    return _insert_listed(table, tuple(cells), what, told)(connection, rows=rows)
 
 
 def _on_conflict(statement: Any, table: Table, columns: Sequence[str], what: OnConflict) -> Any:
@@ -312,12 +386,12 @@ def _on_conflict(statement: Any, table: Table, columns: Sequence[str], what: OnC
 
 
 @cache
-def _insert_listed(table: Table, columns: tuple[str, ...], what: OnConflict) -> Run:
+def _insert_listed(table: Table, columns: tuple[str, ...], what: OnConflict, told: tuple[str, ...]) -> Run:
     each = elements(bindparam("rows", type_=Text()), "each_row")
     parts = [part(each.c.value, place, _cast(table.c[name].type)) for place, name in enumerate(columns)]
     statement = postgresql.insert(table).from_select(columns, select(*parts).select_from(each), include_defaults=False)
     statement = _on_conflict(statement, table, columns, what)
-    return prepared(lambda: statement.returning(*table.primary_key.columns) if what == "new" else statement)
+    return prepared(lambda: statement.returning(*(table.c[name] for name in told)) if told else statement)
 
 
 def _cast(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
@@ -348,7 +422,9 @@ def _conversions(table: Table, columns: tuple[str, ...], dialect: Dialect) -> Co
 
 
 def _conversion(kind: TypeEngine[Any], dialect: Dialect) -> Convert | None:
-    return _json_text if isinstance(kind, Json) else kind.dialect_impl(dialect).bind_processor(dialect)
+    if isinstance(kind, Json):
+        return _json_text
+    return _cut if isinstance(kind, Hash) else kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 def _json_text(value: Any) -> str | None:

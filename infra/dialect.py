@@ -48,6 +48,21 @@ def _postgres_elements(element: _Elements, compiler: SQLCompiler, **options: Any
     return f"jsonb_array_elements(CAST({compiler.process(element.clauses, **options)} AS jsonb))"
 
 
+class _Parsed(FunctionElement[Any]):
+    name = "parsed"
+    inherit_cache = True
+
+
+@compiles(_Parsed, "sqlite")
+def _sqlite_parsed(element: _Parsed, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_Parsed, "postgresql")
+def _postgres_parsed(element: _Parsed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS jsonb)"
+
+
 class _Bytewise(FunctionElement[str]):
     name = "bytewise"
     inherit_cache = True
@@ -72,6 +87,16 @@ def bytewise(words: ColumnElement[Any]) -> ColumnElement[str]:
 def elements(json: ColumnElement[Any], name: str) -> FromClause:
     """The elements of a JSON array as rows with one column ``value``; :func:`part` takes them apart."""
     return _Elements(json).table_valued(column("value", Text), name=name)
+
+
+def parsed(json: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A JSON text that is going to be taken apart more than once."""
+    return _Parsed(json)
+
+
+def member(value: ColumnElement[Any], place: int) -> ColumnElement[Any]:
+    """An element (a literal of ours) of a :func:`parsed` array, for :func:`part`; NULL beyond its end."""
+    return value.op("->")(literal_column(str(place)))
 
 
 def part(value: ColumnElement[Any], key: str | int, kind: TypeEngine[Any] | None = None) -> ColumnElement[Any]:

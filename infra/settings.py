@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         "0: speed labels nobody.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
-    worker_batch_records: PositiveInt = Field(5_000, description="Most records the worker applies in one transaction.")
+    worker_batch_records: PositiveInt = Field(10_000, description="Most records the worker applies in one transaction.")
     worker_batch_wait_ms: int = Field(
         200, ge=0, le=10_000, description="How long the worker waits for a batch to fill before it applies what it has."
     )

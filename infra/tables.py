@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from infra.database import Json
+from infra.database import Hash, Json
 
 metadata = MetaData(
     naming_convention={
@@ -162,17 +162,19 @@ event_keys = _table(
     "event_keys",
     "Keys of every event ever accepted, as hashes; kept for ever, past retention and deletion.",
     _key("source", "Permanent name of the authenticated connection."),
-    _key("id_hash", "SHA-256 of the event id.", _word(64)),
-    _must("digest", _word(64), "SHA-256 of the semantic fields."),
+    _key("id_hash", "First half of the SHA-256 of the event id.", Hash),
+    _must("digest", Hash, "First half of the SHA-256 of the semantic fields."),
     _must("digest_version", Integer, "Version of the list of semantic fields."),
     _may("fact_key", _word(64), "SHA-256 of the order or checkout session."),
+    _may("event_no", BigInteger, "The event's number; null if it was gone before events had numbers."),
 )
 
 events = _table(
     "events",
-    "Facts that came in. Append-only.",
-    _key("source", "Permanent name of the authenticated connection."),
-    _key("event_id", "The sender's id of the event."),
+    "Facts that came in. Append-only. `event_keys` keeps (source, event_id) unique and leads from it to the number.",
+    _key("event_no", "Ours, counting up: what is stored together is near together. It means nothing.", AutoId),
+    _must("source", Id, "Permanent name of the authenticated connection."),
+    _must("event_id", Id, "The sender's id of the event."),
     _must("type", _word(64), "click, purchase, refund, unsubscribe, activation, rating … or any name a metric uses."),
     _may("decision_id", Id, "The decision named by the event or by its token."),
     _may("link", _word(16), "How the decision was named: `decision_id` or `token`."),
@@ -197,13 +199,13 @@ events = _table(
     _some("ix_events_fact_key", "fact_key IS NOT NULL", "fact_key"),
     _some("ix_events_reverses", "reverses IS NOT NULL", "reverses"),
     _some("ix_events_watched", "type IN ('click', 'open', 'activation')", "batch_no"),
+    sqlite_autoincrement=True,
 )
 
 attributions = _table(
     "attributions",
     "Which decision an event belongs to, per loop; recomputed by the join. An event without a row is pending.",
-    _key("source", "Of the event."),
-    _key("event_id", "Of the event."),
+    _key("event_no", "The event.", BigInteger, autoincrement=False),
     _key("loop_id", "The loop."),
     _must("method", _word(16), "`decision_id`, `token`, `last_touch` or `reversal`."),
     _must("decision_id", Id, "The decision it belongs to.", index=True),

@@ -7,7 +7,8 @@
 3. *reversal*: a refund belongs where the purchase it reverses belongs.
 
 A decision starts with its first activation, else when it was decided; a deferred decision without one never starts.
-Only stamped facts are read (``batch_no``, up to ``as_of``) and never ``received_at``. Ties break by time, source, id.
+Only stamped facts are read (``batch_no``, up to ``as_of``) and never ``received_at``. Ties break by time, source, id,
+and never by an event's number, which depends on who came first.
 """
 
 from collections.abc import Iterable
@@ -29,7 +30,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    tuple_,
     union_all,
 )
 
@@ -38,14 +38,11 @@ from infra.tables import decisions, events
 from ingestion.events import ACTIVATION, PURCHASE, REFUND, Event
 from ingestion.loops import LoopDefinition
 
-COLUMNS = ("source", "event_id", "loop_id", "method", "decision_id")
+COLUMNS = ("event_no", "loop_id", "method", "decision_id")
 """Of ``attributions``, and of every select here that stands in for it."""
 
-AT_HAND = (
-    *("source", "event_id", "type", "decision_id", "link", "unit", "unit_before", "fact_key", "reverses"),
-    "occurred_at",
-)
-"""What attribution reads of an event."""
+Attributed = Select[tuple[int, str, str, str]]
+"""A select of ``COLUMNS``."""
 
 LAST_TOUCH = "last_touch"
 REVERSAL = "reversal"
@@ -113,27 +110,38 @@ def all_attributions(as_of: AsOf = None) -> CTE:
     return union_all(select(direct), reversals(direct, as_of)).cte("attributed")
 
 
-def direct_attributions(
-    as_of: AsOf = None, at_hand: FromClause | None = None
-) -> Select[tuple[str, str, str, str, str]]:
-    """Attributions of all events but reversals. ``at_hand``: of these events, with the columns of ``AT_HAND`` as
-    they are stored, so that they need not be looked up."""
-    reach = listed("reach", loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
-    event = events if at_hand is None else at_hand
-    counted = stamped(events, as_of) if at_hand is None else true()
-    both = (_explicit(reach, as_of, event, counted), _last_touch(reach, as_of, event, counted))
-    direct = union_all(*both).subquery("attributed_directly")
+def direct_attributions(as_of: AsOf = None) -> Attributed:
+    """Attributions of all events but reversals."""
+    reach = _reach()
+    direct = and_(~is_reversal(events), stamped(events, as_of))
+    by_unit = and_(names_no_decision(events), direct)
+    return _both(_explicit(reach, as_of, events, direct), _last_touch(reach, as_of, events, by_unit))
+
+
+def attributions_at_hand() -> Attributed:
+    """The same of events that need not be looked up: those that name a decision are in the parameter ``named``, the
+    others, if they have a unit, in ``unnamed``."""
+    reach = _reach()
+    named = listed("named", event_no=BigInteger(), decision_id=Text(), link=Text())
+    unnamed = listed("unnamed", event_no=BigInteger(), unit=Text(), unit_before=Text(), occurred_at=BigInteger())
+    return _both(_explicit(reach, None, named, true()), _last_touch(reach, None, unnamed, true()))
+
+
+def _reach() -> CTE:
+    return listed("reach", loop_id=Text(), reach=BigInteger(), tolerance=BigInteger())
+
+
+def _both(explicit: Attributed, last_touch: Attributed) -> Attributed:
+    direct = union_all(explicit, last_touch).subquery("attributed_directly")
     return select(*(direct.c[name] for name in COLUMNS))
 
 
-def reversals(
-    direct: FromClause, as_of: AsOf = None, only: FromClause | None = None
-) -> Select[tuple[str, str, str, str, str]]:
+def reversals(direct: FromClause, as_of: AsOf = None, only: FromClause | None = None) -> Attributed:
     """Attributions of refunds, taken over from ``direct``; of two reports of one purchase the first in
     (explicit before last touch, time, source, id) leads."""
     refund, purchase = events.alias("refund"), events.alias("purchase")
     rank = func.row_number().over(
-        partition_by=(refund.c.source, refund.c.event_id, direct.c.loop_id),
+        partition_by=(refund.c.event_no, direct.c.loop_id),
         order_by=(
             direct.c.method == LAST_TOUCH,
             purchase.c.occurred_at,
@@ -143,29 +151,25 @@ def reversals(
     )
     found = (
         select(
-            refund.c.source,
-            refund.c.event_id,
+            refund.c.event_no,
             direct.c.loop_id,
             literal(REVERSAL, String).label("method"),
             direct.c.decision_id,
             rank.label("rank"),
         )
-        .select_from(refund)
+        .select_from(_among(refund, only))
         .join(purchase, and_(purchase.c.fact_key == refund.c.reverses, purchase.c.type == PURCHASE))
-        .join(direct, and_(direct.c.source == purchase.c.source, direct.c.event_id == purchase.c.event_id))
-        .where(_among(refund, only), is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
+        .join(direct, direct.c.event_no == purchase.c.event_no)
+        .where(is_reversal(refund), stamped(refund, as_of), stamped(purchase, as_of))
         .subquery()
     )
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _explicit(
-    reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]
-) -> Select[tuple[str, str, str, str, str]]:
+def _explicit(reach: CTE, as_of: AsOf, event: FromClause, these: ColumnElement[bool]) -> Attributed:
     return (
         select(
-            event.c.source,
-            event.c.event_id,
+            event.c.event_no,
             decisions.c.loop_id,
             func.coalesce(event.c.link, literal("decision_id", String)).label("method"),
             decisions.c.decision_id,
@@ -173,16 +177,14 @@ def _explicit(
         .select_from(event)
         .join(decisions, decisions.c.decision_id == event.c.decision_id)
         .join(reach, reach.c.loop_id == _loop_of(decisions))
-        .where(~is_reversal(event), counted, stamped(decisions, as_of))
+        .where(these, stamped(decisions, as_of))
     )
 
 
-def _last_touch(
-    reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]
-) -> Select[tuple[str, str, str, str, str]]:
-    near = _near(reach, as_of, event, counted)
+def _last_touch(reach: CTE, as_of: AsOf, event: FromClause, these: ColumnElement[bool]) -> Attributed:
+    near = _near(reach, as_of, event, these)
     rank = func.row_number().over(
-        partition_by=(near.c.source, near.c.event_id, near.c.loop_id),
+        partition_by=(near.c.event_no, near.c.loop_id),
         order_by=(near.c.start.desc(), bytewise(near.c.decision_id).desc()),
     )
     found = (
@@ -193,16 +195,15 @@ def _last_touch(
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
 
 
-def _near(reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[bool]) -> CTE:
-    """Events that name no decision, with those of their unit that may have started near enough: they were decided
+def _near(reach: CTE, as_of: AsOf, event: FromClause, these: ColumnElement[bool]) -> CTE:
+    """These events, which name no decision, with those of their unit that may have started near enough: they were decided
     there, or they were activated, whenever that was."""
     latest = (event.c.occurred_at + reach.c.tolerance).label("latest")
     earliest = (event.c.occurred_at - reach.c.reach).label("earliest")
     decided_near = and_(decisions.c.decided_at <= latest.element, decisions.c.decided_at > earliest.element)
     return (
         select(
-            event.c.source,
-            event.c.event_id,
+            event.c.event_no,
             decisions.c.loop_id,
             decisions.c.decision_id,
             start_of(decisions, as_of).label("start"),
@@ -213,9 +214,7 @@ def _near(reach: CTE, as_of: AsOf, event: FromClause, counted: ColumnElement[boo
         .join(decisions, decisions.c.unit.in_((event.c.unit, event.c.unit_before)))
         .join(reach, reach.c.loop_id == _loop_of(decisions))
         .where(
-            names_no_decision(event),
-            ~is_reversal(event),
-            counted,
+            these,
             stamped(decisions, as_of),
             or_(decided_near, first_activation(decisions, as_of).is_not(None)),
         )
@@ -229,7 +228,6 @@ def _loop_of(decision: FromClause) -> ColumnElement[str]:
     return func.coalesce(decision.c.loop_id, "")
 
 
-def _among(event: FromClause, only: FromClause | None) -> ColumnElement[bool]:
-    if only is None:
-        return true()
-    return tuple_(event.c.source, event.c.event_id).in_(select(only.c.source, only.c.event_id))
+def _among(event: FromClause, only: FromClause | None) -> FromClause:
+    """All events, or ``only`` these, looked up by their numbers."""
+    return event if only is None else only.join(event, event.c.event_no == only.c.event_no)

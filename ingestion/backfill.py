@@ -17,7 +17,6 @@ from ingestion.attribution import COLUMNS, all_attributions, reach_of, start_of
 from ingestion.ledger import Counts, newest_batch, record_batch
 from ingestion.loops import LoopDefinition, load_loop, load_loops, put_loop
 from ingestion.outcomes import joining, parameters
-from ingestion.rejoin import EventKey
 
 
 def redefine(engine: Engine, definition: LoopDefinition, now: int) -> int:
@@ -62,10 +61,10 @@ def _rescore(connection: Connection, definition: LoopDefinition, now: int) -> in
     return batch_no
 
 
-def _pending(connection: Connection) -> set[EventKey]:
-    belongs = and_(attributions.c.source == events.c.source, attributions.c.event_id == events.c.event_id)
-    query = select(events.c.source, events.c.event_id).where(~select(attributions.c.loop_id).where(belongs).exists())
-    return {(row.source, row.event_id) for row in connection.execute(query)}
+def _pending(connection: Connection) -> set[int]:
+    belongs = attributions.c.event_no == events.c.event_no
+    query = select(events.c.event_no).where(~select(attributions.c.loop_id).where(belongs).exists())
+    return set(connection.scalars(query))
 
 
 def _attribute(connection: Connection, definition: LoopDefinition) -> None:
@@ -92,8 +91,7 @@ def _join_all() -> Insert:
 def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:
     movement = statistics.Movement([definition])
     for decision, values in _started(connection, definition):
-        movement.show(decision, 1)
-        movement.value(decision, {}, values)
+        movement.move(decision, None, values)
     return movement
 
 

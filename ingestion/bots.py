@@ -41,10 +41,10 @@ from infra.dialect import as_list, listed, prepared
 from infra.errors import NotFound
 from infra.secrets import Secrets
 from infra.settings import Settings
-from infra.tables import attributions, batches, decisions, event_labels, events
+from infra.tables import attributions, batches, decisions, event_keys, event_labels, events
 from ingestion import store
 from ingestion.attribution import start_of
-from ingestion.events import Batch, Label
+from ingestion.events import Batch, Label, hash_id
 
 BOT = "bot"
 KINDS = ("click", "open")
@@ -171,7 +171,8 @@ class BotWatch:
     def __init__(self, engine: Engine, secrets: Secrets, settings: Settings, clock: Clock) -> None:
         self._engine, self._secrets, self._settings, self._clock = engine, secrets, settings, clock
         self._since: int | None = None
-        self._waiting: dict[EventKey, None] = {}
+        self._waiting: dict[int, None] = {}
+        """Numbers of clicks whose decision has not come."""
 
     def label_bots(self) -> int:
         """Look at every batch since the last call, at most ``RANGE`` records at once; returns how many it labelled.
@@ -193,12 +194,12 @@ class BotWatch:
                 return None
             search_by_keys(connection)
             recent = _recent(connection, since=self._since, upto=upto).all()
-            clicks = self._waiting | {(row.source, row.event_id): None for row in recent if row.type in KINDS}
-            found = _attributed(connection, clicks=as_list(clicks)).all()
+            clicks = self._waiting | {row.event_no: None for row in recent if row.type in KINDS}
+            found = _attributed(connection, clicks=as_list((number,) for number in clicks)).all()
             touched = {row.decision_id for row in (*found, *recent) if row.decision_id is not None}
             labels = suspects(connection, recent, touched, int(self._settings.bot_seconds * MICROS))
             for row in found:
-                clicks.pop((row.source, row.event_id), None)
+                clicks.pop(row.event_no, None)
         if labels:
             store.apply(self._engine, Batch(labels=tuple(labels)), self._secrets, self._clock())
         self._since, self._waiting = upto, dict.fromkeys(list(clicks)[-WAITING:])
@@ -213,8 +214,10 @@ def put_label(
     Raises :class:`NotFound` for an event that is not stored.
     """
     said = (event_labels.c.source == source, event_labels.c.event_id == event_id, event_labels.c.label == label)
+    key = (event_keys.c.source == source, event_keys.c.id_hash == hash_id(event_id))
+    stored = exists().where(*key, event_keys.c.event_no == events.c.event_no)
     with reading(engine) as connection:
-        if not connection.scalar(select(exists().where(events.c.source == source, events.c.event_id == event_id))):
+        if not connection.scalar(select(stored)):
             raise NotFound(
                 f"No event {event_id!r} of source {source!r}; GET /v1/decisions/{{id}} shows a decision's events"
             )
@@ -235,7 +238,7 @@ def put_label(
 def _recent() -> Select[Any]:
     """Clicks, opens and activations of the batches in (``since``, ``upto``]."""
     columns = (events.c.source, events.c.event_id, events.c.type, events.c.decision_id, events.c.unit)
-    return select(*columns, events.c.occurred_at, events.c.received_at, events.c.raw).where(
+    return select(events.c.event_no, *columns, events.c.occurred_at, events.c.received_at, events.c.raw).where(
         _WATCHED,
         events.c.batch_no > bindparam("since", type_=BigInteger),
         events.c.batch_no <= bindparam("upto", type_=BigInteger),
@@ -245,12 +248,9 @@ def _recent() -> Select[Any]:
 @prepared
 def _attributed() -> Select[Any]:
     """The decisions that clicks belong to."""
-    clicks = listed("clicks", source=Text(), event_id=Text())
-    found = clicks.join(
-        attributions,
-        and_(attributions.c.source == clicks.c.source, attributions.c.event_id == clicks.c.event_id),
-    )
-    return select(clicks.c.source, clicks.c.event_id, attributions.c.decision_id).select_from(found)
+    clicks = listed("clicks", event_no=BigInteger())
+    found = clicks.join(attributions, attributions.c.event_no == clicks.c.event_no)
+    return select(clicks.c.event_no, attributions.c.decision_id).select_from(found)
 
 
 @prepared
@@ -258,7 +258,6 @@ def _of_decisions() -> Select[Any]:
     """Every event of decisions, with when its decision started. Types are told apart afterwards: a condition on them
     would have the database read its small index of clicks whole."""
     touched = listed("touched", decision_id=Text())
-    same = and_(events.c.source == attributions.c.source, events.c.event_id == attributions.c.event_id)
     return (
         select(
             attributions.c.decision_id.label("group"),
@@ -271,7 +270,7 @@ def _of_decisions() -> Select[Any]:
         )
         .select_from(touched)
         .join(attributions, attributions.c.decision_id == touched.c.decision_id)
-        .join(events, same)
+        .join(events, events.c.event_no == attributions.c.event_no)
         .join(decisions, decisions.c.decision_id == touched.c.decision_id)
         .distinct()
     )

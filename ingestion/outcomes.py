@@ -41,7 +41,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from infra.dialect import as_list, bytewise, elements, listed, part
+from infra.dialect import as_list, bytewise, elements, listed, member, parsed, part
 from infra.tables import attributions, decisions, event_labels, events
 from ingestion.attribution import LAST_TOUCH, REVERSAL, AsOf, all_attributions, reach_of, stamped, start_of
 from ingestion.events import PURCHASE, REFUND
@@ -99,21 +99,16 @@ def judging(restricted: bool, at_a_batch: bool) -> Select[Any]:
 
 def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
     """:func:`outcomes_query` with the parameters of :func:`judging` left open."""
-    used = judging(restricted, at_a_batch).subquery("judged")
-    key = (used.c.decision_id, used.c.content_id, used.c.metric, used.c.metric_version)
-    place = func.row_number().over(
-        partition_by=key, order_by=(used.c.occurred_at, bytewise(used.c.source), bytewise(used.c.event_id))
-    )
-    ordered = select(used, place.label("place")).where(used.c.reason.is_(None)).subquery("ordered")
-    key = (ordered.c.decision_id, ordered.c.content_id, ordered.c.metric, ordered.c.metric_version)
+    used = _in_order(judging(restricted, at_a_batch).subquery("judged"))
+    key = [used.c[name] for name in _KEY]
     added = (
         select(
             *key,
-            cast(_aggregated(ordered), BigInteger).label("value"),
+            cast(_aggregated(used), BigInteger).label("value"),
             cast(func.count(), Integer).label("count"),
-            func.min(ordered.c.occurred_at).label("first_at"),
-            func.max(ordered.c.occurred_at).label("last_at"),
-            func.max(ordered.c.cap).label("cap"),
+            func.min(used.c.occurred_at).label("first_at"),
+            func.max(used.c.occurred_at).label("last_at"),
+            func.max(used.c.cap).label("cap"),
         )
         .group_by(*key)
         .subquery("added")
@@ -129,6 +124,28 @@ def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
         added.c.first_at,
         added.c.last_at,
     ).where(added.c.value != 0)
+
+
+_KEY = ("decision_id", "content_id", "metric", "metric_version")
+
+
+def _in_order(judged: FromClause) -> FromClause:
+    """The used events, with their ``place`` among those of one outcome where that matters: under ``first``."""
+    names = (*_KEY, "aggregate", "cap", "occurred_at", "value")
+    used = (
+        select(*(judged.c[name] for name in (*names, "source", "event_id")))
+        .where(judged.c.reason.is_(None))
+        .cte("used")
+        .prefix_with("MATERIALIZED")
+    )
+    columns = [used.c[name] for name in names]
+    place = func.row_number().over(
+        partition_by=[used.c[name] for name in _KEY],
+        order_by=(used.c.occurred_at, bytewise(used.c.source), bytewise(used.c.event_id)),
+    )
+    anyhow = select(*columns, literal(0).label("place")).where(used.c.aggregate != "first")
+    in_turn = select(*columns, cast(place, Integer).label("place")).where(used.c.aggregate == "first")
+    return union_all(anyhow, in_turn).subquery("ordered")
 
 
 def _aggregated(used: FromClause) -> ColumnElement[Any]:
@@ -168,15 +185,17 @@ def _metrics() -> CTE:
     )
 
 
-_ATTRIBUTED = ("source", "event_id", "loop_id", "method", "decision_id")
-_REPORTED = ("type", "occurred_at", "fact_key", "value_micros", "currency", "content_id", "position")
+_ATTRIBUTED = ("loop_id", "method", "decision_id")
+_REPORTED = (
+    *("source", "event_id", "type", "occurred_at", "fact_key", "value_micros", "currency", "content_id", "position"),
+)
 _DECIDED = ("chosen", "start")
 
 
 def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE, as_of: AsOf) -> FromClause:
     """The attributed events to judge, each with its decision: those of the wanted decisions, and the other reports of
     the same facts, whose ``rival`` is true. Only types that a metric is about."""
-    same = and_(events.c.source == attributed.c.source, events.c.event_id == attributed.c.event_id)
+    same = events.c.event_no == attributed.c.event_no
     if wanted is None:
         every = _started(as_of).subquery("started")
         found = attributed.join(events, same).join(every, attributed.c.decision_id == every.c.decision_id)
@@ -192,7 +211,7 @@ def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of:
     """Other reports of the facts in ``mine``, which belong to decisions that are not wanted."""
     keys = select(mine.c.fact_key).where(mine.c.fact_key.is_not(None)).distinct().subquery("keys")
     other, started = events.alias("other"), _started(as_of).subquery("started_elsewhere")
-    same = and_(other.c.source == attributed.c.source, other.c.event_id == attributed.c.event_id)
+    same = other.c.event_no == attributed.c.event_no
     found = (
         keys.join(other, other.c.fact_key == keys.c.fact_key)
         .join(attributed, same)
@@ -203,12 +222,12 @@ def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of:
 
 
 def _started(as_of: AsOf, wanted: CTE | None = None) -> Select[Any]:
-    """Decisions, all or the wanted ones, with their start."""
+    """Decisions, all or the wanted ones, with what they chose and their start."""
     found: FromClause = decisions
     if wanted is not None:
         found = wanted.join(decisions, decisions.c.decision_id == wanted.c.decision_id)
     start = start_of(decisions, as_of).label("start")
-    return select(decisions.c.decision_id, decisions.c.chosen, start).select_from(found)
+    return select(decisions.c.decision_id, parsed(decisions.c.chosen).label("chosen"), start).select_from(found)
 
 
 def _reports(
@@ -263,7 +282,7 @@ def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
     kept = ("occurred_at", "fact_key", "value_micros", "currency", "start", "rival")
     return (
         select(
-            *(event.c[name] for name in (*_ATTRIBUTED, *kept)),
+            *(event.c[name] for name in ("source", "event_id", *_ATTRIBUTED, *kept)),
             *(metrics.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "window")),
             metrics.c.backward_window,
             metrics.c.currency.label("metric_currency"),
@@ -279,7 +298,7 @@ def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
 
 
 def _decided(checked: FromClause) -> Select[Any]:
-    """Reasons 6 and 7, of which 6 compares the reports of one fact."""
+    """Reasons 6 and 7, of which 6 compares the reports of one fact: only these need an order."""
     rank = func.row_number().over(
         partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
         order_by=(
@@ -289,10 +308,12 @@ def _decided(checked: FromClause) -> Select[Any]:
             bytewise(checked.c.event_id),
         ),
     )
-    ranked = select(checked, rank.label("rank")).subquery("ranked")
+    alone = select(checked, literal(1).label("rank")).where(checked.c.fact_key.is_(None))
+    reported = select(checked, cast(rank, Integer).label("rank")).where(checked.c.fact_key.is_not(None))
+    ranked = union_all(alone, reported).subquery("ranked")
     reason = case(
         (ranked.c.reason.is_not(None), ranked.c.reason),
-        (and_(ranked.c.fact_key.is_not(None), ranked.c.rank > 1), "same_fact"),
+        (ranked.c.rank > 1, "same_fact"),
         (ranked.c.taken_back >= func.coalesce(ranked.c.value_micros, 0), "refunded"),
     )
     return select(
@@ -304,7 +325,9 @@ def _decided(checked: FromClause) -> Select[Any]:
 
 
 def _content_of(event: Any) -> ColumnElement[str]:
-    """The content of its slate an event is about: the one it names, else the one at its position, else the first."""
+    """The content of its slate an event is about: the one it names, else the one at its position, else the first.
+    Where only one was chosen, it is that one whatever the event says."""
+    only = part(member(event.c.chosen, 0), "content_id")
     placement = elements(event.c.chosen, "placement")
     content_id = part(placement.c.value, "content_id")
     position = part(placement.c.value, "position", Integer())
@@ -316,7 +339,8 @@ def _content_of(event: Any) -> ColumnElement[str]:
         .subquery("placed")
     )
     nearest = select(placed.c.content_id).order_by(placed.c.nearness, placed.c.position).limit(1)
-    return nearest.correlate(event).scalar_subquery()
+    among_several = nearest.correlate(event).scalar_subquery()
+    return case((member(event.c.chosen, 1).is_(None), only), else_=among_several)
 
 
 def is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:
@@ -351,7 +375,6 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
     each = (
         select(func.max(func.coalesce(refund.c.value_micros, event.c.value_micros, 0)).label("amount"))
         .where(
-            event.c.type == PURCHASE,
             refund.c.reverses == event.c.fact_key,
             refund.c.type == REFUND,
             refund.c.currency.is_not_distinct_from(event.c.currency),
@@ -365,4 +388,5 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
         .correlate(event, metrics)
         .subquery("refunds")
     )
-    return select(func.sum(each.c.amount)).correlate(event, metrics).scalar_subquery()
+    amount = select(func.sum(each.c.amount)).correlate(event, metrics).scalar_subquery()
+    return case((event.c.type == PURCHASE, amount))

@@ -15,7 +15,6 @@ Called under the join lock, after the batch's facts are stamped:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -41,26 +40,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
-from infra.database import upsert
+from infra.database import Hash, cut, upsert
 from infra.dialect import as_list, listed, prepared
-from infra.tables import attributions, decisions, events, outcomes
+from infra.tables import attributions, decisions, event_keys, events, outcomes
 from ingestion import statistics
 from ingestion.attribution import (
-    AT_HAND,
     COLUMNS,
-    direct_attributions,
+    attributions_at_hand,
     is_activation,
     names_no_decision,
     reach_of,
     reversals,
     start_of,
 )
-from ingestion.events import ACTIVATION, REFUND, Event, Label
+from ingestion.events import ACTIVATION, REFUND, Event, Label, hash_id
 from ingestion.loops import LoopDefinition
 from ingestion.outcomes import joining, parameters
-
-EventKey = tuple[str, str]
-"""(source, event_id)"""
 
 Rules = Mapping[str, LoopDefinition]
 """Definitions in force, by loop."""
@@ -68,28 +63,28 @@ Rules = Mapping[str, LoopDefinition]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a batch brought, as stored and stamped."""
+    """What a batch brought, as stored and stamped; ``numbers`` are those of the events."""
 
     batch_no: int
     events: Sequence[Event]
+    numbers: Sequence[int]
     labels: Sequence[Label]
     decisions: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Rejoined:
-    """New events without a decision, and how many earlier ones found or lost theirs."""
+    """Numbers of the new events without a decision, and how many earlier ones found or lost theirs."""
 
-    pending: frozenset[EventKey]
+    pending: frozenset[int]
     left_pending: int
     became_pending: int
 
 
 class _AtHand(NamedTuple):
-    """What attribution reads of an event; the columns of ``AT_HAND``."""
+    """What attribution reads of an event, by the names of its columns."""
 
-    source: str
-    event_id: str
+    event_no: int
     type: str
     decision_id: str | None
     link: str | None
@@ -99,21 +94,28 @@ class _AtHand(NamedTuple):
     reverses: str | None
     occurred_at: int
 
+    @property
+    def is_reversal(self) -> bool:
+        """A refund that names what it takes back."""
+        return self.type == REFUND and self.reverses is not None
 
-_Touched = dict[EventKey, _AtHand]
 
-_of_event = attrgetter(*AT_HAND)
-_COLUMNS = tuple(events.c[name] for name in AT_HAND)
+_Touched = dict[int, _AtHand]
+"""Events by their numbers."""
+
+_COLUMNS = tuple(events.c[name] for name in _AtHand._fields)
 
 
 def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     """Bring attributions, outcomes and content statistics up to date with a batch's facts."""
     activated = {event.decision_id for event in facts.events if event.type == ACTIVATION and event.decision_id}
     moved = activated.union(facts.decisions)
-    new = {(event.source, event.event_id) for event in facts.events}
+    new = set(facts.numbers)
     touched = _touched_events(connection, rules, facts, moved)
     old = touched.keys() - new
-    before = _belonging(_forget(connection, touched=as_list(sorted(old))).all() if old else (), touched, rules)
+    before = _belonging(
+        _forget(connection, touched=as_list((number,) for number in sorted(old))).all() if old else (), touched, rules
+    )
     after = _belonging(_attribute(connection, rules, touched), touched, rules)
     _refresh(connection, rules, facts.batch_no, moved, before.decisions | after.decisions)
     return Rejoined(
@@ -124,14 +126,14 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
 
 
 def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: set[str]) -> _Touched:
-    found = {(event.source, event.event_id): _AtHand(*_of_event(event)) for event in facts.events}
+    found = {number: _at_hand(number, event) for number, event in zip(facts.numbers, facts.events, strict=True)}
     if moved:
         reach = max((rule.reach for rule in rules.values()), default=0)
         tolerance = max((rule.tolerance for rule in rules.values()), default=0)
         named = as_list((decision_id,) for decision_id in sorted(moved))
         found |= _keyed(_events_of(connection, moved=named, reach=reach, tolerance=tolerance))
     if facts.labels:
-        labelled = as_list((label.source, label.event_id) for label in facts.labels)
+        labelled = as_list((label.source, cut(hash_id(label.event_id))) for label in facts.labels)
         found |= _keyed(_labelled(connection, labelled=labelled))
     known: set[str] = set()
     for _ in range(2):
@@ -143,7 +145,21 @@ def _touched_events(connection: Connection, rules: Rules, facts: Facts, moved: s
 
 
 def _keyed(rows: CursorResult[Any]) -> _Touched:
-    return {(row.source, row.event_id): _AtHand(*row) for row in rows.all()}
+    return {row[0]: _AtHand._make(row) for row in rows.all()}
+
+
+def _at_hand(number: int, event: Event) -> _AtHand:
+    return _AtHand(
+        number,
+        event.type,
+        event.decision_id,
+        event.link,
+        event.unit,
+        event.unit_before,
+        event.fact_key,
+        event.reverses,
+        event.occurred_at,
+    )
 
 
 @prepared
@@ -182,9 +198,10 @@ def _activated(extreme: Any) -> ColumnElement[int]:
 
 @prepared
 def _labelled() -> Select[Any]:
-    labelled = listed("labelled", source=Text(), event_id=Text())
-    same = and_(events.c.source == labelled.c.source, events.c.event_id == labelled.c.event_id)
-    return select(*_COLUMNS).select_from(labelled.join(events, same))
+    labelled = listed("labelled", source=Text(), id_hash=Hash())
+    key = and_(event_keys.c.source == labelled.c.source, event_keys.c.id_hash == labelled.c.id_hash)
+    found = labelled.join(event_keys, key).join(events, events.c.event_no == event_keys.c.event_no)
+    return select(*_COLUMNS).select_from(found)
 
 
 @prepared
@@ -200,7 +217,7 @@ def _tied_by() -> CompoundSelect[Any]:
 class _Belonging(NamedTuple):
     """Events that belong to a decision, and the decisions whose outcomes these can change."""
 
-    events: set[EventKey]
+    events: set[int]
     decisions: set[str]
 
 
@@ -208,42 +225,57 @@ def _belonging(rows: Iterable[Any], touched: _Touched, rules: Rules) -> _Belongi
     """What attributions say. Only events of a type with a metric, and activations, can change an outcome."""
     types = {metric.event for rule in rules.values() for metric in rule.metrics} | {ACTIVATION}
     found = _Belonging(set(), set())
-    for source, event_id, decision_id in rows:
-        key = (source, event_id)
-        found.events.add(key)
-        if touched[key].type in types:
+    for number, decision_id in rows:
+        found.events.add(number)
+        if touched[number].type in types:
             found.decisions.add(decision_id)
     return found
 
 
-_RETURNED = (attributions.c.source, attributions.c.event_id, attributions.c.decision_id)
+_RETURNED = (attributions.c.event_no, attributions.c.decision_id)
 
 
 def _touched() -> CTE:
-    return listed("touched", source=Text(), event_id=Text())
+    return listed("touched", event_no=BigInteger())
 
 
 @prepared
 def _forget() -> ReturningDelete[Any]:
     """Take the attributions of these events away; what they were is the answer."""
     touched = _touched()
-    these = tuple_(attributions.c.source, attributions.c.event_id).in_(select(touched.c.source, touched.c.event_id))
+    these = attributions.c.event_no.in_(select(touched.c.event_no))
     return delete(attributions).where(these).returning(*_RETURNED)
 
 
 def _attribute(connection: Connection, rules: Rules, touched: _Touched) -> list[Any]:
-    if not touched:
-        return []
-    found = _attribute_directly(connection, touched=as_list(touched.values()), reach=reach_of(rules.values())).all()
-    refunds = [key for key, event in touched.items() if event.type == REFUND and event.reverses]
-    return [*found, *(_attribute_reversals(connection, touched=as_list(refunds)).all() if refunds else ())]
+    named, unnamed, refunds = _sorted_out(touched)
+    found: list[Any] = []
+    if named or unnamed:
+        at_hand = {"named": as_list(named), "unnamed": as_list(unnamed)}
+        found += _attribute_directly(connection, **at_hand, reach=reach_of(rules.values())).all()
+    if refunds:
+        found += _attribute_reversals(connection, touched=as_list(refunds)).all()
+    return found
+
+
+def _sorted_out(touched: _Touched) -> tuple[list[Any], list[Any], list[Any]]:
+    """Events by the way they find their decision: they name it, they have a unit, they reverse a purchase."""
+    named: list[Any] = []
+    unnamed: list[Any] = []
+    refunds: list[Any] = []
+    for event in touched.values():
+        if event.is_reversal:
+            refunds.append((event.event_no,))
+        elif event.decision_id:
+            named.append((event.event_no, event.decision_id, event.link))
+        elif event.unit or event.unit_before:
+            unnamed.append((event.event_no, event.unit, event.unit_before, event.occurred_at))
+    return named, unnamed, refunds
 
 
 @prepared
 def _attribute_directly() -> ReturningInsert[Any]:
-    kinds = {name: BigInteger() if name == "occurred_at" else Text() for name in AT_HAND}
-    query = direct_attributions(at_hand=listed("touched", **kinds))
-    return attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
+    return attributions.insert().from_select(COLUMNS, attributions_at_hand()).returning(*_RETURNED)
 
 
 @prepared
@@ -271,11 +303,9 @@ def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str
         return
     movement = statistics.Movement(rules.values())
     for decision in _counted(connection, wanted=as_list((id_,) for id_ in ids), batch_no=batch_no).all():
-        old = _values(before.get(decision.decision_id, {})) if decision.before else {}
-        new = _values(after.get(decision.decision_id, {})) if decision.after else {}
-        movement.value(decision, old, new)
-        if decision.before != decision.after:
-            movement.show(decision, 1 if decision.after else -1)
+        old = _values(before.get(decision.decision_id, {})) if decision.before else None
+        new = _values(after.get(decision.decision_id, {})) if decision.after else None
+        movement.move(decision, old, new)
     statistics.add_to_stats(connection, movement)
 
 
@@ -315,9 +345,9 @@ def _write_difference(connection: Connection, before: _ByDecision, after: _ByDec
     gone = sorted(set(old) - set(new))
     if gone:
         _drop_outcomes(connection, gone=as_list(gone))
+    changed = sorted(row for key, row in new.items() if old.get(key) != row)
     names = [column.name for column in outcomes.columns]
-    changed = [dict(zip(names, new[key], strict=True)) for key in sorted(new) if old.get(key) != new[key]]
-    upsert(connection, outcomes, changed)
+    upsert(connection, outcomes, dict(zip(names, zip(*changed, strict=True), strict=True)) if changed else {})
 
 
 @prepared

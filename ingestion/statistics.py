@@ -5,6 +5,7 @@ outcome: so the sums are always those of the outcomes as they stand, never a tal
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -83,58 +84,77 @@ class Movement:
 
     def __init__(self, rules: Iterable[LoopDefinition]) -> None:
         self._metrics = {rule.loop: {metric.name: metric.version for metric in rule.metrics} for rule in rules}
-        self._shown: dict[tuple[str, StatsKey], list[int]] = {}
-        """Exposures and predictions by loop and key; the metric of the key is left open."""
-        self._values: dict[StatsKey, list[int]] = {}
+        self._shown: dict[tuple[str, _Place], list[int]] = {}
+        """Exposures and predictions by loop and place."""
+        self._values: dict[tuple[_Place, str], list[int]] = {}
+        """Successes, sums and squares by place and metric."""
 
-    def show(self, decision: Any, sign: Literal[1, -1]) -> None:
-        """Count the decision as an exposure of what it showed, or take that back."""
-        if decision.loop_id not in self._metrics:
+    def move(self, decision: Any, before: Values | None, after: Values | None) -> None:
+        """Move what the decision adds from ``before`` to ``after``: its outcome, and the exposures of what it showed.
+
+        None: it was not, or is not, counted.
+        """
+        metrics = self._metrics.get(decision.loop_id)
+        if metrics is None or before == after:
             return
+        contents = _shown(decision)
+        bucket = decision.decided_at // DAY
+        places = {id_: (decision.campaign_id, id_, decision.model_version or "", bucket) for id_ in contents}
+        if before is None or after is None:
+            self._show(decision, [places[id_] for id_ in contents], -1 if after is None else 1)
+        self._change(metrics, places, before or {}, after or {})
+
+    def _show(self, decision: Any, places: Iterable["_Place"], sign: Literal[1, -1]) -> None:
         expected = {candidate.content_id: candidate.expected for candidate in _predicted.decode(decision.candidates)}
-        for content_id in _shown(decision):
-            micros = round(max(-_MOST, min(_MOST, (expected.get(content_id) or 0.0) * 1e6)))
-            total = self._shown.setdefault((decision.loop_id, _key(decision, content_id, "")), [0, 0])
+        for place in places:
+            micros = round(max(-_MOST, min(_MOST, (expected.get(place[1]) or 0.0) * 1e6)))
+            total = self._shown.setdefault((decision.loop_id, place), [0, 0])
             total[0] += sign
             total[1] += sign * micros
 
-    def value(self, decision: Any, before: Values, after: Values) -> None:
-        """Move its outcome from ``before`` to ``after``; without any entry it was not, or is not, counted."""
-        changed = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
-        metrics = self._metrics.get(decision.loop_id)
-        if not changed or not metrics:
-            return
-        shown = _shown(decision)
-        for content_id, name, version in changed:
-            if content_id not in shown or metrics.get(name) != version:
+    def _change(
+        self, metrics: Mapping[str, str], places: Mapping[str, "_Place"], before: Values, after: Values
+    ) -> None:
+        for outcome in before.keys() | after.keys():
+            content_id, metric, version = outcome
+            old, new = before.get(outcome, 0), after.get(outcome, 0)
+            if old == new or content_id not in places or metrics.get(metric) != version:
                 continue
-            old, new = (_powers(values.get((content_id, name, version), 0)) for values in (before, after))
-            key = _key(decision, content_id, name)
-            total = self._values.setdefault(key, [0] * 4)
-            for power in range(4):
-                total[power] += new[power] - old[power]
+            total = self._values.setdefault((places[content_id], metric), [0] * 4)
+            for power, (less, more) in enumerate(zip(_powers(old), _powers(new), strict=True)):
+                total[power] += more - less
 
     def rows(self) -> list[dict[str, Any]]:
         """What to add to ``content_stats``."""
         sums = {key: [0, *values, 0] for key, values in self._values.items()}
-        for (loop_id, open_key), (exposures, expected) in self._shown.items():
+        for (loop_id, place), (exposures, expected) in self._shown.items():
             for name in self._metrics[loop_id]:
-                total = sums.setdefault(open_key._replace(metric=name), [0] * len(COLUMNS))
+                total = sums.setdefault((place, name), [0] * len(COLUMNS))
                 total[0] += exposures
                 total[-1] += expected
-        moved = sorted((key, total) for key, total in sums.items() if any(total))
+        moved = sorted((_key(*key), total) for key, total in sums.items() if any(total))
         return [{**key._asdict(), **dict(zip(COLUMNS, total, strict=True))} for key, total in moved]
+
+
+_Place = tuple[str, str, str, int]
+"""Campaign, content, model version, bucket."""
+
+
+def _key(place: _Place, metric: str) -> StatsKey:
+    campaign_id, content_id, model_version, bucket = place
+    return StatsKey(campaign_id, content_id, metric, model_version, bucket)
 
 
 def _shown(decision: Any) -> list[str]:
     placed = _placed.decode(decision.chosen)
-    slots = _constraints.decode(decision.constraints).slots or len(placed)
+    slots = _slots(decision.constraints) or len(placed)
     return [placement.content_id for placement in placed if placement.position <= slots]
 
 
-def _key(decision: Any, content_id: str, metric: str) -> StatsKey:
-    bucket = decision.decided_at // DAY
-    return StatsKey(decision.campaign_id, content_id, metric, decision.model_version or "", bucket)
+@lru_cache(maxsize=1_000)
+def _slots(constraints: str) -> int | None:
+    """Most decisions are under the same constraints."""
+    return _constraints.decode(constraints).slots
 
 
 def _powers(value: int) -> tuple[int, int, int, int]:

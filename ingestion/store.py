@@ -26,9 +26,11 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Engine,
+    Integer,
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     exists,
     select,
@@ -38,11 +40,15 @@ from sqlalchemy import (
 
 from infra.database import (
     Cells,
+    Hash,
+    cut,
     insert_all,
     insert_new,
     insert_once,
+    insert_told,
     key_kinds,
     lock_join,
+    new_numbers,
     reading,
     search_by_keys,
     writing,
@@ -128,10 +134,14 @@ class _Brought(NamedTuple):
 
 
 class Inserted(msgspec.Struct, kw_only=True):
-    """Which facts were new, and which contradict stored ones. Lists are aligned with the batch's."""
+    """Which facts were new, and which contradict stored ones. Lists are aligned with the batch's.
+
+    ``numbers``: of the events that were new, in their order.
+    """
 
     decisions: list[State]
     events: list[State]
+    numbers: list[int]
     labels: list[bool]
     results: list[bool]
 
@@ -166,9 +176,12 @@ def insert_facts(connection: Connection, batch: Batch, batch_no: int) -> Inserte
     copy = sorted(batch.contents, key=attrgetter("content_id"))
     insert_once(connection, contents, _cells(copy, fingerprint=[content.fingerprint for content in copy]))
     forgotten = _forgotten(connection, batch)
+    decided = _insert_decisions(connection, _known(batch.decisions, forgotten), batch_no)
+    happened, numbers = _insert_events(connection, _known(batch.events, forgotten), batch_no)
     return Inserted(
-        decisions=_insert_known(connection, batch.decisions, forgotten, batch_no, _insert_decisions),
-        events=_insert_known(connection, batch.events, forgotten, batch_no, _insert_events),
+        decisions=_with_ignored(batch.decisions, forgotten, decided),
+        events=_with_ignored(batch.events, forgotten, happened),
+        numbers=numbers,
         labels=_insert(connection, event_labels, batch.labels, batch_no),
         results=_insert(connection, historical_results, batch.results, batch_no),
     )
@@ -183,14 +196,14 @@ def stamp(connection: Connection, batch: Batch, inserted: Inserted, expected: in
         [fact for fact, new in zip(batch.results, inserted.results, strict=True) if new],
     )
     if batch_no != expected:
-        _number_again(connection, decisions, brought.decisions, batch_no)
-        _number_again(connection, events, brought.events, batch_no)
-        _number_again(connection, event_labels, brought.labels, batch_no)
-        _number_again(connection, historical_results, brought.results, batch_no)
+        _number_again(connection, decisions, map(_key_of(decisions), brought.decisions), batch_no)
+        _number_again(connection, events, ((number,) for number in inserted.numbers), batch_no)
+        _number_again(connection, event_labels, map(_key_of(event_labels), brought.labels), batch_no)
+        _number_again(connection, historical_results, map(_key_of(historical_results), brought.results), batch_no)
     waiting = update(decisions).where(decisions.c.batch_no.is_(None)).values(batch_no=batch_no)
     stored_since = connection.execute(waiting.returning(decisions.c.decision_id)).scalars()
     new_decisions = [*(decision.decision_id for decision in brought.decisions), *stored_since]
-    return Facts(batch_no, brought.events, brought.labels, new_decisions)
+    return Facts(batch_no, brought.events, inserted.numbers, brought.labels, new_decisions)
 
 
 def keep_ledger(
@@ -208,9 +221,9 @@ def keep_ledger(
     conflicts = [state for state in (*inserted.decisions, *inserted.events) if isinstance(state, Rejected)]
     rejected = (*batch.rejected, *conflicts)
     newly_held = hold(connection, secrets, rejected, facts.batch_no, now, quarantine_days)
+    numbers = iter(inserted.numbers)
     states: tuple[EventState, ...] = tuple(
-        "pending" if state == "applied" and (event.source, event.event_id) in rejoined.pending else state
-        for event, state in zip(batch.events, inserted.events, strict=True)
+        "pending" if state == "applied" and next(numbers) in rejoined.pending else state for state in inserted.events
     )
     words = [
         *(state for state in (*inserted.decisions, *states) if not isinstance(state, Rejected)),
@@ -267,10 +280,10 @@ def _key_of(table: Table) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda fact: (get(fact),)
 
 
-def _number_again(connection: Connection, table: Table, facts: Sequence[Any], batch_no: int) -> None:
-    """Give facts of this batch, which nobody else can see, another number."""
-    if facts:
-        _renumber(table)(connection, keys=as_list(map(_key_of(table), facts)), batch_no=batch_no)
+def _number_again(connection: Connection, table: Table, keys: Iterable[tuple[Any, ...]], batch_no: int) -> None:
+    """Give facts of this batch, which nobody else can see, another batch number."""
+    if these := list(keys):
+        _renumber(table)(connection, keys=as_list(these), batch_no=batch_no)
 
 
 def _key(table: Table) -> list[str]:
@@ -293,20 +306,17 @@ def _taken_in_turn(keys: Iterable[Any], new: set[Any]) -> list[bool]:
     return taken
 
 
-def _insert_known(
-    connection: Connection,
-    facts: Sequence[Fact],
-    forgotten: set[str],
-    batch_no: int,
-    insert: Callable[[Connection, Sequence[Fact], int], list[State]],
-) -> list[State]:
-    """Insert the facts, but for those about forgotten units: these are ignored, and leave nothing behind."""
+def _known(facts: Sequence[Fact], forgotten: set[str]) -> Sequence[Fact]:
+    """Without those about forgotten units: these are ignored, and leave nothing behind."""
+    return [fact for fact in facts if forgotten.isdisjoint(_units(fact))] if forgotten else facts
+
+
+def _with_ignored(facts: Sequence[Fact], forgotten: set[str], states: list[State]) -> list[State]:
+    """What became of the facts, from what became of the known ones."""
     if not forgotten:
-        return insert(connection, facts, batch_no)
-    known = [forgotten.isdisjoint(_units(fact)) for fact in facts]
-    kept = [fact for fact, is_known in zip(facts, known, strict=True) if is_known]
-    states = iter(insert(connection, kept, batch_no))
-    return [next(states) if is_known else "ignored" for is_known in known]
+        return states
+    of_known = iter(states)
+    return [next(of_known) if forgotten.isdisjoint(_units(fact)) else "ignored" for fact in facts]
 
 
 def _forgotten(connection: Connection, batch: Batch) -> set[str]:
@@ -340,45 +350,56 @@ def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_n
     ]
 
 
-def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int) -> list[State]:
-    ids = [(event.source, hash_id(event.event_id)) for event in batch]
-    digests = list(map(event_digest, batch))
-    new = _taken_in_turn(ids, _insert_keys(connection, batch, ids, digests))
+def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int) -> tuple[list[State], list[int]]:
+    """What became of each event, and the numbers of those that were new."""
+    ids = [(event.source, cut(hash_id(event.event_id))) for event in batch]
+    digests = [cut(event_digest(event)) for event in batch]
+    numbers = new_numbers(connection, events, len(batch)) if batch else []
+    taken = _insert_keys(connection, batch, ids, digests, numbers)
+    new = [number in taken for number in numbers]
     accepted = [event for event, is_new in zip(batch, new, strict=True) if is_new]
-    insert_all(connection, events, _cells(accepted, batch_no=[batch_no] * len(accepted)))
-    known = [id_ for id_, is_new in zip(ids, new, strict=True) if not is_new]
-    bodies = _stored_bodies(connection, known=as_list(known)) if known else ()
-    stored = {(row.source, row.id_hash): row.digest for row in bodies}
-    return [
+    kept = [number for number in numbers if number in taken]
+    insert_all(connection, events, _cells(accepted, event_no=kept, batch_no=[batch_no] * len(kept)))
+    known = [(place, *ids[place], digests[place]) for place, is_new in enumerate(new) if not is_new]
+    alike = set(_stored_alike(connection, known=as_list(known)).scalars()) if known else set()
+    states: list[State] = [
         "applied"
         if is_new
         else "duplicate"
-        if stored[id_] == digest
+        if place in alike
         else conflict_of(
-            event,
-            f"Event {event.event_id!r} of {event.source!r} is stored with another body: {FIRST_IS_THE_FACT}; "
-            "send a correction under an id of its own",
+            batch[place],
+            f"Event {batch[place].event_id!r} of {batch[place].source!r} is stored with another body: "
+            f"{FIRST_IS_THE_FACT}; send a correction under an id of its own",
         )
-        for event, id_, digest, is_new in zip(batch, ids, digests, new, strict=True)
+        for place, is_new in enumerate(new)
     ]
+    return states, kept
 
 
 def _insert_keys(
-    connection: Connection, batch: Sequence[Event], ids: Sequence[tuple[str, str]], digests: Sequence[str]
-) -> set[tuple[Any, ...]]:
-    """Insert the keys; those that are new give the right to insert the event, and nobody else has it."""
-    facts = list(zip(ids, digests, (event.fact_key for event in batch), strict=True))
-    first = _first_of_each(ids, facts)
-    if not facts:
+    connection: Connection,
+    batch: Sequence[Event],
+    ids: Sequence[tuple[str, str]],
+    digests: Sequence[str],
+    numbers: Sequence[int],
+) -> set[int]:
+    """Insert the keys, sorted; returns the numbers of those that are new: they give the right to insert the event, and
+    nobody else has it. The same key again in one batch is a repetition."""
+    first = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+    keys = sorted(first)
+    places = [first[key] for key in keys]
+    if not places:
         return set()
     cells: Cells = {
-        "source": [source for (source, _), _, _ in first],
-        "id_hash": [id_hash for (_, id_hash), _, _ in first],
-        "digest": [digest for _, digest, _ in first],
-        "digest_version": [DIGEST_VERSION] * len(first),
-        "fact_key": [fact_key for _, _, fact_key in first],
+        "source": [source for source, _ in keys],
+        "id_hash": [id_hash for _, id_hash in keys],
+        "digest": [digests[place] for place in places],
+        "digest_version": [DIGEST_VERSION] * len(places),
+        "fact_key": [batch[place].fact_key for place in places],
+        "event_no": [numbers[place] for place in places],
     }
-    return insert_new(connection, event_keys, cells)
+    return {number for (number,) in insert_told(connection, event_keys, cells, ("event_no",))}
 
 
 @cache
@@ -404,11 +425,11 @@ def _stored_requests() -> Select[Any]:
 
 
 @prepared
-def _stored_bodies() -> Select[Any]:
-    known = listed("known", source=Text(), id_hash=Text())
-    same = (event_keys.c.source == known.c.source) & (event_keys.c.id_hash == known.c.id_hash)
-    query = select(event_keys.c.source, event_keys.c.id_hash, event_keys.c.digest)
-    return query.select_from(known.join(event_keys, same))
+def _stored_alike() -> Select[Any]:
+    """Places of the known events whose stored body is the same."""
+    known = listed("known", place=Integer(), source=Text(), id_hash=Hash(), digest=Hash())
+    same = and_(event_keys.c.source == known.c.source, event_keys.c.id_hash == known.c.id_hash)
+    return select(known.c.place).select_from(known.join(event_keys, same)).where(event_keys.c.digest == known.c.digest)
 
 
 def _nothing(batch_no: int) -> Applied:
@@ -429,7 +450,8 @@ def _applied(batch_no: int, counts: Counts, states: tuple[EventState, ...]) -> A
 
 def _publish(counts: Counts, facts: Facts, rejoined: Rejoined) -> None:
     pending = rejoined.pending
-    methods = ("none" if (event.source, event.event_id) in pending else method_of(event) for event in facts.events)
+    numbered = zip(facts.numbers, facts.events, strict=True)
+    methods = ("none" if number in pending else method_of(event) for number, event in numbered)
     for method, count in Counter(methods).items():
         joined_events.labels(method).inc(count)
     types = (event.type if event.type in COMMON_TYPES else "other" for event in facts.events)

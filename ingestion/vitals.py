@@ -101,4 +101,4 @@ def _waiting_in(numbers: Sequence[int]) -> Select[Any]:
 
 
 def _same_event() -> ColumnElement[bool]:
-    return and_(attributions.c.source == events.c.source, attributions.c.event_id == events.c.event_id)
+    return attributions.c.event_no == events.c.event_no

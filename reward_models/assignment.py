@@ -260,13 +260,12 @@ def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[
         .outerjoin(
             attributions,
             and_(
-                attributions.c.source == events.c.source,
-                attributions.c.event_id == events.c.event_id,
+                attributions.c.event_no == events.c.event_no,
                 attributions.c.loop_id == loop_id,
             ),
         )
         .where(
-            attributions.c.event_id.is_(None),
+            attributions.c.event_no.is_(None),
             events.c.type == metric.event,
             events.c.unit.is_not(None),
             stamped(events, None),

@@ -19,19 +19,22 @@ _DECISION_ID = (
 )
 _UNIT = "CASE WHEN k % 10 = 0 OR unit IS NULL THEN unit ELSE 'u1:' || md5(unit || k % 10) END"
 _HASH = "encode(sha256(({text} || k)::bytea), 'hex')"
+_NUMBER = "event_no + k * (SELECT max(event_no) FROM event_keys)"
 
 
 def _older(table: str) -> dict[str, str]:
     """How the columns of a copy are made from the original; the others are the same."""
-    decision_id, event_id = _DECISION_ID.format(id="decision_id"), "md5(event_id || k)"
+    decision_id = _DECISION_ID.format(id="decision_id")
     return {
         "decisions": {"decision_id": decision_id, "unit": _UNIT, "decided_at": f"decided_at - k * {DAY}"},
         "event_keys": {
-            "id_hash": _HASH.format(text="id_hash"),
+            "id_hash": "md5(id_hash::text || k)::uuid",
+            "event_no": _NUMBER,
             "fact_key": _HASH.format(text="fact_key"),
         },
         "events": {
-            "event_id": event_id,
+            "event_no": _NUMBER,
+            "event_id": "md5(event_id || k)",
             "decision_id": decision_id,
             "unit": _UNIT,
             "fact_key": _HASH.format(text="fact_key"),
@@ -39,7 +42,7 @@ def _older(table: str) -> dict[str, str]:
             "occurred_at": f"occurred_at - k * {DAY}",
             "received_at": f"received_at - k * {DAY}",
         },
-        "attributions": {"event_id": event_id, "decision_id": decision_id},
+        "attributions": {"event_no": _NUMBER, "decision_id": decision_id},
         "outcomes": {
             "decision_id": decision_id,
             "first_at": f"first_at - k * {DAY}",
@@ -52,10 +55,11 @@ def _older(table: str) -> dict[str, str]:
 def multiply(database: str, copies: int) -> None:
     """Add ``copies`` older copies of what is stored to a database."""
     with psycopg.connect(database, autocommit=True) as connection:
-        for table in ("decisions", "event_keys", "events", "attributions", "outcomes", "content_stats"):
+        for table in ("decisions", "events", "attributions", "event_keys", "outcomes", "content_stats"):
             if copies:
                 _multiply(connection, table, copies)
             connection.execute(f"VACUUM ANALYZE {table}")
+        connection.execute(_GO_ON_COUNTING)
         connection.execute("CHECKPOINT")
 
 
@@ -76,6 +80,9 @@ def _multiply(connection: psycopg.Connection[Any], table: str, copies: int) -> N
     _run(connection, *(made for _, made in indexes))
 
 
+_GO_ON_COUNTING = (
+    "SELECT setval(pg_get_serial_sequence('events', 'event_no'), max(event_no)) FROM event_keys HAVING count(*) > 0"
+)
 _COLUMNS = (
     "SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() "
     "AND table_name = %s ORDER BY ordinal_position"

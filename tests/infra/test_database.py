@@ -14,14 +14,16 @@ from infra.database import (
     insert_all,
     insert_new,
     insert_once,
+    insert_told,
     lock_join,
+    new_numbers,
     open_database,
     reading,
     upsert,
     writing,
 )
 from infra.errors import Misconfigured, Unavailable
-from infra.tables import content_stats, loop_switches
+from infra.tables import content_stats, event_keys, events, loop_switches
 
 
 def switch(loop_id: str, reason: str) -> dict[str, object]:
@@ -52,6 +54,63 @@ def test_insert_new_tells_which_keys_were_new(any_engine: Engine) -> None:
 
     assert told == {(str(number),) for number in range(3_000) if number != 7}
     assert switches(any_engine)["7"] == "first"
+
+
+def test_of_new_rows_any_column_is_told(any_engine: Engine) -> None:
+    """``insert_told`` answers with the asked column of the rows that were new, and keeps the stored ones."""
+    rows = [switch(name, f"reason {name}") for name in "abc"]
+    with writing(any_engine) as connection:
+        insert_once(connection, loop_switches, [switch("b", "before")])
+        assert insert_told(connection, loop_switches, rows, ("reason",)) == {("reason a",), ("reason c",)}
+        assert insert_told(connection, loop_switches, [], ("reason",)) == set()
+
+    assert switches(any_engine)["b"] == "before"
+
+
+def test_numbers_are_given_once(any_engine: Engine) -> None:
+    """Numbers ascend, and go on where they stood after their rows are gone: a key may still name one of those."""
+    with writing(any_engine) as connection:
+        first = new_numbers(connection, events, 3)
+        insert_all(connection, events, fact(first))
+        assert first == sorted(set(first))
+    with writing(any_engine) as connection:
+        connection.execute(events.delete())
+    with writing(any_engine) as connection:
+        assert min(new_numbers(connection, events, 2)) > max(first)
+
+
+@pytest.mark.postgres
+def test_two_writers_get_different_numbers(postgres: Engine) -> None:
+    """Nobody waits for the other, and nobody gets the other's."""
+    with writing(postgres) as left, writing(postgres) as right:
+        mine, others = new_numbers(left, events, 5), new_numbers(right, events, 5)
+
+    assert set(mine).isdisjoint(others)
+
+
+def fact(numbers: list[int]) -> Cells:
+    words = {"source": "shop", "type": "click", "raw": {}, "occurred_at": 1, "received_at": 1}
+    size = len(numbers)
+    cells = {name: [value] * size for name, value in words.items()}
+    return {"event_no": numbers, "event_id": list(map(str, numbers)), "unit": [None] * size, **cells}
+
+
+def test_a_hash_is_the_first_half_of_a_digest(any_engine: Engine) -> None:
+    """Whole digests may be given to every way in and to conditions; the same 32 characters come out everywhere."""
+    digests = [number * 64 for number in "12a"]
+    ways = ({"id_hash": digests[:1]}, {"id_hash": digests[1:2]})
+    more = {"source": ["shop"], "digest": ["f" * 64], "digest_version": [1]}
+    with writing(any_engine) as connection:
+        insert_once(connection, event_keys, ways[0] | more)
+        insert_all(connection, event_keys, ways[1] | more)
+        connection.execute(
+            event_keys.insert(), {name: value[0] for name, value in more.items()} | {"id_hash": digests[2]}
+        )
+        stored = set(map(tuple, connection.execute(select(event_keys.c.id_hash, event_keys.c.digest))))
+        found = connection.scalars(select(event_keys.c.id_hash).where(event_keys.c.id_hash == digests[1])).all()
+
+    assert stored == {(digest[:32], "f" * 32) for digest in digests}
+    assert found == [digests[1][:32]]
 
 
 def test_rows_that_are_surely_new_are_inserted_as_they_are(any_engine: Engine) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Engine, Integer, Select, Text, literal, select
 
 from infra.database import reading
-from infra.dialect import as_list, bytewise, elements, listed, part, prepared
+from infra.dialect import as_list, bytewise, elements, listed, member, parsed, part, prepared
 
 
 @prepared
@@ -32,6 +32,14 @@ def test_json_is_taken_apart_by_name(any_engine: Engine) -> None:
     query = select(part(each.c.value, "id"), part(each.c.value, "at", Integer())).select_from(each)
     with reading(any_engine) as connection:
         assert [tuple(row) for row in connection.execute(query)] == [("a", 3), ("b", None)]
+
+
+def test_an_element_is_taken_by_its_place(any_engine: Engine) -> None:
+    """An element of an array gives its parts; beyond the end there is nothing."""
+    array = parsed(literal('[{"id": "a"}]', Text()))
+    query = select(part(member(array, 0), "id"), member(array, 1).is_(None))
+    with reading(any_engine) as connection:
+        assert connection.execute(query).one() == ("a", True)
 
 
 def test_text_is_ordered_by_its_bytes(any_engine: Engine) -> None:

@@ -1,15 +1,16 @@
 """Migrations: one line of them, to exactly the tables that the code knows."""
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
-from infra.database import open_database, reading
+from infra.database import new_numbers, open_database, reading, writing
 from infra.migrations import downgrade, heads, migrate
-from infra.tables import DOCS, metadata
+from infra.tables import DOCS, attributions, event_keys, events, metadata
 from tests.conftest import new_postgres_database
 
 
@@ -66,3 +67,42 @@ def test_every_table_and_column_says_what_it_is_for() -> None:
     assert [
         f"{table.name}.{column.name}" for table in metadata.tables.values() for column in table.c if not column.doc
     ] == []
+
+
+def test_events_of_before_get_their_numbers(bare: Engine) -> None:
+    """0007 keeps every event, attribution and key, and ties them by the new number; a key whose event is gone stays."""
+    ids = {"ä1": ("shop", "d1"), "e2": ("mail", "d2"), "e3": ("shop", None)}
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in (*ids, "gone")}
+    migrate(bare, "0006")
+    with writing(bare) as connection:
+        for name, (source, decision_id) in ids.items():
+            connection.execute(
+                text(
+                    "INSERT INTO events (source, event_id, type, occurred_at, received_at, raw, batch_no) "
+                    "VALUES (:source, :name, 'click', 1, 1, '{}', 1)"
+                ),
+                {"source": source, "name": name},
+            )
+            if decision_id:
+                connection.execute(
+                    text("INSERT INTO attributions VALUES (:source, :name, 'emails', 'token', :decision_id)"),
+                    {"source": source, "name": name, "decision_id": decision_id},
+                )
+        for name, hash_ in hashes.items():
+            connection.execute(
+                text("INSERT INTO event_keys VALUES (:source, :hash, :hash, 1, NULL)"),
+                {"source": ids.get(name, ("shop",))[0], "hash": hash_},
+            )
+
+    migrate(bare)
+
+    with reading(bare) as connection:
+        numbers = dict(map(tuple, connection.execute(select(events.c.event_id, events.c.event_no))))
+        found = connection.execute(select(attributions.c.event_no, attributions.c.decision_id))
+        assert set(map(tuple, found)) == {(numbers["ä1"], "d1"), (numbers["e2"], "d2")}
+        keys = connection.execute(select(event_keys.c.id_hash, event_keys.c.digest, event_keys.c.event_no))
+        assert set(map(tuple, keys)) == {(hash_[:32], hash_[:32], numbers.get(name)) for name, hash_ in hashes.items()}
+    with writing(bare) as connection:
+        assert min(new_numbers(connection, events, 2)) > max(numbers.values())
+    with pytest.raises(RuntimeError, match="restore a backup"):
+        downgrade(bare, "0006")

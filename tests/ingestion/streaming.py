@@ -12,6 +12,7 @@ from ingestion.contents import put_campaign
 from ingestion.events import Campaign
 from ingestion.ledger import conservation, stored_offsets
 from ingestion.loops import put_loop
+from tests.ingestion.tables import attributed
 from tests.ingestion.test_join_histories import LOOP
 
 UNIT = f"u1:{'a' * 32}"
@@ -51,7 +52,7 @@ def left_in(engine: Engine) -> dict[str, Any]:
     return {
         "decisions": column(engine, tables.decisions, "decision_id"),
         "events": column(engine, tables.events, "source", "event_id", "type", "value_micros", "occurred_at"),
-        "attributions": column(engine, tables.attributions, "source", "event_id", "loop_id", "method", "decision_id"),
+        "attributions": attributed(engine),
         "outcomes": column(engine, tables.outcomes, *[c.name for c in tables.outcomes.c]),
         "content_stats": column(engine, tables.content_stats, *[c.name for c in tables.content_stats.c]),
         "quarantine": column(engine, tables.quarantine, "source", "position", "reason"),

@@ -16,7 +16,7 @@ from ingestion.backfill import backfill, redefine
 from ingestion.events import Batch
 from ingestion.loops import LoopDefinition, parse_definition, put_loop
 from ingestion.store import apply
-from tests.ingestion.tables import rows
+from tests.ingestion.tables import attributed, rows
 from tests.ingestion.test_join_histories import LOOP, decision, event, purchase, refund
 
 FACTS = ("decisions", "events", "event_keys", "event_labels", "quarantine")
@@ -54,7 +54,13 @@ HISTORY = Batch(
 
 
 def table_rows(engine: Engine, names: tuple[str, ...]) -> dict[str, list[Any]]:
-    return {name: [str(row) for row in rows(engine, tables.metadata.tables[name])] for name in names}
+    """By table; attributions by the names of their events."""
+    return {
+        name: attributed(engine)
+        if name == "attributions"
+        else list(map(str, rows(engine, tables.metadata.tables[name])))
+        for name in names
+    }
 
 
 def with_definition(engine: Engine, definition: LoopDefinition) -> None:

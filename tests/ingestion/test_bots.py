@@ -177,7 +177,7 @@ class TestTheWord:
         put_label(database, SECRETS, "shop", "soon", "bot", False, "it was me", 2_000 * SECOND)
 
         assert (before, during, clicked(database)) == (1, 0, 1)
-        assert [row[1] for row in rows(database, events)] == ["soon"]
+        assert [row[2] for row in rows(database, events)] == ["soon"]
         assert conservation(database) == 0
 
     def test_the_sweep_never_contradicts_a_person(self, database: Engine) -> None:

@@ -16,7 +16,7 @@ from ingestion.events import Batch, Candidate, Decision, Event, Label, Placement
 from ingestion.ledger import conservation
 from ingestion.loops import parse_definition, put_loop
 from ingestion.outcomes import judged, matured_at, outcomes_query
-from tests.ingestion.tables import rows
+from tests.ingestion.tables import attributed, rows
 
 SECOND = 1_000_000
 EUR = 1_000_000
@@ -131,7 +131,7 @@ def outcomes(engine: Engine) -> dict[tuple[str, str, str], int]:
 
 def methods(engine: Engine) -> dict[str, tuple[str, str]]:
     """(method, decision) by event."""
-    return {row[1]: row[3:5] for row in rows(engine, tables.attributions)}
+    return {row[1]: row[3:5] for row in attributed(engine)}
 
 
 def reasons(engine: Engine) -> dict[tuple[str, str], str | None]:

@@ -22,7 +22,7 @@ STATEMENTS = {
                 *("_stored", "_joined", "_drop_outcomes", "_counted"),
             ),
         ),
-        (store, ("_gone", "_stored_requests", "_stored_bodies")),
+        (store, ("_gone", "_stored_requests", "_stored_alike")),
     )
     for name in names
 }

@@ -31,7 +31,7 @@ from ingestion.loops import put_loop
 from ingestion.outcomes import joining, parameters
 from tests.ingestion.histories import LOOPS, SIZE, ByApi, Fact, Reader, facts_of
 from tests.ingestion.oracle import Truth, World
-from tests.ingestion.tables import empty, rows
+from tests.ingestion.tables import attributed, empty, named, rows
 
 EXAMPLES = int(os.environ.get("REWARDLOOP_PROPERTY_EXAMPLES", "2000"))
 SECRETS = Secrets(b"m" * 32, {1: b"u" * 32}, {1: b"t" * 32})
@@ -166,7 +166,7 @@ def world_of(facts: Sequence[Fact]) -> World:
 
 def stored(engine: Engine) -> Truth:
     """What the store says."""
-    return Truth(rows(engine, tables.attributions), rows(engine, tables.outcomes), rows(engine, tables.content_stats))
+    return Truth(attributed(engine), rows(engine, tables.outcomes), rows(engine, tables.content_stats))
 
 
 def from_scratch(engine: Engine, as_of: int) -> tuple[list[Any], list[Any]]:
@@ -180,7 +180,7 @@ def from_scratch(engine: Engine, as_of: int) -> tuple[list[Any], list[Any]]:
 
 @prepared
 def attributed_anew() -> Select[Any]:
-    return select(all_attributions(bindparam("as_of", type_=BigInteger)))
+    return named(all_attributions(bindparam("as_of", type_=BigInteger)))
 
 
 @prepared
@@ -197,7 +197,7 @@ def pending_by_the_ledger(engine: Engine) -> int:
 
 def pending_in_the_store(engine: Engine) -> int:
     """Events pending now, by the tables."""
-    attributed = {row[:2] for row in rows(engine, tables.attributions)}
+    found = {row[:2] for row in attributed(engine)}
     with reading(engine) as connection:
         events = connection.execute(select(tables.events.c.source, tables.events.c.event_id)).all()
-    return len({tuple(event) for event in events} - attributed)
+    return len({tuple(event) for event in events} - found)

@@ -82,7 +82,7 @@ def test_pending_and_quarantine_are_what_the_tables_hold(database: Engine, secre
 
 def counted(engine: Engine) -> tuple[int, int]:
     """Events without an attribution, and records that are held, by asking the tables themselves."""
-    same = (attributions.c.source == events.c.source) & (attributions.c.event_id == events.c.event_id)
+    same = attributions.c.event_no == events.c.event_no
     with reading(engine) as connection:
         pending = connection.scalar(select(func.count()).select_from(events).where(~exists().where(same)))
         held = connection.scalar(select(func.count()).where(quarantine.c.state == "held"))

@@ -407,7 +407,7 @@ def test_crash_histories(name: str, engine: Engine, secrets: Secrets, tmp_path: 
     log.stop()
     stored = rows(engine, tables.events)
 
-    assert {row[1] for row in stored} == sent
+    assert {row[2] for row in stored} == sent
     assert len(stored) == len(sent)
     assert [row[4:6] for row in rows(engine, tables.outcomes)] == [(1_000_000, len(sent))]
     assert list(tmp_path.glob("*.spool")) == []

@@ -194,12 +194,18 @@ def test_an_exposure_counted_twice_is_doubled(stored: Engine, ledger: Ledger, se
     assert kinds(check(stored, ledger.path, secrets)) == {"doubled"}
 
 
-@pytest.mark.parametrize(("table", "name"), [(tables.events, "event_id"), (tables.decisions, "decision_id")])
+@pytest.mark.parametrize(
+    ("table", "made_up"),
+    [
+        (tables.events, {"event_no": 1_000_000, "event_id": "made-up"}),
+        (tables.decisions, {"decision_id": "made-up"}),
+    ],
+)
 def test_a_fact_nobody_sent_is_a_phantom(
-    stored: Engine, ledger: Ledger, secrets: Secrets, table: Any, name: str
+    stored: Engine, ledger: Ledger, secrets: Secrets, table: Any, made_up: dict[str, Any]
 ) -> None:
     """A stored fact that is not in the ledger was made up."""
-    change(stored, insert(table).values({**first(stored, table), name: "made-up"}))
+    change(stored, insert(table).values({**first(stored, table), **made_up}))
 
     assert "phantom" in kinds(check(stored, ledger.path, secrets))
 
