@@ -79,9 +79,7 @@ def decide_recipients(
     with open_table(recipients) as table:
         columns, rows = table.columns, list(table.rows)
     _check(columns, rows)
-    snapshots = Snapshots(workspace.engine, workspace.settings.bundles)
-    snapshot = snapshots.refresh()
-    loop, _ = _running(workspace, snapshot, campaign)
+    snapshot, loop, _ = _running(workspace, campaign)
     with progress() as bar:
         task = bar.add_task(f"deciding for {len(rows):,} customers", total=len(rows))
         decisions = []
@@ -101,8 +99,7 @@ def outlook(workspace: Workspace, campaign_id: str) -> Outlook:
 
     Raises :class:`BadInput` when neither counts nor a model tell how much one reward varies.
     """
-    snapshot = Snapshots(workspace.engine, workspace.settings.bundles).refresh()
-    loop, campaign = _running(workspace, snapshot, campaign_id)
+    snapshot, loop, campaign = _running(workspace, campaign_id)
     with reading(workspace.engine) as connection:
         contexts = _contexts(connection, loop.definition.loop, campaign_id, workspace.clock())
     request = Request(
@@ -145,13 +142,16 @@ def best(workspace: Workspace, campaign_id: str, error: float, tolerance: float,
         _print_best(campaign_id, ids, verdict, error, retire)
 
 
-def _running(workspace: Workspace, snapshot: Snapshot, campaign_id: str) -> tuple[Loop, Campaign]:
+def _running(workspace: Workspace, campaign_id: str) -> tuple[Snapshot, Loop, Campaign]:
+    """What a server knows of the campaign at this moment."""
     with reading(workspace.engine) as connection:
         state = read_campaign(connection, campaign_id).state
     if state != "running":
         raise BadInput(f"Campaign {campaign_id!r} does not run ({state}); only a running campaign is sent")
+    snapshots = Snapshots(workspace.engine, workspace.settings.bundles)
+    snapshot = snapshots.with_layer_of(snapshots.refresh(), campaign_id)
     campaign = snapshot.campaigns[campaign_id]
-    return snapshot.loops[campaign.loop_id], campaign
+    return snapshot, snapshot.loops[campaign.loop_id], campaign
 
 
 def _contexts(connection: Connection, loop_id: str, campaign_id: str, now: int) -> list[Mapping[str, Any]]:

@@ -58,19 +58,24 @@ class Looks:
 
 def most_moved(
     statistics: Mapping[str, Mapping[str, Sequence[StatRow]]], versions: Mapping[str, str], layers: Mapping[str, Layer]
-) -> tuple[str, int] | None:
-    """The campaign to look at next and its exposures; null where nothing has moved. ``versions``: of the models served."""
+) -> str | None:
+    """The campaign to look at next; null where nothing has moved. ``versions``: of the models served."""
     moved = []
     for campaign_id, version in versions.items():
-        exposures = _exposures(statistics.get(campaign_id, {}).get(version, ()))
+        exposures = exposures_of(statistics.get(campaign_id, {}).get(version, ()))
         before = layers.get(campaign_id)
         seen = before.exposures if before is not None and before.version == version else 0
         if exposures - seen > min(_MOVED * seen, _MANY):
-            moved.append(((exposures - seen) / (seen + 1.0), campaign_id, exposures))
-    if not moved:
-        return None
-    _, campaign_id, exposures = max(moved)
-    return campaign_id, exposures
+            moved.append(((exposures - seen) / (seen + 1.0), campaign_id))
+    return max(moved)[1] if moved else None
+
+
+def exposures_of(rows: Sequence[StatRow]) -> int:
+    """Of all contents; each metric repeats them."""
+    by_metric: dict[str, int] = {}
+    for row in rows:
+        by_metric[row.metric] = by_metric.get(row.metric, 0) + row.exposures
+    return max(by_metric.values(), default=0)
 
 
 def load_layer(
@@ -125,11 +130,3 @@ def _rewards(connection: Connection, definition: LoopDefinition, shown: Sequence
             if (decision_id, content_id) in total:
                 total[decision_id, content_id] += weights.get((metric, version), 0.0) * value
     return np.array([total[key] for key in shown])
-
-
-def _exposures(rows: Sequence[StatRow]) -> int:
-    """Of all contents; each metric repeats them."""
-    by_metric: dict[str, int] = {}
-    for row in rows:
-        by_metric[row.metric] = by_metric.get(row.metric, 0) + row.exposures
-    return max(by_metric.values(), default=0)

@@ -37,7 +37,7 @@ from reward_models.contextual import Contextual
 from reward_models.policies import in_force
 from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
-from reward_models.serving.recent import Layer, Looks, load_layer, most_moved
+from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
@@ -257,22 +257,33 @@ class Snapshots:
         new = Snapshot(loops, campaigns, statistics, mark, old.layers)
         return self._with_layer(new) if self._looks.due() else new
 
-    def _with_layer(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with one layer fitted again, if the counts of a campaign have moved."""
-        running = {name: one for name, one in snapshot.campaigns.items() if one.state == "running" and one.contents}
-        served = {name: snapshot.loops[one.loop_id] for name, one in running.items() if one.loop_id in snapshot.loops}
-        versions = {name: loop.model_version for name, loop in served.items() if loop.rules.model.contexts}
-        found = most_moved(snapshot.statistics, versions, snapshot.layers)
-        if found is None:
+    def with_layer_of(self, snapshot: Snapshot, campaign_id: str) -> Snapshot:
+        """The snapshot with this campaign's layer of contexts fitted from its decisions as they are now."""
+        campaign = snapshot.campaigns[campaign_id]
+        loop = snapshot.loops[campaign.loop_id]
+        if not loop.rules.model.contexts or not campaign.contents:
             return snapshot
-        campaign_id, exposures = found
-        loop, campaign = served[campaign_id], running[campaign_id]
         model = None if loop.served is None else loop.served.model
         contents = [*campaign.contents.values(), no_send(campaign_id)]
+        exposures = exposures_of(snapshot.statistics.get(campaign_id, {}).get(loop.model_version, ()))
         with reading(self.engine) as connection:
             layer = load_layer(connection, loop.rules, model, loop.model_version, contents, exposures)
-        self._looks.looked()
         return replace(snapshot, layers={**snapshot.layers, campaign_id: layer}, _standings={})
+
+    def _with_layer(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with one layer fitted again, if the counts of a campaign have moved."""
+        versions = {
+            name: snapshot.loops[one.loop_id].model_version
+            for name, one in snapshot.campaigns.items()
+            if one.state == "running"
+            and one.loop_id in snapshot.loops
+            and snapshot.loops[one.loop_id].rules.model.contexts
+        }
+        moved = most_moved(snapshot.statistics, versions, snapshot.layers)
+        if moved is None:
+            return snapshot
+        self._looks.looked()
+        return self.with_layer_of(snapshot, moved)
 
     def _retry_is_due(self) -> bool:
         return any(time.monotonic() >= refusal.retry_at for refusal in self._refused.values())
