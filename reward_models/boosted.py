@@ -22,6 +22,7 @@ The same bytes give the same scores: the booster that is returned was read back 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -49,6 +50,7 @@ from reward_models.features import (
 from reward_models.folds import codes_of, components, deal
 from reward_models.golden import Example, GoldenRows, cover_leaves
 from reward_models.levels import Levels, centred, fit_levels, group
+from reward_models.masks import ContentMasks, MaskedTrees, join_masks, read_masks
 from reward_models.memory import NOTHING, Memory
 from reward_models.text import TextFit, TextModel, fit_text
 from reward_models.vectors import NO_VECTORS, Vectors
@@ -77,6 +79,24 @@ class Encoded:
     rows: Floats
     mean: Floats
     scale: Floats
+    masks: ContentMasks | None = None
+    """What the trees know of these contents beforehand: with it, scores come ten times as fast."""
+
+    def take(self, index: Sequence[int] | Ints) -> "Encoded":
+        """Some of the contents, in this order."""
+        masks = None if self.masks is None else self.masks.take(index)
+        return Encoded(self.rows[index], self.mean[index], self.scale[index], masks)
+
+
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """The contents of all parts, one after the other."""
+    masks = [part.masks for part in parts if part.masks is not None]
+    return Encoded(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.mean for part in parts]),
+        np.concatenate([part.scale for part in parts]),
+        join_masks(masks) if len(masks) == len(parts) else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -113,10 +133,22 @@ class RewardModel:
             scale * self.calibration.slope,
         )
 
+    def prepare(self, contents: Sequence[Content]) -> Encoded:
+        """:meth:`encode`, with all that can be known before the request, for contents that are scored again and again."""
+        encoded = self.encode(contents)
+        return encoded if self.trees is None else replace(encoded, masks=self.trees.contents(encoded.rows))
+
+    @cached_property
+    def trees(self) -> MaskedTrees | None:
+        """The booster for scoring one context with many contents; None where only LightGBM can."""
+        return read_masks(self.booster_text, len(self.schema.context))
+
     def score(self, context: Mapping[str, Any], encoded: Encoded, position: int = 1) -> Floats:
         """Expected reward of each content in one context, shape (k,)."""
         row = context_rows(self.schema, [context], [position])[0]
-        return self._expected(assemble(row, encoded.rows), encoded)
+        if encoded.masks is None or self.trees is None:
+            return self._expected(assemble(row, encoded.rows), encoded)
+        return encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.score(row, encoded.masks))
 
     def grid(self, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content], position: int = 1) -> Floats:
         """Expected reward of every content in every context, shape (n, k)."""
@@ -141,7 +173,7 @@ class RewardModel:
         distinct, of_row = _distinct(contents)
         encoded = self.encode(distinct)
         left = context_rows(self.schema, contexts, [1] * len(contexts) if positions is None else positions)
-        pairs = Encoded(encoded.rows[of_row], encoded.mean[of_row], encoded.scale[of_row])
+        pairs = encoded.take(of_row)
         return self._expected(np.hstack([left, pairs.rows]), pairs)
 
     def spread(self, contents: Sequence[Content]) -> Floats:

@@ -53,6 +53,11 @@ class ContentMasks:
         return ContentMasks(self.bits[index], self.base[index])
 
 
+def join_masks(parts: Sequence[ContentMasks]) -> ContentMasks:
+    """The contents of all parts, one after the other."""
+    return ContentMasks(np.concatenate([part.bits for part in parts]), np.concatenate([part.base for part in parts]))
+
+
 @dataclass(frozen=True)
 class _Nodes:
     """Inner nodes, sorted by tree; shape (n,) each. ``mask``: what is left when the test fails."""

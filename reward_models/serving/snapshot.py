@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from sqlalchemy import Connection, Engine, Integer, cast, func, select
 
 from infra import tables, telemetry
@@ -32,7 +31,7 @@ from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_ver
 from ingestion.switches import killed_loops
 from reward_models import registry
 from reward_models.aging import AGELESS
-from reward_models.boosted import Encoded, RewardModel
+from reward_models.boosted import Encoded, RewardModel, join
 from reward_models.contextual import Contextual
 from reward_models.policies import in_force
 from reward_models.posterior import Effects, Prior, content_effects
@@ -48,6 +47,13 @@ OPEN_BASELINE: Mapping[str, Any] = {"content_ids": (), "weights": ()}
 """The baseline of a campaign that has none of its own: uniform over the candidates."""
 
 
+MOST_SETS = 256
+"""Sets of candidates that are kept as they are scored."""
+
+_Name = tuple[str, str]
+"""Campaign and content."""
+
+
 @dataclass(frozen=True)
 class Served:
     """A verified model. Contents are encoded once and kept, because neither they nor the model change."""
@@ -56,18 +62,26 @@ class Served:
     model: RewardModel
     definition: LoopDefinition
     """What it was judged under: what is served is what was gated (invariant 16)."""
-    _known: dict[tuple[str, str], Encoded] = field(default_factory=dict, repr=False, compare=False)
+    _known: dict[_Name, Encoded] = field(default_factory=dict, repr=False, compare=False)
+    _together: dict[tuple[_Name, ...], Encoded] = field(default_factory=dict, repr=False, compare=False)
 
     def encode(self, contents: Sequence[Content]) -> Encoded:
-        """The content part of a score, for registered contents."""
-        new = [content for content in contents if _name(content) not in self._known]
+        """The content part of a score, for registered contents; candidates that come again and again are kept."""
+        names = tuple(map(_name, contents))
+        found = self._together.get(names)
+        if found is None:
+            found = self._encoded(contents, names)
+            if len(self._together) >= MOST_SETS:
+                self._together.clear()
+            self._together[names] = found
+        return found
+
+    def _encoded(self, contents: Sequence[Content], names: Sequence[_Name]) -> Encoded:
+        new = [content for content, name in zip(contents, names, strict=True) if name not in self._known]
         if new:
-            encoded = self.model.encode(new)
-            for index, content in enumerate(new):
-                here = slice(index, index + 1)
-                self._known[_name(content)] = Encoded(encoded.rows[here], encoded.mean[here], encoded.scale[here])
-        parts = [self._known[_name(content)] for content in contents]
-        return Encoded(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "mean", "scale")))
+            prepared = self.model.prepare(new)
+            self._known.update({_name(content): prepared.take([place]) for place, content in enumerate(new)})
+        return join([self._known[name] for name in names])
 
 
 @dataclass(frozen=True)
@@ -319,12 +333,12 @@ class Snapshots:
         if last_good is not None:
             telemetry.model_info.remove(name, last_good.version)
         telemetry.model_info.labels(name, champion.version).set(1)
-        log.info("model_loaded", loop=name, version=champion.version)
+        log.info("model_loaded", loop=name, version=champion.version, fast=model.trees is not None)
         self._refused.pop(name, None)
         return Served(champion.version, model, judged), None
 
 
-def _name(content: Content) -> tuple[str, str]:
+def _name(content: Content) -> _Name:
     """What tells a content from all others: ``no_send`` is in every campaign, each with its own level."""
     return content.campaign_id, content.content_id
 

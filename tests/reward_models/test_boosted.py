@@ -11,7 +11,7 @@ from infra.database import canonical_json
 from infra.errors import BadInput
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import ModelSettings
-from reward_models.boosted import RewardModel, fit
+from reward_models.boosted import RewardModel, fit, join
 from reward_models.dataset import TrainingSet
 from reward_models.features import plain
 from reward_models.folds import codes_of, components, deal
@@ -75,6 +75,24 @@ def test_the_three_ways_to_score_agree() -> None:
     assert model.rows(contexts, [training.contents[1]] * 5).tolist() == grid[:, 1].tolist()
 
 
+def test_what_is_known_beforehand_changes_no_score() -> None:
+    """Prepared contents, all of them or some, alone or joined, score as LightGBM scores them, within 1e-9."""
+    training = targeted(1_000)
+    model = fit(training, SMALL)
+    context = training.contexts[3]
+    expected = model.score(context, model.encode(training.contents))
+    prepared = model.prepare(training.contents)
+
+    assert prepared.masks is not None
+    np.testing.assert_allclose(model.score(context, prepared), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(model.score(context, prepared.take([1, 0, 1])), expected[[1, 0, 1]], rtol=0, atol=1e-9)
+    both = join([prepared.take([1]), prepared.take([0])])
+    np.testing.assert_allclose(model.score(context, both), expected[[1, 0]], rtol=0, atol=1e-9)
+    half_known = join([prepared.take([1]), model.encode(training.contents).take([0])])
+    assert half_known.masks is None
+    np.testing.assert_allclose(model.score(context, half_known), expected[[1, 0]], rtol=0, atol=1e-9)
+
+
 def test_contents_without_text_are_told_apart_by_their_features() -> None:
     """Two offers and no_send, known by features alone: each is predicted at its own rate."""
     rng = np.random.default_rng(3)
@@ -99,7 +117,9 @@ def test_with_plenty_of_rows_one_fold_calibrates_the_trees_that_serve() -> None:
     spoiled = np.where(kept, np.random.default_rng(1).permutation(training.reward), training.reward)
     spoiled[kept] += training.reward[kept].mean() - spoiled[kept].mean()
 
-    model, other = (fit(replace(training, reward=reward), ModelSettings(), plenty=0) for reward in (training.reward, spoiled))
+    model, other = (
+        fit(replace(training, reward=reward), ModelSettings(), plenty=0) for reward in (training.reward, spoiled)
+    )
 
     grid = model.grid([{"age": "young", "visits": 3}, {"age": "old", "visits": 3}], training.contents)
     np.testing.assert_allclose(grid, [[0.3, 0.1], [0.1, 0.3]], atol=0.05)
