@@ -11,7 +11,7 @@ from infra.database import canonical_json
 from infra.errors import BadInput
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import ModelSettings
-from reward_models.boosted import RewardModel, fit, join
+from reward_models.boosted import HANDFUL, RewardModel, fit, join
 from reward_models.dataset import TrainingSet
 from reward_models.features import plain
 from reward_models.folds import codes_of, components, deal
@@ -76,21 +76,23 @@ def test_the_three_ways_to_score_agree() -> None:
 
 
 def test_what_is_known_beforehand_changes_no_score() -> None:
-    """Prepared contents, all of them or some, alone or joined, score as LightGBM scores them, within 1e-9."""
+    """Prepared contents, many or few, in any order, alone or joined, score as LightGBM scores them, within 1e-9."""
     training = targeted(1_000)
     model = fit(training, SMALL)
     context = training.contexts[3]
     expected = model.score(context, model.encode(training.contents))
     prepared = model.prepare(training.contents)
+    order = [1, 0, 1, *[0] * HANDFUL]
 
     assert prepared.masks is not None
-    np.testing.assert_allclose(model.score(context, prepared), expected, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(model.score(context, prepared.take([1, 0, 1])), expected[[1, 0, 1]], rtol=0, atol=1e-9)
-    both = join([prepared.take([1]), prepared.take([0])])
-    np.testing.assert_allclose(model.score(context, both), expected[[1, 0]], rtol=0, atol=1e-9)
-    half_known = join([prepared.take([1]), model.encode(training.contents).take([0])])
+    for index in ([0], order):
+        found = model.score(context, prepared.take(index))
+        np.testing.assert_allclose(found, expected[index], rtol=0, atol=1e-9)
+    joined = join([prepared.take([index]) for index in order])
+    np.testing.assert_allclose(model.score(context, joined), expected[order], rtol=0, atol=1e-9)
+    half_known = join([prepared.take(order), model.encode(training.contents).take([0])])
     assert half_known.masks is None
-    np.testing.assert_allclose(model.score(context, half_known), expected[[1, 0]], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(model.score(context, half_known), expected[[*order, 0]], rtol=0, atol=1e-9)
 
 
 def test_contents_without_text_are_told_apart_by_their_features() -> None:
