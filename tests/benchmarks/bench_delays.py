@@ -30,6 +30,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from infra.clock import DAY, HOUR
@@ -178,19 +179,20 @@ def score(log: Log, later: Log, rules: LoopDefinition, now: float, known: dict[s
 
 # The simulator's worlds
 
-WINDOW = 14
+WINDOW, TYPICAL = 14, 5 * DAY
+"""Days an answer counts, and the usual delay: as with coupons, of the order of the age of the contents."""
 
 
 def _exponential(rng: np.random.Generator, content: Ints, mobile: npt.NDArray[np.bool_]) -> Floats:
-    return rng.exponential(2 * DAY, len(content))
+    return rng.exponential(TYPICAL, len(content))
 
 
 def _heavy(rng: np.random.Generator, content: Ints, mobile: npt.NDArray[np.bool_]) -> Floats:
-    return np.asarray(DAY * np.exp(2.0 * rng.standard_normal(len(content))))
+    return np.asarray(TYPICAL / 2 * np.exp(2.0 * rng.standard_normal(len(content))))
 
 
 def _by_content(rng: np.random.Generator, content: Ints, mobile: npt.NDArray[np.bool_]) -> Floats:
-    mean = 2 * DAY * np.exp(1.0 * np.random.default_rng(5).standard_normal(content.max() + 1))
+    mean = TYPICAL * np.exp(0.7 * np.random.default_rng(5).standard_normal(content.max() + 1))
     return np.asarray(mean[content] * rng.exponential(1.0, len(content)))
 
 
@@ -202,7 +204,7 @@ def _two_waves(rng: np.random.Generator, content: Ints, mobile: npt.NDArray[np.b
 
 
 def _by_customer(rng: np.random.Generator, content: Ints, mobile: npt.NDArray[np.bool_]) -> Floats:
-    scale = 2 * DAY * np.exp(0.7 * np.random.default_rng(7).standard_normal(content.max() + 1))
+    scale = TYPICAL * np.exp(0.7 * np.random.default_rng(7).standard_normal(content.max() + 1))
     return np.asarray(scale[content] * np.where(mobile, 0.5, 2.0) * rng.weibull(0.7, len(content)))
 
 
@@ -305,7 +307,7 @@ def journey(seed: int) -> Log:
 def _households(rows: pd.DataFrame, start: Floats) -> Iterator[dict[str, Any]]:
     """Who they are, where it is known, and what they bought in the eight weeks before the campaign (a sample)."""
     bought = pd.read_csv(real_data() / "complete_journey" / "transactions_sample.csv.gz")
-    day = pd.to_datetime(bought["transaction_timestamp"]).dt.dayofyear.to_numpy()
+    day = pd.to_datetime(bought["transaction_timestamp"]).dt.day_of_year.to_numpy()
     days = {household: day[index] for household, index in bought.groupby("household_id").indices.items()}
     names = ["age", "income", "household_size", "kids_count"]
     for person, household, begun in zip(
@@ -395,8 +397,9 @@ class Finding:
         return self.gap[0] > 0.0
 
 
-def findings(setting: str, repeats: Sequence[dict[str, Floats]]) -> list[Finding]:
-    """``repeats``: by metric the arms' values, (arms,), of the whole and then of every bootstrap sample of it."""
+def findings(setting: str, repeats: Sequence[dict[str, Floats]], drawn: int) -> list[Finding]:
+    """``repeats``: by metric the arms' values, (arms,), of the whole and then of every bootstrap sample of it, in which
+    ``drawn`` things were drawn."""
     found = []
     for metric, (_, sign, _) in METRICS.items():
         values = np.array([repeat[metric] for repeat in repeats])
@@ -407,10 +410,10 @@ def findings(setting: str, repeats: Sequence[dict[str, Floats]]) -> list[Finding
                 setting,
                 metric,
                 dict(zip(ARMS, values[0].tolist(), strict=True)),
-                _between(gap[1:]),
-                _between(gain[1:]),
+                _interval(gap, drawn),
+                _interval(gain, drawn),
                 float(closed[0]),
-                _between(closed[1:]),
+                (float(np.nanquantile(closed[1:], 0.025)), float(np.nanquantile(closed[1:], 0.975))),
             )
         )
     return found
@@ -441,9 +444,10 @@ def _arms(one: Scored, metric: str) -> Floats:
     return np.array([METRICS[metric][0](one.happened, one.promised[arm]) for arm in ARMS])
 
 
-def _between(values: Floats) -> tuple[float, float]:
-    low, high = np.nanquantile(values, (0.025, 0.975))
-    return float(low), float(high)
+def _interval(values: Floats, drawn: int) -> tuple[float, float]:
+    """Student's interval of the first with the spread of the bootstrap: honest with few worlds, too."""
+    reach = float(student.ppf(0.975, drawn - 1)) * float(values[1:].std()) * (drawn / (drawn - 1)) ** 0.5
+    return float(values[0]) - reach, float(values[0]) + reach
 
 
 def goals(found: Sequence[Finding]) -> Iterator[Goal]:
@@ -483,21 +487,18 @@ def main() -> None:
         worlds = _run(pool, bar, "worlds", of_world, WORLDS)
         journeys = [one for replay in _run(pool, bar, "journeys", of_journey, REPLAYS * real) for one in replay]
         shops = _run(pool, bar, "shops", of_shop, SHOPS)
-    found = [one for law in LAWS for one in findings(law, by_worlds([world[law] for world in worlds]))]
+    found = [one for law in LAWS for one in findings(law, by_worlds([world[law] for world in worlds]), WORLDS)]
     if real:
-        found += findings("Complete Journey", by_households(journeys))
+        households = len({unit for one in journeys for unit in one.unit})
+        found += findings("Complete Journey", by_households(journeys), households)
     else:
         print("Complete Journey is not here; skipped (see REWARDLOOP_DATA)")
     show(found)
     money = np.array(shops)
     more = (money[:, 1] - money[:, 0]) / money[:, 0]
-    spread = 1.96 * float(more.std(ddof=1)) / np.sqrt(SHOPS)
-    hurdle = Goal(
-        "revenue with hurdles over plain, paired gain",
-        float(more.mean()),
-        ">= 0",
-        (float(more.mean()) - spread, float(more.mean()) + spread),
-    )
+    spread = float(student.ppf(0.975, SHOPS - 1)) * float(more.std(ddof=1)) / SHOPS**0.5
+    gained = float(more.mean())
+    hurdle = Goal("revenue with hurdles over plain, paired gain", gained, ">= 0", (gained - spread, gained + spread))
     finish(
         "delays",
         [*goals(found), hurdle],
