@@ -60,6 +60,10 @@ Features = Annotated[
 ]
 
 
+DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
+"""Makes the sentence below a field its description in the OpenAPI document: ``__pydantic_config__`` of a dataclass."""
+
+
 class Body(BaseModel):
     """A body: frozen, and no field that we do not know."""
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ingestion.fields import DOCUMENTED
 from ingestion.loops import LiftSettings, LoopDefinition
 from reward_models.dataset import TrainingSet
 from reward_models.sequences import reaches
@@ -37,12 +38,20 @@ LEAST_UNITS = 100
 class Clickbait:
     """One content that draws clicks without what they are for. Differences per decision, to the other contents."""
 
+    __pydantic_config__ = DOCUMENTED
+
     campaign_id: str
+    """The campaign."""
     content_id: str
+    """The content."""
     suspicion: Suspicion
+    """How sure it is."""
     early: float
+    """Difference of the clicks."""
     late: float
+    """Difference of what they are for."""
     sentence: str
+    """The finding in words."""
 
 
 def metric_pair(definition: LoopDefinition) -> tuple[str, str] | None:

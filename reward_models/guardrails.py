@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from infra.errors import EstimateRefused
+from ingestion.fields import DOCUMENTED
 from ingestion.loops import Guardrail, LiftSettings
 from reward_models.assignment import Matured
 from reward_models.gate import Verdict
@@ -32,16 +33,24 @@ State = Literal["fine", "breached", "waiting"]
 class Guarded:
     """How one guardrail stands. Means and ``harm`` are per unit (running) or per decision (challenger)."""
 
+    __pydantic_config__ = DOCUMENTED
+
     metric: str
+    """The guarded metric."""
     state: State
+    """breached, fine, or waiting for more customers."""
     sentence: str
+    """The finding in words."""
     harm: float = 0.0
     """Treatment minus (1 + margin) times holdout, or the new model minus so much of what serves."""
     low: float | None = None
     """Lower end of the one-sided interval of ``harm``, above 0 a veto; None: not known yet."""
     holdout_mean: float = 0.0
+    """Mean of the holdout, or of what serves."""
     treatment_mean: float = 0.0
+    """Mean of the treatment, or of the new model."""
     units: int = 0
+    """Customers behind it."""
 
 
 def watch(units: Matured, guardrail: Guardrail, settings: LiftSettings) -> Guarded:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from infra.errors import BadInput, EstimateRefused
+from ingestion.fields import DOCUMENTED
 from ingestion.loops import LiftSettings
 from reward_models.sequences import Dealt, predictions, reaches, ready, running, sequence
 
@@ -109,17 +110,28 @@ def smallest_detectable(reach: float, level: float = 0.95) -> float:
 class RunningLift:
     """Treatment minus holdout, total per unit, averaged over the units so far. Means are plain means of the groups."""
 
+    __pydantic_config__ = DOCUMENTED
+
     standing: Standing
+    """What may be said so far."""
     holdout_mean: float
+    """Mean total of the holdout."""
     treatment_mean: float
+    """Mean total of the others."""
     difference: float
+    """The lift: total per customer."""
     low: float
+    """Lower end of its interval, which may be looked at any time."""
     high: float
+    """Upper end of its interval."""
     relative: float | None
+    """The lift relative to the holdout's mean; None where that is 0."""
     mde: float
     """Smallest effect that these units decide with 80 % probability."""
     n_holdout: int
+    """Customers of the holdout."""
     n_treatment: int
+    """The other customers."""
     decided_after: int | None
     """Units after which the interval first excluded 0; None if it never did."""
     more_units: int | None

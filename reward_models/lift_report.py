@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from infra.clock import DAY
 from infra.errors import EstimateRefused
+from ingestion.fields import DOCUMENTED
 from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
@@ -28,12 +29,18 @@ from reward_models.sequences import Dealt, Floats, ready
 
 @dataclass(frozen=True)
 class Measured:
-    """The lift of one metric. ``capped``: at this total per customer, or decision; None: as it came."""
+    """The lift of one metric."""
+
+    __pydantic_config__ = DOCUMENTED
 
     metric: str
+    """The metric."""
     sentence: str
+    """The finding in words."""
     lift: RunningLift | None
+    """The numbers; None before the first look that counts."""
     capped: float | None = None
+    """The most that a customer, or decision, counts for; None: as it came."""
     days_to_decision: float | None = None
     """Until the interval excludes 0 if the lift stays what it is; 0 if it does, None if not in sight."""
     days_to_worthwhile: float | None = None
@@ -42,19 +49,30 @@ class Measured:
 
 @dataclass(frozen=True)
 class LiftReport:
-    """``customers`` are mature and dealt by chance; ``waiting`` are not mature yet; ``not_dealt`` had no chance of the
-    other group, or an unknown one. ``per_day``: customers who came per day."""
+    """What a loop earns against its holdout, and what warns of it."""
+
+    __pydantic_config__ = DOCUMENTED
 
     loop: str
+    """The loop."""
     customers: int
+    """Customers who are mature and were dealt by chance."""
     waiting: int
+    """Customers who are not mature yet."""
     not_dealt: int
+    """Customers who had no chance of the other group, or an unknown one."""
     per_day: float
+    """Customers who came per day."""
     lifts: tuple[Measured, ...]
+    """The lift of every metric."""
     guardrails: tuple[Guarded, ...]
+    """How every guardrail stands."""
     fading: Fading | None
+    """Lift by the age of the copy; None where it cannot be told."""
     fading_sentence: str
+    """What is to be said of it."""
     clickbait: tuple[Clickbait, ...]
+    """Contents that draw clicks without what they are for."""
     whole_loop_clickbait: str | None
     """Set where the loop as a whole wins clicks and loses purchases."""
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from infra.clock import DAY
 from infra.errors import EstimateRefused
+from ingestion.fields import DOCUMENTED
 from ingestion.loops import LiftSettings
 from reward_models.dataset import TrainingSet
 from reward_models.sequences import reaches
@@ -42,23 +43,38 @@ LEAST_ROWS = 30
 class AgeLift:
     """Lift per decision of copy of one age, with the interval of a confidence sequence."""
 
+    __pydantic_config__ = DOCUMENTED
+
     from_day: float
+    """Age of the copy in days, from."""
     to_day: float | None
+    """Up to, not including; None: open."""
     lift: float
+    """Treatment minus holdout, per decision."""
     low: float
+    """Lower end of its interval."""
     high: float
+    """Upper end of its interval."""
     decisions: int
+    """Decisions behind it."""
 
 
 @dataclass(frozen=True)
 class Fading:
-    """``slope``: change of the lift per doubling of age; ``slope_high``: upper end of its one-sided interval."""
+    """Whether the lift fades with the age of the copy."""
+
+    __pydantic_config__ = DOCUMENTED
 
     ages: tuple[AgeLift, ...]
+    """The lift by age."""
     slope: float
+    """Change of the lift per doubling of age."""
     slope_high: float
+    """Upper end of its one-sided interval."""
     alarm: bool
+    """Whether it fades."""
     sentence: str
+    """The finding in words."""
 
 
 class _Entries(NamedTuple):
