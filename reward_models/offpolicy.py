@@ -257,8 +257,6 @@ def error_of(logged: Logged, scored: Scored, unbiased: Scored) -> float:
     Brunskill 2016, section 4, with this bias in place of their distance to DR's interval.
     """
     variance = max(clustered(logged, scored.influence), scored.least)
-    if scored.weight is unbiased.weight:
-        return variance
     distance = (scored.value - unbiased.value) ** 2
     return variance + max(0.0, distance - apart(logged, scored, unbiased))
 
