@@ -499,7 +499,7 @@ class _Trees:
             feature_name=[f"f{index}" for index in range(matrix.shape[1])],
             categorical_feature=schema.categorical,
             params=self.parameters,
-            free_raw_data=False,
+            free_raw_data=True,
         ).construct()
 
     def train(self, rows: Ints, rounds: int) -> str:
