@@ -15,8 +15,8 @@ Steps:
    of the full fit on the scale of the target.
 
 A text's score is x·w, not centred, when fitting the booster and when serving alike: it depends on nothing but
-the text. Terms, weights and blocks were chosen on the Upworthy tests of the weeks with faulty randomisation, which no
-reported number uses; there factors took the correlation with observed deviations from 0.35 to 0.40, while random
+the text. Terms, weights and blocks were chosen on the Upworthy tests of the weeks with faulty randomisation, where no
+ranking that is reported is judged; there factors took the correlation with observed deviations from 0.35 to 0.40, while random
 features, latent topics, trees on the factors and other targets (log, ranks) added nothing.
 """
 

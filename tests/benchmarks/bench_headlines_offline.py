@@ -11,7 +11,8 @@
 
 The ceiling: whoever knew every true rate would still miss, because observed winners are partly luck. It is simulated
 from the spread within tests and the counts (Poisson). Default settings were chosen on the tests of the weeks with
-faulty randomisation (``text.py``), which the first part neither trains on nor judges.
+faulty randomisation (``text.py``), which the first part neither trains on nor judges; a quarter of the clear pairs lies
+in them.
 
 REWARDLOOP_BENCH_QUICK=1 judges the first fold only, and fits the models that predict it.
 """
