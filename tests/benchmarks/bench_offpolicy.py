@@ -37,7 +37,7 @@ from tests.benchmarks.harness import Goal, finish
 from tests.benchmarks.offpolicy_worlds import K, Logging, World, greedy
 
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
-SEED = 20_261_125
+SEED = 20_261_127
 OVERLAPS = {"good": 0.9, "fair": 0.3, "poor": 0.06}
 """Share that the logging policy draws evenly."""
 LOGGINGS: tuple[Logging, ...] = ("fixed", "adaptive")

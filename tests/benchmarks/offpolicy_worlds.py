@@ -28,7 +28,7 @@ from tests.reward_models.training import copy, real_data, training_set
 Floats = np.ndarray
 Logging = Literal["fixed", "adaptive"]
 
-WORLD_SEED = 20_261_124
+WORLD_SEED = 20_261_126
 FEATURES = ("recency", "history", "mens", "womens", "newbie", "zip_code", "channel")
 ARMS = ("mens", "womens", "none", "blend-1", "blend-2")
 K = len(ARMS)
