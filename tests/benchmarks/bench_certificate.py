@@ -45,7 +45,7 @@ FILE = (
     / "hillstrom.csv"
 )
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
-PERMUTATIONS, PLANTED = (20, 4) if QUICK else (200, 20)
+PERMUTATIONS, PLANTED = (20, 2) if QUICK else (200, 20)
 UPLIFT = 0.03
 """Points by which the womens e-mail beats the mens e-mail for those it is planted for."""
 SEED = 20_261_122
