@@ -187,20 +187,21 @@ def _named(loops: Iterable[str]) -> str:
 
 
 def _touched(connection: Connection, scope: Scope, body: bytes) -> Iterable[str]:
-    """The loops that a call names: itself, by a campaign, a content or a decision. What is not stored touches none."""
+    """The loops that a call names, wherever it names them: itself, by a campaign, a content or a decision. What is not
+    stored touches none."""
     parts = scope["path"].split("/")
     if _is_page(scope["path"]):
         parts.insert(1, "v1")
-    document = _document(body) | dict(QueryParams(scope["query_string"]))
     kind, name = parts[2], "/".join(parts[3:])
+    said = [*_document(body).items(), *QueryParams(scope["query_string"]).multi_items()]
+    yield from (value for field, value in said if field == "loop" and isinstance(value, str))
+    named = [value for field, value in said if field == "campaign" and isinstance(value, str)]
+    campaigns, contents, decisions = tables.campaigns.c, tables.contents.c, tables.decisions.c
     if kind == "loops" and name:
         yield parts[3]
-    if isinstance(loop := document.get("loop"), str):
-        yield loop
-    campaigns, contents, decisions = tables.campaigns.c, tables.contents.c, tables.decisions.c
-    campaign = parts[3] if kind == "campaigns" and name else document.get("campaign")
-    if isinstance(campaign, str):
-        yield from connection.scalars(select(campaigns.loop_id).where(campaigns.campaign_id == campaign))
+    if kind == "campaigns" and name:
+        named.append(parts[3])
+    yield from connection.scalars(select(campaigns.loop_id).where(campaigns.campaign_id.in_(named)))
     if kind == "contents" and name:
         of_content = select(campaigns.loop_id).join(tables.contents, contents.campaign_id == campaigns.campaign_id)
         yield from connection.scalars(of_content.where(contents.content_id == parts[3]))

@@ -136,6 +136,10 @@ def test_a_key_may_be_limited_to_loops(client: TestClient) -> None:
                 assert "limited to loops 'mail', not 'push'" in refused(answer, 403), where
     mixed = client.post("/v1/rank", json={"loop": "mail", "campaign": "july"}, headers=limited)
     assert "not 'push'" in refused(mixed, 403)
+    hidden = client.post("/v1/score?loop=mail", json={"loop": "push", "texts": ["x"]}, headers=limited)
+    assert "not 'push'" in refused(hidden, 403)
+    twice = client.get("/v1/campaigns?loop=push&loop=mail", headers=limited)
+    assert "not 'push'" in refused(twice, 403)
     for path in ("/v1/loops", "/v1/campaigns", "/v1/contents", "/v1/decisions/unknown"):
         assert "name one of them" in refused(client.get(path, headers=limited), 403)
 
