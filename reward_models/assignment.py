@@ -40,6 +40,8 @@ GROUPS = ("holdout", "treatment")
 """``customer_managed`` decisions were not assigned by us."""
 COUNTED = (None, "outside_window", "before_activation")
 """Reasons that concern a decision, not the customer: such events count here."""
+_EVERYTHING = 10**18
+"""More than any purchase, millionths."""
 LOOK_BACK = 4
 """Windows before the first decision whose deeds are covariates."""
 
@@ -237,23 +239,39 @@ def _first_decisions(
 
 
 def _deeds(connection: Connection, definition: LoopDefinition) -> Iterator[_Deed]:
+    """What units did. Of several reports of one fact one counts: a joined one before others, then the first."""
+    told: set[tuple[str, str]] = set()
+    for deed, fact_key in _reports(connection, definition):
+        if fact_key is None or (deed.metric, fact_key) not in told:
+            yield deed
+        if fact_key is not None:
+            told.add((deed.metric, fact_key))
+
+
+def _reports(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[_Deed, str | None]]:
+    """Deeds with the key of their fact, in the order in which they count."""
     yield from _joined(connection, definition)
     for metric in definition.metrics:
         yield from _unjoined(connection, definition.loop, metric)
 
 
-def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[_Deed]:
-    """Events that belong to a decision of the loop, within its window or not."""
+def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[_Deed, str | None]]:
+    """Events that belong to a decision of the loop, those within its window first."""
     found = judged([definition]).subquery("judged")
-    query = select(
-        decisions.c.unit, found.c.metric, found.c.decision_id, found.c.occurred_at, found.c.value, found.c.reason
-    ).join(decisions, decisions.c.decision_id == found.c.decision_id)
-    for unit, metric, decision_id, occurred_at, value, reason in connection.execute(query):
+    key = (found.c.occurred_at, bytewise(found.c.source), bytewise(found.c.event_id))
+    query = (
+        select(decisions.c.unit, found.c.metric, found.c.decision_id, found.c.occurred_at, found.c.value)
+        .add_columns(found.c.reason, events.c.fact_key)
+        .join(decisions, decisions.c.decision_id == found.c.decision_id)
+        .join(events, and_(events.c.source == found.c.source, events.c.event_id == found.c.event_id))
+        .order_by(found.c.reason.is_not(None), *key)
+    )
+    for unit, metric, decision_id, occurred_at, value, reason, fact_key in connection.execute(query):
         if unit is not None and reason in COUNTED:
-            yield _Deed(unit, metric, decision_id, occurred_at, int(value or 0))
+            yield _Deed(unit, metric, decision_id, occurred_at, int(value or 0)), fact_key
 
 
-def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[_Deed]:
+def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[tuple[_Deed, str | None]]:
     """Events of units that belong to no decision of the loop: another loop's, or too long after the last one."""
     query = (
         select(events)
@@ -271,23 +289,29 @@ def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[
             stamped(events, None),
             ~is_labelled(events, None),
         )
+        .order_by(events.c.occurred_at, bytewise(events.c.source), bytewise(events.c.event_id))
     )
     back = _taken_back(connection)
     for row in connection.execute(query):
         if metric.currency in (None, row.currency):
             group = row.fact_key or f"{row.source}\x00{row.event_id}"
             left = max(0, (row.value_micros or 0) - back.get(row.fact_key, 0))
-            yield _Deed(row.unit, metric.name, group, row.occurred_at, left)
+            yield _Deed(row.unit, metric.name, group, row.occurred_at, left), row.fact_key
 
 
 def _taken_back(connection: Connection) -> dict[str | None, int]:
-    """Micros refunded by fact key of the purchase, refunds reported under one fact key once."""
+    """Micros refunded by fact key of the purchase; of refunds reported under one fact key the largest, once. A refund
+    without an amount takes back everything."""
     query = select(events.c.reverses, events.c.source, events.c.event_id, events.c.fact_key, events.c.value_micros)
-    seen: dict[tuple[str, str], int] = {}
-    for row in connection.execute(query.where(events.c.type == REFUND, events.c.reverses.is_not(None))):
-        seen[row.reverses, row.fact_key or f"{row.source}\x00{row.event_id}"] = row.value_micros or 0
+    refunds = query.where(
+        events.c.type == REFUND, events.c.reverses.is_not(None), stamped(events, None), ~is_labelled(events, None)
+    )
+    most: dict[tuple[str, str], int] = {}
+    for row in connection.execute(refunds):
+        key = row.reverses, row.fact_key or f"{row.source}\x00{row.event_id}"
+        most[key] = max(most.get(key, 0), _EVERYTHING if row.value_micros is None else row.value_micros)
     total: dict[str | None, int] = defaultdict(int)
-    for (reverses, _), value in seen.items():
+    for (reverses, _), value in most.items():
         total[reverses] += value
     return total
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -106,3 +107,31 @@ def test_events_of_before_get_their_numbers(bare: Engine) -> None:
         assert min(new_numbers(connection, events, 2)) > max(numbers.values())
     with pytest.raises(RuntimeError, match="restore a backup"):
         downgrade(bare, "0006")
+
+
+def test_numbers_cost_one_hash_an_event(bare: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0007 looks a key's event up; comparing every key with every event would take hours on a store of this year."""
+    migrate(bare, "0006")
+    count, hashed = 300, hashlib.sha256
+    keys = [{"name": f"e{number}", "hash": hashed(f"e{number}".encode()).hexdigest()} for number in range(count)]
+    with writing(bare) as connection:
+        event = (
+            "INSERT INTO events (source, event_id, type, occurred_at, received_at, raw, batch_no) "
+            "VALUES ('shop', :name, 'click', 1, 1, '{}', 1)"
+        )
+        connection.execute(text(event), [{"name": key["name"]} for key in keys])
+        key = "INSERT INTO event_keys VALUES ('shop', :hash, :hash, 1, NULL)"
+        connection.execute(text(key), [{"hash": one["hash"]} for one in keys])
+    calls: list[bytes] = []
+
+    def counting(data: bytes = b"", **more: Any) -> Any:
+        calls.append(data)
+        return hashed(data, **more)
+
+    monkeypatch.setattr(hashlib, "sha256", counting)
+
+    migrate(bare)
+
+    assert len([data for data in calls if data.startswith(b"e")]) <= 2 * count
+    with reading(bare) as connection:
+        assert None not in connection.scalars(select(event_keys.c.event_no)).all()

@@ -140,6 +140,51 @@ def test_refunds_labels_and_other_currencies_are_left_out(any_engine: Engine, se
     assert found.values["revenue"].tolist() == [30.0 + 25.0 + 25.0]
 
 
+def of_stripe(event: Event) -> Event:
+    """The same fact as another vendor reports it, a minute later."""
+    return msgspec.structs.replace(
+        event, source="stripe", event_id=f"s{event.event_id}", occurred_at=event.occurred_at + 60_000_000
+    )
+
+
+def named(event: Event, decision_id: str) -> Event:
+    """The same fact with its decision instead of its customer."""
+    return msgspec.structs.replace(event, decision_id=decision_id, link="token", unit=None)
+
+
+def test_an_order_counts_once_whoever_reports_it(any_engine: Engine, secrets: Secrets) -> None:
+    """Two vendors' reports of one order count once: both without a decision, both outside a window, or one of each."""
+    late, far = NOON + 3 * DAY, NOON + 5 * DAY
+    alone = a_purchase("o1", "ann", far, 50)
+    outside = named(a_purchase("o2", "bob", late, 20), f"bob@{NOON}")
+    mixed = named(a_purchase("o3", "eve", NOON + HOUR, 10), f"eve@{NOON}")
+    found = assigned(
+        any_engine,
+        secrets,
+        *(a_decision(unit, NOON) for unit in ("ann", "bob", "eve")),
+        *(alone, of_stripe(alone), outside, of_stripe(outside), mixed),
+        msgspec.structs.replace(of_stripe(mixed), decision_id=None, link=None, unit="eve", occurred_at=far),
+        until=9 * DAY,
+    )
+    assert dict(zip(found.units, found.values["revenue"], strict=True)) == {"ann": 50.0, "bob": 20.0, "eve": 10.0}
+
+
+def test_a_refund_counts_once_whoever_reports_it(any_engine: Engine, secrets: Secrets) -> None:
+    """Of two reports of one refund the larger counts, in any order of arrival; without an amount it is everything."""
+    far = NOON + 5 * DAY
+    back = {"type_": "refund", "at": far + HOUR, "currency": "EUR", "fact_key": "r1", "reverses": "o1"}
+    large, small = an_event("b1", value_micros=50_000_000, **back), an_event("b2", value_micros=10_000_000, **back)
+    whole = an_event("b3", "refund", far + HOUR, currency="EUR", reverses="o2")
+    found = assigned(
+        any_engine,
+        secrets,
+        *(a_decision(unit, NOON) for unit in ("ann", "bob")),
+        *(a_purchase("o1", "ann", far, 80), a_purchase("o2", "bob", far, 30), large, small, whole),
+        until=9 * DAY,
+    )
+    assert dict(zip(found.units, found.values["revenue"], strict=True)) == {"ann": 30.0, "bob": 0.0}
+
+
 def test_a_label_that_was_taken_back_counts_no_more(engine: Engine, secrets: Secrets) -> None:
     """The latest word about a label holds, inside a window and outside of it."""
     found = assigned(
