@@ -1,18 +1,22 @@
 """Who may make a call: the key's scope, its rate, and the loops it is limited to.
 
-Order: 1 paths outside the API pass (health, documentation, redirects; webhooks prove themselves by signature), 2 the
-key is proven, 3 its scope covers the call, 4 its rate allows it, 5 the loops that the call touches are the key's own.
-Step 5 reads the body, which the limits on bodies have read before.
+Order: 1 an address with control characters leads nowhere, 2 paths outside the API pass (health, documentation,
+redirects; webhooks prove themselves by signature), 3 the key is proven, 4 its rate allows the call, 5 its scope covers
+it, 6 the loops that the call touches are the key's own. Step 6 reads what the handler reads, and nothing else: the path,
+the body of a change, the parameters that a list is filtered by.
 
 ``caller()`` is the key's owner while a call is handled, None without keys.
 """
 
 import base64
 import math
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from limits.storage import MemoryStorage
@@ -20,6 +24,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Connection, Engine, select
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import tables
@@ -34,6 +39,8 @@ HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 _UNKNOWN = "The key is missing, wrong or ended; send Authorization: Bearer <key>, made with rewardloop keys create"
 _PREFIXES = ("/v1/", "/personalizer/", "/campaigns/")
 _PAGES = "/"
+_STRANGE = re.compile(r"[\x00-\x1f\x7f]")
+"""What no address holds: routes end where a newline begins."""
 _SIGNED = "/v1/webhooks/"
 _SCOPES = (
     ("/v1/rank", "rank"),
@@ -79,6 +86,12 @@ class Access:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _STRANGE.search(
+            scope["path"] + unquote(scope["query_string"].decode("latin-1"))
+        ):
+            detail = "The address holds a control character; take it out"
+            await problem(404, "Not found", detail, scope["path"])(scope, receive, send)
+            return
         if scope["type"] != "http" or not _is_guarded(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -87,7 +100,7 @@ class Access:
             await self.app(scope, receive, send)
             return
         try:
-            known = keyring.find(key_in(Headers(scope=scope)))
+            known = keyring.find(key_in(Headers(scope=scope), scope["method"] == "GET" and _is_page(scope["path"])))
             self._admit(known, scope)
         except RewardloopError as refused:
             await _refuse(refused, scope)(scope, receive, send)
@@ -101,16 +114,16 @@ class Access:
     def _admit(self, known: Caller | None, scope: Scope) -> None:
         if known is None:
             raise Unauthorized(_UNKNOWN)
-        needed = scope_of(scope["method"], scope["path"])
-        if needed and needed not in known.scopes:
-            raise Forbidden(
-                f"This call needs the scope {needed!r}; the key {known.name!r} has {', '.join(sorted(known.scopes))}"
-            )
         if not self._limiter.hit(known.rate, known.key_id):
             again = self._limiter.get_window_stats(known.rate, known.key_id).reset_time - time.time()
             raise TooMany(
                 f"The key {known.name!r} may make {known.rate} requests; slow down, or have its rate raised",
                 max(1, math.ceil(again)),
+            )
+        needed = scope_of(scope["method"], scope["path"])
+        if needed and needed not in known.scopes:
+            raise Forbidden(
+                f"This call needs the scope {needed!r}; the key {known.name!r} has {', '.join(sorted(known.scopes))}"
             )
 
 
@@ -127,20 +140,22 @@ class LoopLimits:
             return
         message = await receive()
         try:
-            engine = scope["app"].state.collector.engine
-            await run_in_threadpool(_check_loops, engine, known, scope, message.get("body", b""))
+            state = scope["app"].state
+            body = b"" if scope["method"] == "GET" else message.get("body", b"")
+            await run_in_threadpool(_check_loops, state.collector.engine, state.loop_of, known, scope, body)
         except RewardloopError as refused:
             await _refuse(refused, scope)(scope, receive, send)
             return
         await self.app(scope, _again(message, receive), send)
 
 
-def key_in(headers: Headers) -> str:
-    """The key that a request brings; empty without one."""
+def key_in(headers: Headers, of_page: bool = False) -> str:
+    """The key that a request brings; empty without one. A page's may be the password that a browser asks its user for,
+    a call's may not: browsers send passwords along with other sites' forms."""
     kind, _, value = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
-    if kind.lower() == "basic":  # how a browser asks its user: any name, the key as password
+    if of_page and kind.lower() == "basic":
         return _password(value)
     return next((headers[name] for name in HEADERS if name in headers), "")
 
@@ -168,14 +183,20 @@ def _is_page(path: str) -> bool:
 def _refuse(refused: RewardloopError, scope: Scope) -> ASGIApp:
     way = 'Basic realm="Rewardloop: any name, the API key as password"' if _is_page(scope["path"]) else "Bearer"
     headers = {"WWW-Authenticate": way} if isinstance(refused, Unauthorized) else {}
-    if isinstance(refused, TooMany):
-        headers["Retry-After"] = str(refused.seconds)
+    if refused.retriable:
+        headers["Retry-After"] = str(getattr(refused, "seconds", 1))
+    if scope["path"].startswith("/personalizer/"):
+        error = {"code": HTTPStatus(refused.status).phrase.replace(" ", ""), "message": str(refused)}
+        return JSONResponse({"error": error}, refused.status, headers)
     return problem(refused.status, refused.title, str(refused), scope["path"], headers=headers)
 
 
-def _check_loops(engine: Engine, known: Caller, scope: Scope, body: bytes) -> None:
-    with reading(engine) as connection:
-        touched = set(_touched(connection, scope, body))
+LoopOf = Callable[[str], str | None]
+"""The loop of a campaign that the server knows; it answers without the database."""
+
+
+def _check_loops(engine: Engine, loop_of: LoopOf, known: Caller, scope: Scope, body: bytes) -> None:
+    touched = set(_touched(engine, loop_of, scope, body))
     if not touched:
         raise Forbidden(f"The key {known.name!r} is limited to loops {_named(known.loops)}; name one of them")
     if strange := touched - known.loops:
@@ -186,27 +207,44 @@ def _named(loops: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(loops)))
 
 
-def _touched(connection: Connection, scope: Scope, body: bytes) -> Iterable[str]:
-    """The loops that a call names, wherever it names them: itself, by a campaign, a content or a decision. What is not
-    stored touches none."""
+def _touched(engine: Engine, loop_of: LoopOf, scope: Scope, body: bytes) -> Iterator[str]:
+    """The loops that a call names, wherever its handler reads them: itself, by a campaign, a content or a decision.
+    What is not stored touches none."""
     parts = scope["path"].split("/")
     if _is_page(scope["path"]):
         parts.insert(1, "v1")
     kind, name = parts[2], "/".join(parts[3:])
-    said = [*_document(body).items(), *QueryParams(scope["query_string"]).multi_items()]
-    yield from (value for field, value in said if field == "loop" and isinstance(value, str))
-    named = [value for field, value in said if field == "campaign" and isinstance(value, str)]
-    campaigns, contents, decisions = tables.campaigns.c, tables.contents.c, tables.decisions.c
+    said = _said(scope, kind, name, body)
+    yield from (value for field, value in said if field == "loop")
+    campaigns = [value for field, value in said if field == "campaign"]
     if kind == "loops" and name:
         yield parts[3]
     if kind == "campaigns" and name:
-        named.append(parts[3])
-    yield from connection.scalars(select(campaigns.loop_id).where(campaigns.campaign_id.in_(named)))
+        campaigns.append(parts[3])
+    yield from filter(None, map(loop_of, campaigns))
+    stored = [campaign for campaign in campaigns if loop_of(campaign) is None]
+    if stored or kind in ("contents", "decisions"):
+        with reading(engine) as connection:
+            yield from _stored(connection, kind, name, scope["method"], stored)
+
+
+def _said(scope: Scope, kind: str, name: str, body: bytes) -> list[tuple[str, str]]:
+    """Fields that a handler reads: a list is filtered by one parameter, a change has a body."""
+    if scope["method"] == "GET":
+        filters = {"campaigns": "loop", "contents": "campaign"}.get(kind) if not name else None
+        pairs: Iterable[tuple[str, Any]] = QueryParams(scope["query_string"]).multi_items()
+        return [(field, value) for field, value in pairs if field == filters]
+    return [(field, value) for field, value in _document(body).items() if isinstance(value, str)]
+
+
+def _stored(connection: Connection, kind: str, name: str, method: str, stored: Sequence[str]) -> Iterator[str]:
+    campaigns, contents, decisions = tables.campaigns.c, tables.contents.c, tables.decisions.c
+    yield from connection.scalars(select(campaigns.loop_id).where(campaigns.campaign_id.in_(stored)))
     if kind == "contents" and name:
         of_content = select(campaigns.loop_id).join(tables.contents, contents.campaign_id == campaigns.campaign_id)
-        yield from connection.scalars(of_content.where(contents.content_id == parts[3]))
+        yield from connection.scalars(of_content.where(contents.content_id == name.partition("/")[0]))
     if kind == "decisions" and name:
-        decision_id = name if scope["method"] == "GET" else name.removesuffix("/activate")
+        decision_id = name if method == "GET" else name.removesuffix("/activate")
         yield from connection.scalars(select(decisions.loop_id).where(decisions.decision_id == decision_id))
 
 

@@ -290,7 +290,7 @@ def _published(answer: PublishedAnswer | ActivateAnswer) -> JSONResponse:
 def _activation(wired: Collector, decision_id: str, at: int, now: int) -> Event:
     """Said at another time it is another fact: the earliest counts."""
     return Event(
-        source=wired.settings.sources[0],
+        source=wired.edge().source,
         event_id=f"{ACTIVATION}:{hash_id(decision_id)[:32]}:{at}",
         type=ACTIVATION,
         occurred_at=at,

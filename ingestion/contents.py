@@ -40,11 +40,20 @@ class Registered(NamedTuple):
     approval: Approval
 
 
+ACTIONS = "-actions"
+"""End of the name of the campaign that holds the actions of a loop's Personalizer clients."""
+
+
 def put_campaign(connection: Connection, campaign: Campaign) -> bool:
     """Register a campaign as a draft without a baseline; the same again changes nothing. Returns whether it is new.
 
-    Raises :class:`Conflict` for a known id with another loop, brief or channel.
+    Raises :class:`Conflict` for a known id with another loop, brief or channel, :class:`BadInput` for the name of
+    another loop's actions.
     """
+    if campaign.campaign_id.endswith(ACTIONS) and campaign.campaign_id != campaign.loop_id + ACTIONS:
+        raise BadInput(
+            f"Names that end in {ACTIONS!r} hold a loop's actions; give the campaign another id", "/campaign"
+        )
     row = msgspec.structs.asdict(campaign) | {"state": "draft", "baseline": {}}
     if insert_new(connection, tables.campaigns, [row]):
         return True

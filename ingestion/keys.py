@@ -25,6 +25,7 @@ from infra.randomness import digest
 from infra.secrets import CONNECTION, Secrets
 from ingestion.contents import record
 from ingestion.loops import load_loops
+from ingestion.redirects import REDIRECT
 
 SCOPES = ("rank", "events", "content", "admin")
 """rank: choose, score, activate, trace. events: send events and feedback. content: register copy, read results.
@@ -32,6 +33,7 @@ admin: approve, define loops, retrain, promote, kill."""
 
 DEFAULT_RATE = "2000/second"
 
+_RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 _KEY = re.compile(r"rl_([a-p]{12})_([A-Za-z0-9_-]{43})")
 
 
@@ -59,7 +61,7 @@ def create_key(
     actor: str = "cli",
 ) -> str:
     """Make a key and return it: it cannot be shown again. Raises :class:`BadInput`."""
-    _check(connection, name, scopes, loops, rate)
+    _check(connection, secrets, name, scopes, loops, rate)
     key_id = entropy.token_hex(16).translate(_LETTERS)[:12]
     secret = entropy.token_urlsafe(32)
     row = {
@@ -128,16 +130,16 @@ class Keyring:
         return caller
 
     def refresh(self) -> None:
-        """Write down when keys were used last, and look which there are. Raises :class:`Unavailable`."""
+        """Look which keys there are, then write down when they were used last. Raises :class:`Unavailable`."""
+        with reading(self._engine) as connection:
+            rows = list_keys(connection)
+        self._callers = {row.key_id: _caller(row) for row in rows if row.state == "active"}
         used, self._used = self._used, {}
         if used:
             with writing(self._engine) as connection:
                 for key_id, at in sorted(used.items()):
                     keys = tables.api_keys
                     connection.execute(update(keys).where(keys.c.key_id == key_id).values(last_used_at=at))
-        with reading(self._engine) as connection:
-            rows = list_keys(connection)
-        self._callers = {row.key_id: _caller(row) for row in rows if row.state == "active"}
 
 
 def _caller(row: Row[Any]) -> Caller:
@@ -160,7 +162,13 @@ def _hash(secrets: Secrets, key_id: str, secret: str) -> str:
     return digest(secrets.keys(), "api-key", f"{key_id}.{secret}").hex()
 
 
-def _check(connection: Connection, name: str, scopes: Sequence[str], loops: Sequence[str], rate: str) -> None:
+def _check(
+    connection: Connection, secrets: Secrets, name: str, scopes: Sequence[str], loops: Sequence[str], rate: str
+) -> None:
+    if name in (*secrets.webhooks, REDIRECT):
+        raise BadInput(
+            f"{name!r} sends events already, as a webhook or the redirect; give this connection its own name"
+        )
     if not re.fullmatch(CONNECTION, name):
         raise BadInput(f"{name!r} cannot name a connection; use up to 64 letters, digits, dots, dashes and underscores")
     if not scopes or (strange := sorted(set(scopes) - set(SCOPES))):
@@ -173,10 +181,8 @@ def _check(connection: Connection, name: str, scopes: Sequence[str], loops: Sequ
         )
     if unknown := sorted(set(loops) - set(load_loops(connection))):
         raise BadInput(f"There is no loop {unknown[0]!r}; define it first, or correct the name")
-    try:
-        parse(rate)
-    except ValueError:
-        raise BadInput(f"{rate!r} is no rate; write one like 100/second or 5000/minute") from None
+    if not _RATE.fullmatch(rate):
+        raise BadInput(f"{rate!r} is no rate; write one like 100/second or 5000/minute")
 
 
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")

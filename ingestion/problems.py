@@ -13,6 +13,7 @@ from starlette.routing import Match
 from infra.errors import BadInput, RewardloopError
 from infra.logs import log
 from ingestion.fields import pointer, sentence
+from ingestion.headers import ALWAYS, NO_PAGE
 
 MEDIA_TYPE = "application/problem+json"
 METHOD_NOT_ALLOWED = 405
@@ -156,4 +157,4 @@ def _methods(request: Request) -> list[str]:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("request_failed", path=request.url.path, exc_info=error)
     detail = "Something broke in Rewardloop; the server's log has the details. Nothing of this request was stored"
-    return problem(500, RewardloopError.title, detail, request.url.path)
+    return problem(500, RewardloopError.title, detail, request.url.path, headers=ALWAYS | NO_PAGE)

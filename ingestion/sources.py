@@ -13,11 +13,12 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.redirects import REDIRECT
 
-_SECONDS = 1.0
+_SECONDS = 0.2
 
 
 class Sources(Sequence[str]):
-    """Looks among the connections again, at most once a second, before it says that a name is unknown.
+    """Looks among the connections again, at most five times a second, before it says that a name is unknown. (The API
+    learns of a new key up to a second after it was made, so its first event finds it here.)
 
     Asking for an unknown name raises :class:`Unavailable` without a database.
     """

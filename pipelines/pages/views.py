@@ -56,14 +56,18 @@ def campaign_view(connection: Connection, campaign_id: str) -> dict[str, Any]:
     campaign = read_campaign(connection, campaign_id)
     results = campaign_results(connection, campaign_id)
     metrics = sorted({result.metric for result in results})
-    shown = {content: max(one.exposures for one in rows) for content, rows in _by_content(results).items()}
-    contents = [_content(row, shown, metrics, results) for row in _contents(connection, campaign_id)]
+    by_content = _by_content(results)
+    shown = {content: max(one.exposures for one in rows) for content, rows in by_content.items()}
+    most = sorted(shown, key=lambda content: (-shown[content], content))[:MOST_CONTENTS]
+    rows = _contents(connection, campaign_id, most)
+    contents = [_content(row, shown, metrics, by_content.get(row.content_id, ())) for row in rows]
     return {
         "campaign": campaign_id,
         "loop": campaign.loop_id,
         "state": campaign.state,
         "brief": campaign.brief,
         "metrics": metrics,
+        "most": MOST_CONTENTS,
         "contents": sorted(contents, key=lambda content: (-content["times"], content["id"])),
     }
 
@@ -93,10 +97,13 @@ def _campaigns(connection: Connection, loop_id: str) -> list[dict[str, Any]]:
     return [{"id": row.campaign_id, "about": ", ".join(filter(None, (row.state, row.channel)))} for row in rows]
 
 
-def _contents(connection: Connection, campaign_id: str) -> Iterable[Any]:
+def _contents(connection: Connection, campaign_id: str, most: Sequence[str]) -> list[Any]:
+    """The contents that were shown most; where there is room, others too."""
     c = tables.contents.c
     query = select(c.content_id, c.slots, c.approval).where(c.campaign_id == campaign_id)
-    return connection.execute(query.order_by(c.content_id).limit(MOST_CONTENTS))
+    seen = connection.execute(query.where(c.content_id.in_(most))).all()
+    rest = query.where(c.content_id.not_in(most)).order_by(c.content_id).limit(MOST_CONTENTS - len(seen))
+    return [*seen, *connection.execute(rest)]
 
 
 def _by_content(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -109,7 +116,7 @@ def _by_content(results: Iterable[Result]) -> dict[str, list[Result]]:
 def _content(row: Any, shown: Mapping[str, int], metrics: Sequence[str], results: Iterable[Result]) -> dict[str, Any]:
     times = shown.get(row.content_id, 0)
     share = times / max(1, sum(shown.values()))
-    means = {one.metric: one.total / one.exposures for one in results if one.content_id == row.content_id}
+    means = {one.metric: one.total / one.exposures for one in results}
     return {
         "id": row.content_id,
         "slots": sorted(row.slots.items()),

@@ -2,20 +2,20 @@
 
     their word            ours
     resource, its key     a loop: the one the API key is limited to, else REWARDLOOP_PERSONALIZER_LOOP
-    action                a content of campaign ``<loop>-actions``, approved as it comes
+    action                a content of campaign ``<loop>-actions``, approved as it comes; its id is a hash
     event                 a decision
     reward                an event of type ``reward``; below 0 of type ``penalty``, with the value's size
     default reward        ``default_reward`` of the loop; the wait time is the metrics' window
     slot                  a position; slot names are kept as context features
 
-An action whose features change is another content (its id gets a suffix), because contents never change; the answer
-names the caller's own ids. Answers and errors have Personalizer's form and statuses (its REST reference, v1.0 and
+An action whose features change is another content, because contents never change; the answer names the caller's own
+ids. Answers and errors have Personalizer's form and statuses (its REST reference, v1.0 and
 v1.1-preview); they are its own, so they are not in our OpenAPI document.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,13 +25,13 @@ from sqlalchemy import select
 
 from infra.clock import format_time
 from infra.database import reading, writing
-from infra.errors import BadInput, Conflict, Forbidden, NotFound, RewardloopError
+from infra.errors import BadInput, Forbidden, NotFound, RewardloopError
 from infra.ids import uuid7
 from infra.tables import decisions
 from ingestion.access import caller
 from ingestion.bodies import ContentBody
 from ingestion.collector import activate as activate_decision
-from ingestion.contents import put_campaign
+from ingestion.contents import ACTIONS, put_campaign
 from ingestion.decode import decode_event
 from ingestion.events import Batch, Campaign, Event, Rejected
 from ingestion.fields import FEATURES_LIMIT, sentence
@@ -47,9 +47,6 @@ router = APIRouter(prefix="/personalizer/{version}", include_in_schema=False)
 
 MOST_ACTIONS = 50
 SLOT_FEATURE = "slot"
-
-_STRANGE = re.compile(r"[^A-Za-z0-9._:@-]")
-"""What the id of a content cannot hold."""
 
 _CODES = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "ResourceNotFound", 409: "Conflict"}
 
@@ -225,10 +222,10 @@ def _rank(
 ) -> tuple[RankAnswer, dict[str, str]]:
     """The answer, and the action behind each content."""
     loop_id = _loop(wired)
-    campaign_id = f"{loop_id}-actions"
+    campaign_id = loop_id + ACTIONS
     _register(wired, loop_id, campaign_id)
-    for attempt in (1, 2):
-        drafts = _drafts(wired, campaign_id, asked.actions)
+    try:
+        drafts = _drafts(campaign_id, asked.actions)
         body = RankBody(
             decision_id=asked.event_id,
             loop=loop_id,
@@ -240,38 +237,31 @@ def _rank(
             defer_activation=asked.defer_activation,
             explain=True,
         )
-        try:
-            return choose(body, wired, request), {str(draft.id): name for name, draft in drafts.items()}
-        except Conflict:  # another call registered one of these actions, with other features, a moment ago
-            if attempt == 2 or asked.event_id is not None:
-                raise
-            wired.snapshots.refresh()
-    raise AssertionError
+    except ValidationError as error:
+        raise BadInput(sentence(error.errors(include_url=False)[0])) from None
+    return choose(body, wired, request), {str(draft.id): name for name, draft in drafts.items()}
 
 
 def _register(wired: Serving, loop_id: str, campaign_id: str) -> None:
     """The campaign that holds a loop's actions, made by the first call."""
     snapshot = wired.snapshots.current
-    if campaign_id in snapshot.campaigns or loop_id not in snapshot.loops:
+    if campaign_id in snapshot.campaigns:
+        return
+    if loop_id not in snapshot.loops and loop_id not in wired.snapshots.refresh().loops:
         return
     with writing(wired.engine) as connection:
         put_campaign(connection, Campaign(campaign_id=campaign_id, loop_id=loop_id, created_at=wired.clock()))
 
 
-def _drafts(wired: Serving, campaign_id: str, actions: Sequence[Action]) -> dict[str, ContentBody]:
-    """A content per action. One whose features are new to a known id is another content."""
-    campaign = wired.snapshots.current.campaigns.get(campaign_id)
+def _drafts(campaign_id: str, actions: Sequence[Action]) -> dict[str, ContentBody]:
+    """A content per action, with an id made of what it is: with other features it is another content."""
     drafts: dict[str, ContentBody] = {}
     for action in actions:
         if action.id in drafts:
             raise BadInput(f"Action {action.id!r} is given twice; ids are unique")
         draft = ContentBody(slots={"action": action.id}, features=_flat(action.features))
-        fingerprint = draft.content(campaign_id).fingerprint
-        known = campaign.fingerprints.get(fingerprint) if campaign else None
-        name = _STRANGE.sub("-", action.id)
-        if name != action.id or (campaign is not None and name in campaign.contents):
-            name = f"{name[:247]}@{fingerprint[:8]}"
-        drafts[action.id] = draft.model_copy(update={"id": known or name})
+        known_by = sha256(f"{campaign_id}\x00{draft.content(campaign_id).fingerprint}".encode()).hexdigest()
+        drafts[action.id] = draft.model_copy(update={"id": f"a-{known_by[:20]}"})
     return drafts
 
 
@@ -305,13 +295,14 @@ def _check_slots(asked: MultiSlotRankRequest) -> None:
 
 
 def _own(event_id: str, wired: Serving) -> dict[str, Any]:
-    """The context of the event, if it is known and of the caller's loop. Raises :class:`NotFound` for another's."""
+    """The context of the event. Raises :class:`NotFound` if it is not known, or another loop's."""
     with reading(wired.engine) as connection:
         query = select(decisions.c.loop_id, decisions.c.context).where(decisions.c.decision_id == event_id)
         row = connection.execute(query).one_or_none()
-    if row is not None and row.loop_id != _loop(wired):
-        raise NotFound(f"No event {event_id!r}")
-    return {} if row is None else row.context
+    if row is None or row.loop_id != _loop(wired):
+        raise NotFound(f"No event {event_id!r}; rank it first")
+    context: dict[str, Any] = row.context
+    return context
 
 
 def _places(context: Mapping[str, Any]) -> dict[str, int]:

@@ -106,6 +106,9 @@ def test_last_use_is_written_down(any_engine: Engine) -> None:
         ("shop", ["rank"], ["nowhere"], "1/second", "no loop 'nowhere'"),
         ("shop", ["rank", "events"], ["mail"], "1/second", "Events are about customers"),
         ("shop", ["rank"], ["mail"], "often", "'often' is no rate"),
+        ("shop", ["rank"], ["mail"], "5/second;100/day", "is no rate"),
+        ("shop", ["rank"], ["mail"], "0/second", "is no rate"),
+        ("redirect", ["rank"], [], "1/second", "sends events already"),
     ],
 )
 def test_wrong_keys_are_not_made(

@@ -1,8 +1,9 @@
 """Calls with API keys: who may do what, how often, and on which loops."""
 
+import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,6 +11,7 @@ from sqlalchemy import select
 
 from infra import tables
 from infra.database import reading, writing
+from infra.errors import Unavailable
 from ingestion.access import scope_of
 from ingestion.keys import create_key
 from tests.pipelines.api import LOOP, click, ok, refused, running
@@ -145,6 +147,74 @@ def test_a_key_may_be_limited_to_loops(client: TestClient) -> None:
 
 
 BODIES = {"mail": RANK, "push": {"loop": "push", "campaign": "july"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/%0A"),
+        ("POST", "/v1/contents/mail-a/approval%0A"),
+        ("GET", "/v1/decisions/x%0A?loop=mail"),
+        ("GET", "/campaigns/%00"),
+        ("GET", "/v1/campaigns?loop=mail&campaign=%00"),
+    ],
+)
+def test_addresses_with_control_characters_lead_nowhere(client: TestClient, method: str, path: str) -> None:
+    """A newline ends a route's pattern: such an address is nobody's, with and without a key."""
+    body = {"approval": "approved", "actor": "ann"} if method == "POST" else None
+    for headers in ({}, key(client, "any", ["content", "rank"]), key(client, "own", ["rank", "content"], ("mail",))):
+        assert "control character" in refused(client.request(method, path, json=body, headers=headers), 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/loops?loop=mail", "/v1/contents?loop=mail", "/v1/campaigns?campaign=june", "/v1/campaigns"]
+)
+def test_a_limited_key_sees_no_list_of_all(client: TestClient, path: str) -> None:
+    """Only what filters a list is a limit: another parameter, or a body that is not read, shows nothing."""
+    limited = key(client, "limited", ["content", "admin"], ("mail",))
+    for body in (None, {"loop": "mail", "campaign": "june"}):
+        assert "name one of them" in refused(client.request("GET", path, json=body, headers=limited), 403)
+    ok(client.request("GET", "/v1/loops/mail", content=b"no json", headers=limited))
+
+
+def test_a_browsers_password_opens_pages_only(client: TestClient) -> None:
+    """A key as a browser's password, which it sends with other sites' forms, changes nothing."""
+    bearer = key(client, "browser", ["admin", "content", "rank"])["Authorization"].removeprefix("Bearer ")
+    basic = {"Authorization": "Basic " + base64.b64encode(f"x:{bearer}".encode()).decode()}
+    assert client.get("/", headers=basic).status_code == 200
+    form = basic | {"content-type": "application/x-www-form-urlencoded"}
+    for path in ("/v1/loops/mail/kill", "/v1/loops/mail/retrain"):
+        refused(client.post(path, headers=form), 401)
+
+
+def test_a_limited_key_gets_the_baseline_without_a_database(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database away a campaign that the server knows is answered as for any other key."""
+    limited = key(client, "limited", ["rank"], ("mail",))
+
+    def away(*_: object) -> NoReturn:
+        raise Unavailable("The database does not answer")
+
+    for place in ("ingestion.access.reading", "reward_models.serving.routes.reading"):
+        monkeypatch.setattr(place, away)
+    answer = client.post("/v1/rank", json=RANK | {"decision_id": "away"}, headers=limited)
+    assert ok(answer)["learning_mode"] in ("online", "fallback")
+    lost = client.get("/v1/decisions/x", headers=limited)
+    assert lost.headers["Retry-After"] == "1"
+    assert "does not answer" in refused(lost, 503)
+
+
+def test_a_loops_actions_are_its_own(client: TestClient) -> None:
+    """No campaign of one loop takes the name of another's actions; an activation's source is the connection."""
+    admin = key(client, "boss", ["admin", "content", "rank"])
+    taken = client.post("/v1/campaigns", json={"campaign": "push-actions", "loop": "mail"}, headers=admin)
+    assert "hold a loop's actions" in refused(taken, 422)
+    decided = ok(client.post("/v1/rank", json=RANK, headers=admin))["decision_id"]
+    ok(client.post(f"/v1/decisions/{decided}/activate", headers=admin))
+    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+        events = tables.events.c
+        assert connection.scalars(select(events.source).where(events.decision_id == decided)).all() == ["boss"]
 
 
 def test_events_are_their_senders(client: TestClient) -> None:

@@ -133,10 +133,8 @@ def test_an_action_with_other_features_is_another_content(app: FastAPI, client: 
         assert answer.reward_action_id == "soup"
     with reading(app.state.serving.engine) as connection:
         contents = tables.contents.c
-        query = select(contents.content_id, contents.features).where(contents.content_id.startswith("soup"))
-        stored = {row.content_id: row.features for row in connection.execute(query)}
-    assert sorted(features["price"] for features in stored.values()) == [1, 2]
-    assert "soup" in stored
+        stored = connection.execute(select(contents.slots, contents.features)).all()
+    assert sorted(row.features["price"] for row in stored if row.slots["action"] == "soup") == [1, 2]
 
 
 def test_features_are_flattened(app: FastAPI, client: PersonalizerClient) -> None:
@@ -163,6 +161,7 @@ def test_errors_are_those_the_sdk_reads(app: FastAPI, endpoint: str, client: Per
     with pytest.raises(HttpOperationError):
         stranger.events.reward("round-1", 1.0)
     other = PersonalizerClient(endpoint, CognitiveServicesCredentials(subscription(app, "other")))
+    assert other.rank(RankRequest(actions=ACTIONS)).reward_action_id in ("pasta", "ice cream", "salad")
     client.rank(RankRequest(actions=ACTIONS, event_id="mine"))
     with pytest.raises(HttpOperationError, match="Not Found"):
         other.events.reward("mine", 1.0)
@@ -196,9 +195,13 @@ def test_slots_are_filled_and_rewarded(app: FastAPI, http: Client) -> None:
         outcome = tables.outcomes.c
         query = select(outcome.content_id, outcome.value).where(outcome.decision_id == "page")
         rows = [tuple(row) for row in connection.execute(query)]
-    ((content_id, value),) = rows
-    assert content_id.startswith(filled["side"].replace(" ", "-"))
-    assert value == 500_000
+        contents = tables.contents.c
+        actions = {
+            row.content_id: row.slots["action"]
+            for row in connection.execute(select(contents.content_id, contents.slots))
+        }
+    ((action, value),) = [(actions[content_id], value) for content_id, value in rows]
+    assert (action, value) == (filled["side"], 500_000)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +218,31 @@ def test_slots_that_cannot_be_filled(http: Client, fields: dict[str, Any], words
     answer = slots(http, **fields)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"contextFeatures": [{"q": "x" * 1_001}]},
+        {"contextFeatures": [{"q": 2**60}]},
+        {"contextFeatures": [{f"f{number}": 1 for number in range(201)}]},
+        {"actions": [{"id": "a", "features": [{"q": "x" * 1_001}]}]},
+        {"actions": []},
+        {"actions": [{"id": str(number)} for number in range(51)]},
+    ],
+)
+def test_what_is_too_large_is_refused(http: Client, fields: dict[str, Any]) -> None:
+    """Features and actions beyond the limits are a 400 with a sentence."""
+    answer = http.post("/personalizer/v1.0/rank", json={"actions": [{"id": "a"}]} | fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_nobody_rewards_what_was_not_ranked(http: Client) -> None:
+    """A reward of an event nobody knows is a 404: another loop may rank it later."""
+    assert http.post("/personalizer/v1.0/events/unknown/reward", json={"value": 1}).status_code == 404
+    answer = http.post("/personalizer/v1.0/rank", json={}, headers={"Ocp-Apim-Subscription-Key": "wrong"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "Unauthorized")
 
 
 @pytest.mark.parametrize("value", [1.5, -2, "much", None])
