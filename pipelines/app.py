@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
         app.state.redirects, app.state.keyring = running.redirects, running.keyring
+        app.state.loop_of = running.loop_of
         try:
             yield
         finally:
@@ -113,6 +114,11 @@ class Running:
     keyring: Keyring | None
     jobs: Jobs
     threads: tuple[Repeating, ...]
+
+    def loop_of(self, campaign_id: str) -> str | None:
+        """The loop of a campaign that the ranker knows."""
+        campaign = self.serving.snapshots.current.campaigns.get(campaign_id)
+        return None if campaign is None else campaign.loop_id
 
     def stop(self) -> None:
         """Stop the threads, write the clicks and decisions that wait, end the jobs, close the database."""

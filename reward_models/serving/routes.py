@@ -201,7 +201,7 @@ def _prepare(body: RankBody, wired: Serving) -> None:
     with writing(wired.engine) as connection:
         added = add_contents(connection, body.campaign, drafts, wired.settings.text_limit_bytes, now)
         if campaign.state == "draft" and any(content.approval == "approved" for content in added):
-            start_campaign(connection, body.campaign, None, "rank", now)
+            start_campaign(connection, body.campaign, None, actor("rank"), now)
     wired.snapshots.refresh()
 
 
