@@ -86,9 +86,7 @@ class Access:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _STRANGE.search(
-            scope["path"] + unquote(scope["query_string"].decode("latin-1"))
-        ):
+        if scope["type"] == "http" and _is_strange(scope):
             detail = "The address holds a control character; take it out"
             await problem(404, "Not found", detail, scope["path"])(scope, receive, send)
             return
@@ -169,6 +167,12 @@ def _password(encoded: str) -> str:
 
 def _is_guarded(path: str) -> bool:
     return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
+
+
+def _is_strange(scope: Scope) -> bool:
+    """Whether the address holds control characters. Redirect links have a page of their own for what is damaged."""
+    query = unquote(scope["query_string"].decode("latin-1"))
+    return not scope["path"].startswith("/r/") and _STRANGE.search(scope["path"] + query) is not None
 
 
 def _sees_to_it(path: str) -> bool:
