@@ -1,6 +1,6 @@
 """Who may make a call: the key's scope, its rate, and the loops it is limited to.
 
-Order: 1 an address with control characters leads nowhere, 2 paths outside the API pass (health, documentation,
+Order: 1 an address with control characters is refused, 2 paths outside the API pass (health, documentation,
 redirects; webhooks prove themselves by signature), 3 the key is proven, 4 its rate allows the call, 5 its scope covers
 it, 6 the loops that the call touches are the key's own. Step 6 reads what the handler reads, and nothing else: the path,
 the body of a change, the parameters that a list is filtered by.
@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra import tables
 from infra.database import reading
-from infra.errors import Forbidden, RewardloopError, TooMany, Unauthorized
+from infra.errors import BadInput, Forbidden, RewardloopError, TooMany, Unauthorized
 from ingestion.keys import Caller, Keyring
 from ingestion.problems import problem
 
@@ -88,7 +88,7 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_strange(scope):
             detail = "The address holds a control character; take it out"
-            await problem(404, "Not found", detail, scope["path"])(scope, receive, send)
+            await problem(422, BadInput.title, detail, scope["path"])(scope, receive, send)
             return
         if scope["type"] != "http" or not _is_guarded(scope["path"]):
             await self.app(scope, receive, send)
