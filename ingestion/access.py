@@ -25,12 +25,13 @@ from sqlalchemy import Connection, Engine, select
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra import tables
 from infra.database import reading
 from infra.errors import BadInput, Forbidden, RewardloopError, TooMany, Unauthorized
 from ingestion.keys import Caller, Keyring
+from ingestion.limits import replay
 from ingestion.problems import problem
 
 HEADERS = ("x-api-key", "ocp-apim-subscription-key")
@@ -144,7 +145,7 @@ class LoopLimits:
         except RewardloopError as refused:
             await _refuse(refused, scope)(scope, receive, send)
             return
-        await self.app(scope, _again(message, receive), send)
+        await self.app(scope, replay(message.get("body", b""), receive), send)
 
 
 def key_in(headers: Headers, of_page: bool = False) -> str:
@@ -255,16 +256,3 @@ def _stored(connection: Connection, kind: str, name: str, method: str, stored: S
 def _document(body: bytes) -> dict[str, Any]:
     found = msgspec.json.decode(body) if body else {}
     return found if isinstance(found, dict) else {}
-
-
-def _again(message: Message, receive: Receive) -> Receive:
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return message
-
-    return again

@@ -30,7 +30,7 @@ class BodyLimits:
         elif not scope["path"].startswith(SIGNED) and (refusal := _refusal(scope, body)):
             await problem(*refusal, scope["path"])(scope, receive, send)
         else:
-            await self.app(scope, _replay(body, receive), send)
+            await self.app(scope, replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         declared = Headers(scope=scope).get("content-length", "0")
@@ -63,14 +63,15 @@ def _refusal(scope: Scope, body: bytes) -> tuple[int, str, str] | None:
     return (422, "Input cannot be used", sentence) if (sentence := fault(document)) else None
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """What hands a body on that was read already, once."""
     given = False
 
-    async def replay() -> Message:
+    async def again() -> Message:
         nonlocal given
         if given:
             return await receive()
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replay
+    return again
