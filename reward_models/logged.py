@@ -43,8 +43,24 @@ class Floor:
     effective: float = 20.0
 
 
+class Clustered:
+    """Rows of units. ``clusters`` names the unit of each row."""
+
+    clusters: Sequence[str] | IntArray
+
+    @cached_property
+    def codes(self) -> IntArray:
+        """Number of each row's unit, 0 to units − 1."""
+        return np.unique(np.asarray(self.clusters), return_inverse=True)[1].reshape(-1)
+
+    @cached_property
+    def units(self) -> int:
+        """How many units there are."""
+        return int(self.codes.max()) + 1 if len(self.codes) else 0
+
+
 @dataclass(frozen=True)
-class Logged:
+class Logged(Clustered):
     """n decisions with up to k candidates each; entries past a row's candidates are 0 in every policy.
 
     The caller leaves out rows of unknown propensity. Raises :class:`BadInput` for what cannot be: a played action of
@@ -75,15 +91,6 @@ class Logged:
 
     def __len__(self) -> int:
         return len(self.reward)
-
-    @cached_property
-    def codes(self) -> IntArray:
-        """Number of each row's unit, 0 to units − 1."""
-        return np.unique(np.asarray(self.clusters), return_inverse=True)[1].reshape(-1)
-
-    @cached_property
-    def units(self) -> int:
-        return int(self.codes.max()) + 1 if len(self) else 0
 
     @cached_property
     def residual(self) -> FloatArray:

@@ -19,7 +19,6 @@ for lists of up to three positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from infra.errors import BadInput, EstimateRefused
-from reward_models.logged import Floor, clustered, effective
+from reward_models.logged import Clustered, Floor, clustered, effective
 from reward_models.offpolicy import Estimate
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,7 +44,7 @@ MOST_POSITIONS = 3
 
 
 @dataclass(frozen=True)
-class Slates:
+class Slates(Clustered):
     """n lists of l different contents out of up to k candidates. Raises :class:`BadInput` for what cannot be."""
 
     chosen: IntArray
@@ -70,15 +69,6 @@ class Slates:
 
     def __len__(self) -> int:
         return len(self.chosen)
-
-    @cached_property
-    def codes(self) -> IntArray:
-        """Number of each list's unit, 0 to units − 1."""
-        return np.unique(np.asarray(self.clusters), return_inverse=True)[1].reshape(-1)
-
-    @cached_property
-    def units(self) -> int:
-        return int(self.codes.max()) + 1 if len(self) else 0
 
 
 def slate_value(slates: Slates, reader: Reader, *, floor: Floor | None = None, level: float = 0.95) -> Estimate:
