@@ -7,6 +7,7 @@ between, it must end as the faultless run did.
 
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Self, TypeVar
@@ -136,6 +137,7 @@ class Trial:
         self._open.callback(self.ledger.close)
         self.engine: Engine = open_database(self.url)
         self._open.callback(self.engine.dispose)
+        self._topics = topics(self.settings.kafka_topic_prefix)
         self.make_topics()
         self._producer = Patient(self.settings)
         self._open.callback(self._producer.close)
@@ -273,18 +275,22 @@ class Trial:
         with reading(self.engine) as connection:
             return int(connection.scalar(select(func.coalesce(func.sum(tables.batches.c.read), 0))) or 0)
 
-    def is_caught_up(self, ends: Mapping[Partition, int]) -> bool:
-        """Whether the database has read every log to its end."""
+    def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
+        """Wait until the database has read every log to its end; give up when it gets no further for so long."""
+        ends = self.log.ends()
+        while left := self._left(ends):
+            self.until(partial(self._is_nearer, ends, left), seconds, "the workers read on")
+
+    def _is_nearer(self, ends: Mapping[Partition, int], left: float) -> bool:
+        return self._left(ends) < left
+
+    def _left(self, ends: Mapping[Partition, int]) -> float:
+        """How many records of the logs the database has not read; infinite while it is away."""
         try:
             positions = self.positions()
         except Unavailable:
-            return False
-        return all(positions.get(partition, 0) >= end for partition, end in ends.items())
-
-    def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
-        """Wait until the database has read every log to its end."""
-        ends = self.log.ends()
-        self.until(lambda: self.is_caught_up(ends), seconds, "the workers read everything")
+            return math.inf
+        return sum(max(0, end - positions.get(partition, 0)) for partition, end in ends.items())
 
     def until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait for the condition; if it does not come true, say what the workers said and where they are."""
@@ -327,8 +333,7 @@ class Trial:
         return process
 
     def _message(self, sending: Sending) -> Message:
-        named = topics(self.settings.kafka_topic_prefix)
-        topic = named.decisions if sending.kind == "decisions" else named.events
+        topic = self._topics.decisions if sending.kind == "decisions" else self._topics.events
         return Message(topic.name, sending.key, sending.value, sending.headers)
 
 
