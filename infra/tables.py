@@ -155,7 +155,7 @@ decisions = _table(
         postgresql_where=text("unit IS NOT NULL AND batch_no IS NOT NULL"),
         postgresql_include=["decision_id", "loop_id", "deferred"],
     ),
-    _some("ix_decisions_waiting", "batch_no IS NULL", "batch_no"),
+    _some("ix_decisions_waiting", "batch_no IS NULL", "unit", "decided_at"),
 )
 
 event_keys = _table(
@@ -432,4 +432,15 @@ forgotten_units = _table(
     "Units that asked to be deleted; later facts about them are ignored.",
     _key("unit", "Keyed hash.", _word(64)),
     _must("forgotten_at", BigInteger, "When."),
+)
+
+suppressions = _table(
+    "suppressions",
+    "Customers who must not be sent anything. A row stays when it is lifted: an older event must not bring it back.",
+    _key("unit", "Keyed hash of the customer.", _word(64)),
+    _key("scope", "The loop; empty: every loop."),
+    _must("reason", _word(64), "`unsubscribe`, `complaint`, `spam_report` …, or the word of whoever listed it."),
+    _may("suppressed_at", BigInteger, "When it was said last; null: it was only ever lifted."),
+    _may("lifted_at", BigInteger, "When it was lifted last: the customer is suppressed if that was before."),
+    _must("change_no", BigInteger, "Counts the changes: a reader takes what is above what it has seen.", index=True),
 )
