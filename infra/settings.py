@@ -58,6 +58,26 @@ class Settings(BaseSettings):
         "personalizer",
         description="Loop behind /personalizer, for callers whose key is not limited to one loop.",
     )
+    unstored: Literal["baseline", "refuse"] = Field(
+        "baseline",
+        description="What is answered while no decision can be stored. `baseline`: the campaign's baseline, with `durable` "
+        "false and no token. `refuse`: 503, and the caller tries again or does without.",
+    )
+    in_flight: int = Field(
+        64,
+        ge=4,
+        le=10_000,
+        description="Most requests that are worked on at once; health, readiness and metrics are not counted. While requests "
+        "are turned away there are fewer, so that those let in are answered in time.",
+    )
+    wait_milliseconds: int = Field(
+        200, ge=0, le=60_000, description="How long a request waits for its turn, before it is answered 503."
+    )
+    body_seconds: float = Field(10.0, gt=0, le=600, description="How long the body of a request may take to arrive.")
+    connections: PositiveInt = Field(1_000, description="Most connections to the API at once.")
+    drain_seconds: PositiveInt = Field(
+        20, description="How long a server that was told to stop works on what it has been asked."
+    )
     body_limit_bytes: PositiveInt = Field(1_048_576, description="Largest request body accepted.")
     candidate_limit: PositiveInt = Field(500, description="Most candidates in one decision.")
     text_limit_bytes: PositiveInt = Field(20_000, description="Longest text in one slot of a content.")

@@ -37,6 +37,12 @@ ranks = Counter(
     "Answers of /v1/rank, by whether they were stored (durable)",
     ["group", "learning_mode", "durable"],
 )
+shed_requests = Counter(
+    "rewardloop_shed_requests",
+    "Requests turned away before they were worked on: `full` and `bodies` (503), `slow_body` (408), `hung_up` (no answer)",
+    ["kind", "reason"],
+)
+requests_in_flight = Gauge("rewardloop_requests_in_flight", "Requests that are being worked on")
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
 quarantined = Counter(
