@@ -10,8 +10,9 @@ import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as faults
 
-from infra import broker
 from infra.broker import Consumer, Partition, Producer, reachable
+from infra.broker import client as connecting
+from infra.broker import consumer as reading
 from infra.errors import BadInput, Misconfigured, OutOfLog, RewardloopError, Unavailable
 from infra.settings import Settings
 
@@ -32,7 +33,7 @@ def faults_of_kafka() -> list[type[faults.KafkaError]]:
 @pytest.mark.parametrize("kind", faults_of_kafka(), ids=lambda kind: kind.__name__)
 def test_a_fault_that_kafka_calls_retriable_is_retriable_here(kind: type[faults.KafkaError]) -> None:
     """No fault changes its nature: what may be tried again stays so, and nothing else becomes so."""
-    assert broker._translated(kind()).retriable is kind.retriable
+    assert connecting.translated(kind()).retriable is kind.retriable
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_a_fault_that_kafka_calls_retriable_is_retriable_here(kind: type[faults.
 )
 def test_faults_in_our_words(fault: Exception, ours: type[RewardloopError]) -> None:
     """A wrong password is a setting to mend, a large message bad input, silence something to try again."""
-    assert type(broker._translated(fault)) is ours
+    assert type(connecting.translated(fault)) is ours
 
 
 def test_without_kafka_the_setting_is_named() -> None:
@@ -85,12 +86,12 @@ def test_a_password_is_the_file_without_its_last_line_break(tmp_path: Path) -> N
         kafka_sasl_username="ann",
         kafka_sasl_password_file=tmp_path / "password",
     )
-    assert broker._connection(settings)["sasl_plain_password"] == "two words "
+    assert connecting._connection(settings)["sasl_plain_password"] == "two words "
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says where was asked and what was heard, and no thread stays behind."""
-    monkeypatch.setattr(broker, "START_SECONDS", 1)
+    monkeypatch.setattr(connecting, "START_SECONDS", 1)
     settings = Settings(kafka_bootstrap_servers=NOWHERE)
     for attempt in (reachable, Producer):
         with pytest.raises(Unavailable, match=rf"{NOWHERE} with PLAINTEXT.*ECONNREFUSED"):
@@ -132,13 +133,13 @@ class TruncatedOnce:
         """Where to is of no interest here."""
 
     def metrics(self, **_: object) -> dict[object, object]:
-        return {Named(broker.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
+        return {Named(reading.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
 
 
 def test_a_truncated_log_stops_until_told_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read records that were replaced by others are an error at every poll, although the position is in the log."""
     told = faults.LogTruncationError({PARTITION: OffsetAndMetadata(7, "", 1)})
-    monkeypatch.setattr(broker, "_open", lambda *_, **__: TruncatedOnce(told))
+    monkeypatch.setattr(reading, "opened", lambda *_, **__: TruncatedOnce(told))
     monkeypatch.setattr(TruncatedOnce, "subscribe", lambda *_, **__: None, raising=False)
     consumer = Consumer(Settings(), ["t"], "g", Nobody())
 
@@ -173,8 +174,8 @@ def test_a_join_that_outlasts_a_poll_is_finished(monkeypatch: pytest.MonkeyPatch
         return {}
 
     client = SimpleNamespace(_coordinator=coordinator, poll=poll, subscribe=lambda *_, **__: None, assignment=set)
-    client.metrics = lambda raw: {Named(broker.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
-    monkeypatch.setattr(broker, "_open", lambda *_, **__: client)
+    client.metrics = lambda raw: {Named(reading.CONNECTIONS): SimpleNamespace(value=lambda: 1)}
+    monkeypatch.setattr(reading, "opened", lambda *_, **__: client)
     consumer = Consumer(Settings(), ["t"], "g", Nobody())
 
     consumer.poll(10, 0.0)

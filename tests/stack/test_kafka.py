@@ -239,7 +239,7 @@ def test_signing_in_and_encryption(security: Security, tmp_path: Path, monkeypat
         assert publish(settings, [Message(topic.name, b"a", b"1")]) == [None]
         with reading(settings, [topic.name], Positions()) as consumer:
             assert [record.value for record in take(consumer, 1)] == [b"1"]
-        monkeypatch.setattr("infra.broker.START_SECONDS", 2)
+        monkeypatch.setattr("infra.broker.client.START_SECONDS", 2)
         with pytest.raises(Misconfigured, match=r"invalid credentials|_PASSWORD_FILE|_SSL_CAFILE") as caught:
             reachable(with_something_wrong(settings, tmp_path))
     assert "wrong-password" not in str(caught.value)
@@ -249,7 +249,7 @@ def test_a_frozen_server_among_several(kafka_settings: Settings, monkeypatch: py
     """A server that accepts connections and says nothing does not take the whole time to start: another is asked."""
     turn = itertools.count()
     monkeypatch.setattr("kafka.net.manager.random.choice", lambda servers: servers[next(turn) % len(servers)])
-    monkeypatch.setattr("infra.broker.START_SECONDS", 8)
+    monkeypatch.setattr("infra.broker.client.START_SECONDS", 8)
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         servers = f"127.0.0.1:{frozen.getsockname()[1]},{kafka_settings.kafka_bootstrap_servers}"
         assert reachable(kafka_settings.model_copy(update={"kafka_bootstrap_servers": servers})).startswith("Kafka ")

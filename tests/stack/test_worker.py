@@ -421,7 +421,7 @@ def test_a_broker_that_is_away(
 ) -> None:
     """Exit code 4 when Kafka does not answer; everything else is still checked."""
     monkeypatch.setenv("REWARDLOOP_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
-    monkeypatch.setattr("infra.broker.START_SECONDS", 2)
+    monkeypatch.setattr("infra.broker.client.START_SECONDS", 2)
 
     code, checks, _ = said(capsys, "doctor")
 
