@@ -71,6 +71,11 @@ class Secrets:
         older = sorted(self.units)[:-1]
         return self._unit(older[-1], user_id) if older else None
 
+    def every_unit(self, user_id: str) -> tuple[str, ...]:
+        """The hashes under all secrets that are kept, the one in use first: what must never be missed is looked for under
+        each."""
+        return tuple(self._unit(version, user_id) for version in sorted(self.units, reverse=True))
+
     def _unit(self, version: int, user_id: str) -> str:
         return f"u{version}:{digest(self.units[version], 'unit', user_id)[:16].hex()}"
 

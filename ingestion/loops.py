@@ -22,6 +22,7 @@ from infra.clock import format_time, parse_time
 from infra.errors import BadInput, NotFound
 from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
+from ingestion.sending import FrequencyCap, SuppressionSettings
 
 LoopId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -163,6 +164,10 @@ class LoopDefinition(_Part):
     gate: GateSettings = GateSettings()
     lift: LiftSettings = LiftSettings()
     guardrails: tuple[Guardrail, ...] = Field((), max_length=10, description="What may not get worse.")
+    suppression: SuppressionSettings = SuppressionSettings()
+    frequency: tuple[FrequencyCap, ...] = Field(
+        (), max_length=10, description="How often one customer may be sent something."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

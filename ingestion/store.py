@@ -6,7 +6,8 @@
 2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
 3. Take the next ``batch_no`` and stamp the decisions the API has stored since; and this batch's facts again, if
    another batch took their number meanwhile. Nobody has seen them under it: they are not committed.
-4. Rejoin: attributions, outcomes and content statistics of all that the batch touches.
+4. Rejoin: attributions, outcomes and content statistics of all that the batch touches. Who unsubscribed or complained
+   is suppressed.
 5. Keep the ledger: quarantine, offsets (only if they still stand where the batch began), the line of the batch.
 6. Commit.
 
@@ -93,6 +94,7 @@ from ingestion.loops import load_loops
 from ingestion.outcomes import EXCLUDING_LABELS
 from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of, hold, kind_of, release
 from ingestion.rejoin import Facts, Rejoined, rejoin
+from ingestion.suppressions import suppress_by_events
 
 EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
 """What became of one event; Rejected: it contradicts a stored one and is in quarantine."""
@@ -165,6 +167,7 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
         facts = stamp(connection, batch, inserted, expected, batch_no)
         rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
         rejoined = rejoin(connection, rules, facts)
+        suppress_by_events(connection, rules, facts.events, facts.decisions, rejoined.left_pending > 0)
         counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
     _publish(counts, facts, rejoined)
     return _applied(batch_no, counts, states)

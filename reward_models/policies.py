@@ -129,21 +129,45 @@ def choose(probabilities: FloatArray, u: float) -> int:
     return min(index, int(np.flatnonzero(probabilities)[-1]))
 
 
-def draw_slate(probabilities: FloatArray, uniforms: Sequence[float], slots: int) -> list[tuple[int, float]]:
+def draw_slate(
+    probabilities: FloatArray,
+    uniforms: Sequence[float],
+    slots: int,
+    must: Sequence[int] = (),
+    order: Sequence[int | None] = (),
+) -> list[tuple[int, float]]:
     """Up to ``slots`` different indices, each with its propensity given those above (Plackett-Luce).
 
     The product is the list's propensity (Plackett 1975). Where all remaining candidates have probability 0, as
-    below a named control, they are drawn uniformly.
+    below a named control, they are drawn uniformly. ``must``: of the slate for certain, so from the position on where
+    no more places are left than of these, only they are drawn. ``order``: what stands at a position for certain.
     """
     left = np.array(probabilities, dtype=np.float64)
     open_ = np.ones(len(left), dtype=bool)
+    waiting, count = set(must), min(slots, len(left))
     slate = []
-    for position in range(min(slots, len(left))):
-        conditional = left / left.sum() if left.sum() > 0.0 else open_ / open_.sum()
+    for position in range(count):
+        allowed = open_ if not waiting or len(waiting) < count - position else open_ & _only(waiting, len(left))
+        conditional = _conditional(left, allowed, order[position] if position < len(order) else None)
         index = choose(conditional, uniforms[position])
         slate.append((index, float(conditional[index])))
         left[index], open_[index] = 0.0, False
+        waiting.discard(index)
     return slate
+
+
+def _conditional(left: FloatArray, allowed: npt.NDArray[np.bool_], certain: int | None) -> FloatArray:
+    """What the next position is drawn from."""
+    if certain is not None and allowed[certain]:
+        return _only({certain}, len(left)).astype(np.float64)
+    weights = left * allowed
+    return np.asarray(weights / weights.sum() if weights.sum() > 0.0 else allowed / allowed.sum())
+
+
+def _only(indices: set[int], n: int) -> npt.NDArray[np.bool_]:
+    found = np.zeros(n, dtype=np.bool_)
+    found[list(indices)] = True
+    return found
 
 
 def baseline_pmf(baseline: Mapping[str, Any], content_ids: Sequence[str]) -> FloatArray:

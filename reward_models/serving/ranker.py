@@ -1,11 +1,12 @@
 """One decision: a request and a snapshot in, a decision out. Pure: no database, no clock, no library randomness.
 
-1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason
+1. candidates: named, of the campaign, or drafts; what is not eligible is excluded with its reason. A customer who may
+   not be sent anything has one candidate, sending nothing, and the decision never starts
 2. group: the unit's keyed hash says holdout or treatment; without a unit there is nobody to hold out
 3. scores: model prediction at the campaign's level + the content's own effect, with a standard deviation
 4. policy's pmf within the loop's limits on shares, baseline's pmf; what is drawn from is the policy's only for
    treatment in an online loop
-5. draw the slate with uniforms made from the decision's own seed
+5. draw the slate with uniforms made from the decision's own seed; what it must include is drawn in time
 
 The seed is HMAC(loop secret, choice, decision id); draw i is uniform(seed, choice, decision id, i), so that a replay
 needs the stored row and no secret.
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import BadInput
+from infra.errors import BadInput, Conflict
 from infra.randomness import SAMPLER, digest, uniform
 from infra.secrets import Secrets
 from ingestion.events import NO_SEND, Candidate, Content, Decision, Exclusion, Group, Mode, Placement
 from ingestion.loops import LoopDefinition
 from reward_models import limits, policies
+from reward_models.serving.eligibility import OPEN, Capped, refusal
 from reward_models.serving.snapshot import OPEN_BASELINE, Campaign, Loop, Snapshot, no_send
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +50,14 @@ class Request:
     context: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[str, ...] | None = None
     excluded: tuple[str, ...] = ()
+    must_include: tuple[str, ...] = ()
+    """Contents that the slate has to hold."""
+    control: tuple[str, ...] = ()
+    """What the caller would show by position, in place of the campaign's baseline."""
+    suppressed: str | None = None
+    """Why the customer must not be sent anything."""
+    capped: Capped = OPEN
+    """What the customer was sent often enough."""
     slots: int = 1
     deferred: bool = False
 
@@ -64,21 +74,23 @@ class Scores:
 def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, away: bool = False) -> Decision:
     """The decision; ``away``: it cannot be stored, so it is the baseline's.
 
-    Raises :class:`BadInput` when there is nothing to choose from, or too much (``limit``).
+    Raises :class:`BadInput` when there is nothing to choose from, or too much (``limit``), :class:`Conflict` when what the
+    slate must include is not eligible, or everything is capped in a loop that does not allow sending nothing.
     """
     loop, campaign = _found(snapshot, request)
-    sent = sends(snapshot, loop.definition, campaign)
-    contents, excluded = eligible(loop.definition, campaign, request, limit, sent)
+    contents, excluded, withheld = offer(snapshot, loop, campaign, request, limit)
     ids = [content.content_id for content in contents]
     shares = limits.stored(loop.definition.limits, ids)
     group: Group = group_of(request, loop.definition, secrets)
     mode: Mode = "fallback" if away else mode_of(loop)
-    baseline = policies.baseline_pmf(campaign.baseline or OPEN_BASELINE, ids)
+    constraints = _constraints(request, loop.definition, shares, withheld)
+    baseline = policies.baseline_pmf(baseline_of(campaign.baseline, constraints), ids)
     scores = None if mode == "fallback" else score(snapshot, loop, campaign, contents, request.context)
     policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd, limits.bounds(shares, ids))
-    behaviour = policy if policy is not None and group == "treatment" and mode == "online" else baseline
+    own = policy is not None and group == "treatment" and mode == "online"
+    behaviour = policy if policy is not None and own else baseline
     seed = digest(secrets.loop(request.loop_id), "choice", request.decision_id)
-    drawn = draw(behaviour, seed, request.decision_id, request.slots)
+    drawn = draw(behaviour, seed, request.decision_id, request.slots, *settled(constraints, ids, own))
     served = loop.served if mode != "fallback" else None
     return Decision(
         decision_id=request.decision_id,
@@ -102,12 +114,29 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
         feature_schema=served.model.schema.hash if served else None,
         sampler=SAMPLER,
         floor=loop.policy.floor,
-        constraints={"slots": request.slots, "holdout": held_out(request, loop.definition)}
-        | ({"limits": shares} if shares else {}),
+        constraints=constraints,
         seed=seed.hex(),
-        deferred=request.deferred,
+        deferred=request.deferred or withheld is not None,
         decided_at=request.decided_at,
     )
+
+
+def offer(
+    snapshot: Snapshot, loop: Loop, campaign: Campaign, request: Request, limit: int
+) -> tuple[list[Content], list[Exclusion], str | None]:
+    """Candidates and exclusions as of :func:`eligible`, and why the customer is sent nothing: then that is the only
+    candidate. A suppressed customer is sent nothing in any loop; where caps leave nothing, the loop has to allow it."""
+    nothing = [no_send(campaign.campaign_id)]
+    if request.suppressed is not None:
+        return nothing, [], f"suppressed: {request.suppressed}"
+    definition, (everything, until, some) = loop.definition, request.capped
+    sent = sends(snapshot, definition, campaign)
+    if everything is None and not (some and _all_capped(definition, campaign, request, sent)):
+        return *eligible(definition, campaign, request, limit, sent), None
+    reason = everything or "every content is capped"
+    if not definition.no_send:
+        raise Conflict(refusal(reason, until), "/unit")
+    return nothing, [Exclusion(content_id=name, reason=why) for name, why in some], reason
 
 
 def eligible(
@@ -119,6 +148,8 @@ def eligible(
     """
     asked = sorted({*_asked(definition, campaign, request), *request.excluded})
     reasons = {name: _reason(name, definition, campaign, request, sent) for name in asked}
+    if request.must_include:
+        _check_included(request, reasons)
     chosen = [name for name in asked if reasons[name] is None]
     if len(chosen) > limit:
         raise BadInput(
@@ -182,10 +213,34 @@ def score(
     return Scores(expected, mean, sd)
 
 
-def draw(behaviour: Floats, seed: bytes, decision_id: str, slots: int) -> list[tuple[int, float]]:
-    """The slate: index and propensity per position, from the decision's own seed."""
+def baseline_of(frozen: Mapping[str, Any], constraints: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The baseline of a decision: the caller's control, else the campaign's own, else uniform."""
+    if "control" in constraints:
+        return {"content_ids": constraints["control"][:1], "weights": [1.0]}
+    return frozen or OPEN_BASELINE
+
+
+def settled(constraints: Mapping[str, Any], ids: Sequence[str], own: bool) -> tuple[list[int], list[int | None]]:
+    """What a slate has to hold, and what stands at each position for certain (null: it is drawn): indices. ``own``: the
+    policy draws."""
+    if "must_include" not in constraints and "control" not in constraints:
+        return [], []
+    at = {name: index for index, name in enumerate(ids)}
+    order = [] if own else [at.get(name) for name in constraints.get("control", ())]
+    return [at[name] for name in constraints.get("must_include", ()) if name in at], order
+
+
+def draw(
+    behaviour: Floats,
+    seed: bytes,
+    decision_id: str,
+    slots: int,
+    must: Sequence[int] = (),
+    order: Sequence[int | None] = (),
+) -> list[tuple[int, float]]:
+    """The slate: index and propensity per position, from the decision's own seed (``policies.draw_slate``)."""
     uniforms = [uniform(seed, "choice", decision_id, place) for place in range(min(slots, len(behaviour)))]
-    return policies.draw_slate(behaviour, uniforms, slots)
+    return policies.draw_slate(behaviour, uniforms, slots, must, order)
 
 
 def _found(snapshot: Snapshot, request: Request) -> tuple[Loop, Campaign]:
@@ -206,11 +261,49 @@ _STATES = {"draft": "not started", "ended": "over"}
 
 
 def _asked(definition: LoopDefinition, campaign: Campaign, request: Request) -> list[str]:
-    """The candidates before anything is left out: those named, else the campaign's approved ones."""
+    """The candidates before anything is left out: those named, else the campaign's approved ones. What must be included is
+    one, too; where that fills the slate, there are no others."""
+    if len(request.must_include) == request.slots:
+        return list(request.must_include)
     if request.candidates is not None:
-        return list(request.candidates)
+        return [*request.candidates, *request.must_include]
     approved = [name for name, content in campaign.contents.items() if content.approval == "approved"]
-    return [*approved, NO_SEND] if approved and definition.no_send else approved
+    return [*approved, *request.must_include, *((NO_SEND,) if approved and definition.no_send else ())]
+
+
+def _check_included(request: Request, reasons: Mapping[str, str | None]) -> None:
+    must = request.must_include
+    if len(set(must)) < len(must) or len(must) > request.slots:
+        raise BadInput(
+            f"must_include names {len(must)} contents for {request.slots} slots; name each once, and no more than slots",
+            "/must_include",
+        )
+    for name in must:
+        if (reason := reasons[name]) is not None:
+            kind = BadInput if name in request.excluded else Conflict
+            raise kind(
+                f"Content {name!r} must be included but is not eligible ({reason}); take it out", "/must_include"
+            )
+
+
+def _all_capped(definition: LoopDefinition, campaign: Campaign, request: Request, sent: Mapping[str, int]) -> bool:
+    """Whether caps leave nothing that could be sent."""
+    capped = {name for name, _ in request.capped.contents}
+    asked = [name for name in _asked(definition, campaign, request) if name != NO_SEND]
+    left = [name for name in asked if _reason(name, definition, campaign, request, sent) is None]
+    return not left and not capped.isdisjoint(asked)
+
+
+def _constraints(
+    request: Request, definition: LoopDefinition, shares: Mapping[str, Any], withheld: str | None
+) -> dict[str, Any]:
+    """What was in force, as stored: a replay reads it."""
+    known = {"limits": shares, "must_include": list(request.must_include), "control": list(request.control)}
+    if withheld is not None:
+        known = {"withheld": withheld}
+    return {"slots": request.slots, "holdout": held_out(request, definition)} | {
+        name: value for name, value in known.items() if value
+    }
 
 
 def _reason(
@@ -225,6 +318,9 @@ def _reason(
         return f"no content of campaign {campaign.campaign_id}"
     if content.approval != "approved":
         return f"not approved: {content.approval}"
+    for capped, reason in request.capped.contents:
+        if capped == name:
+            return reason
     limit = definition.limits.get(name)
     used = limit is not None and limit.budget is not None and sent.get(name, 0) >= limit.budget
     return "its budget of sends is used up" if used else None

@@ -1,7 +1,8 @@
 """Replay: a stored decision computed again, in two stages (invariant 12).
 
 1. scores: the stored model on the stored context gives the stored ``expected`` within 1e-9
-2. choice: the stored means and deviations, floor, constraints (slots, limits on shares) and seed give the stored
+2. choice: the stored means and deviations, floor, constraints (slots, limits on shares, what had to be included, the caller's
+   control) and seed give the stored
    probabilities and the stored choice, exactly
 """
 
@@ -14,8 +15,7 @@ from ingestion.events import Content, Decision, Placement
 from ingestion.loops import PolicySettings
 from reward_models import limits, policies
 from reward_models.boosted import RewardModel
-from reward_models.serving.ranker import draw
-from reward_models.serving.snapshot import OPEN_BASELINE
+from reward_models.serving.ranker import baseline_of, draw, settled
 
 TOLERANCE = 1e-9
 
@@ -39,10 +39,12 @@ def replay_choice(decision: Decision, settings: PolicySettings, baseline: Mappin
         return Replay("differs", "The stored scores give other policy probabilities.")
     own = decision.group == "treatment" and decision.learning_mode == "online"
     ids = [candidate.content_id for candidate in decision.candidates]
-    behaviour = policy if own else policies.baseline_pmf(baseline or OPEN_BASELINE, ids).tolist()
+    behaviour = policy if own else policies.baseline_pmf(baseline_of(baseline, decision.constraints), ids).tolist()
     if behaviour != [candidate.behaviour_p for candidate in decision.candidates]:
         return Replay("differs", "The stored policy or baseline gives other probabilities to draw with.")
-    drawn = draw(np.array(behaviour), bytes.fromhex(decision.seed), decision.decision_id, decision.constraints["slots"])
+    certain = settled(decision.constraints, ids, own)
+    slots, seed = decision.constraints["slots"], bytes.fromhex(decision.seed)
+    drawn = draw(np.array(behaviour), seed, decision.decision_id, slots, *certain)
     again = tuple(
         Placement(position=place, content_id=ids[index], propensity=propensity)
         for place, (index, propensity) in enumerate(drawn, 1)
