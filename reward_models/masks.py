@@ -35,6 +35,9 @@ Bits = npt.NDArray[Any]
 MOST_LEAVES = 64
 """A mask is one machine word."""
 
+_MASKS = 40_000
+"""Of many contexts, as many masks are looked at together: they stay in the processor's cache."""
+
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _ZERO_IS_MISSING = 1
 _ZERO = 1e-35
@@ -148,6 +151,17 @@ class MaskedTrees:
         own = self._values(bits[self._context_only], self._context_only).sum()
         mixed = self._values(contents.bits & bits[self._mixed], self._mixed)
         return np.asarray(mixed.sum(axis=1) + contents.base + own)
+
+    def scores(self, rows: Floats, contents: ContentMasks) -> Floats:
+        """:meth:`score` of each context, shape (n, k): the same bytes. rows: shape (n, d)."""
+        found = np.empty((len(rows), len(contents.base)))
+        size = max(1, _MASKS // max(1, contents.bits.size))
+        for start in range(0, len(rows), size):
+            bits = self._context_half.bits(rows[start : start + size])
+            own = self._values(bits[:, self._context_only], self._context_only).sum(axis=1)
+            mixed = self._values(contents.bits & bits[:, None, self._mixed], self._mixed)
+            found[start : start + size] = mixed.sum(axis=2) + contents.base + own[:, None]
+        return found
 
     def predict(self, matrix: Floats) -> Floats:
         """Raw score of assembled rows, shape (n,), for comparison with ``Booster.predict``."""

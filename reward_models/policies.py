@@ -28,11 +28,17 @@ is exact where the candidates' hazards are proportional within the cell. It is p
 construction, and the quantiles find a narrow candidate among wide ones by themselves. Its error is of second order
 in the cells, so that half as many cells give the leading term to take away (Richardson): within 1e-4 at 128 cells,
 and at 64 where there are hundreds of candidates.
+
+With more than a few candidates the trapezoidal rule is tried first, ∫ F·φ_k/Φ_k dx on equally spaced nodes between
+where F is nothing and where it is one. The integrand is analytic and vanishes at both ends, so that the error falls
+faster than any power of the spacing, in which every second node is about as far from all nodes as these are from the
+integral squared. It holds where the spacing is at most half of the narrowest standard deviation, every second node is
+within 1e-3, and the sum within 1e-6 of one (a narrow candidate between two nodes would miss there); else the cells.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +52,7 @@ from reward_models.limits import Bounds, within
 FloatArray = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-REVISION = 2
+REVISION = 3
 """Part of every policy's version: raised whenever the same inputs would give another pmf."""
 
 _REACH = 8.3
@@ -56,7 +62,8 @@ _LEVELS = np.linspace(0.0, 1.0, _CELLS + 1) ** 2
 """Quantiles of the maximum between the cells: closer together where F is small and log Φ steep."""
 _FIRST_CUTS = 33
 _WIDEST = 2.5
-_COARSEST_CELL = _WIDEST / _CELLS
+_CONTENDERS = 1_000
+"""Of many rows, as many are looked at together: their distribution functions stay in the processor's cache."""
 _HALVES = 40
 """2^-40 is less than the least probability that counts."""
 _MANY = 256
@@ -64,6 +71,13 @@ _MANY = 256
 _NEGLIGIBLE = 1e-9
 """The maximum is never as low as where its distribution function is this; who exceeds that with less is not the best."""
 _MOST_ROUNDS = 40
+_FEW = 32
+"""Up to so many candidates the cells cost as little as anything else."""
+_NODES, _MOST_NODES = 32, 128
+"""Intervals of the trapezoidal rule."""
+_HIGH = 6.5
+"""Standard deviations above which the largest of hundreds is next to never."""
+_HALF_AS_FINE, _SUM = 1e-3, 1e-6
 _NARROWEST = 1e-12
 """Least standard deviation, relative to the spread of the contenders; less is taken as certain."""
 _LEAST = 1e-300
@@ -83,29 +97,40 @@ def pmf(settings: PolicySettings, mean: npt.ArrayLike, sd: npt.ArrayLike, limits
     return np.asarray(mixed / mixed.sum())
 
 
-def pmfs(settings: PolicySettings, mean: FloatArray, sd: FloatArray) -> FloatArray:
-    """``pmf`` of m requests with n candidates each, shape (m, n), without limits: its numbers to 1e-5, for simulations
-    and replays of many campaigns. mean, sd: shape (m, n)."""
+def pmfs(settings: PolicySettings, mean: FloatArray, sd: FloatArray, limits: Bounds | None = None) -> FloatArray:
+    """``pmf`` of m requests with n candidates each, shape (m, n): the same bytes, in a fraction of the time.
+
+    mean, sd: shape (m, n). limits: of the candidates, in every request.
+    """
     if settings.kind != "posterior" or not len(mean):
-        rows = [pmf(settings, one, width) for one, width in zip(mean, sd, strict=True)]
+        rows = [pmf(settings, one, width, limits) for one, width in zip(mean, sd, strict=True)]
         return np.asarray(np.reshape(rows, mean.shape), dtype=np.float64)
+    _check_numbers(mean, sd)
     n = mean.shape[1]
     share = min(1.0, max(settings.uniform_slice, n * settings.floor))
     mixed = share / n + (1.0 - share) * p_best_rows(mean, settings.damping * sd)
-    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
+    mixed = np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
+    if limits is not None:
+        return np.array([within(row, limits, settings.floor) for row in mixed])
+    return mixed
 
 
 def p_best_rows(mean: FloatArray, sd: FloatArray) -> FloatArray:
-    """``p_best`` of each row, shape (m, n): the same cells, all rows at once."""
+    """``p_best`` of each row, shape (m, n): the same bytes. Rows with equally many contenders go together, so that every
+    sum has the same terms in the same order."""
     contend = mean + _REACH * sd >= np.max(mean - _REACH * sd, axis=1, keepdims=True)
-    centre = np.where(contend, mean - mean.max(axis=1, keepdims=True), 0.0)
-    scale = np.maximum(np.where(contend, sd, 0.0).max(axis=1), -centre.min(axis=1))
-    probability: FloatArray = contend / contend.sum(axis=1, keepdims=True)
-    open_ = np.flatnonzero(scale > 0.0)
-    if len(open_):
-        unit = scale[open_, None]
-        width = np.maximum(sd[open_] / unit, _NARROWEST)
-        probability[open_] = _p_best_of_rows(centre[open_] / unit, width, contend[open_])
+    centre = mean - mean.max(axis=1, keepdims=True)
+    probability, count = np.zeros(mean.shape), contend.sum(axis=1)
+    scale = np.maximum(np.where(contend, sd, 0.0).max(axis=1), -np.where(contend, centre, 0.0).min(axis=1))
+    probability[scale == 0.0] = (contend / count[:, None])[scale == 0.0]
+    for row in np.flatnonzero((scale > 0.0) & (count > _HALVES)):
+        probability[row] = p_best(mean[row], sd[row])
+    for size in np.unique(count[count <= _HALVES]):
+        alike = np.flatnonzero((count == size) & (scale > 0.0))
+        for rows in np.array_split(alike, 1 + len(alike) * size // _CONTENDERS):
+            of = np.nonzero(contend[rows])[1].reshape(len(rows), size)
+            unit, at = scale[rows, None], rows[:, None]
+            _settle(probability, rows, of, centre[at, of] / unit, np.maximum(sd[at, of] / unit, _NARROWEST))
     return probability
 
 
@@ -200,9 +225,13 @@ def _checked(mean: npt.ArrayLike, sd: npt.ArrayLike) -> tuple[FloatArray, FloatA
     means, sds = np.asarray(mean, dtype=np.float64), np.asarray(sd, dtype=np.float64)
     if means.ndim != 1 or means.shape != sds.shape or not len(means):
         raise BadInput(f"A policy needs one mean and one sd per candidate; got shapes {means.shape} and {sds.shape}")
-    if not (np.isfinite(means).all() and np.isfinite(sds).all() and (sds >= 0.0).all()):
-        raise BadInput("A policy needs finite means and standard deviations of at least 0")
+    _check_numbers(means, sds)
     return means, sds
+
+
+def _check_numbers(mean: FloatArray, sd: FloatArray) -> None:
+    if not (np.isfinite(mean).all() and np.isfinite(sd).all() and (sd >= 0.0).all()):
+        raise BadInput("A policy needs finite means and standard deviations of at least 0")
 
 
 def _own(settings: PolicySettings, mean: FloatArray, sd: FloatArray) -> FloatArray:
@@ -259,6 +288,10 @@ def _softmax(mean: FloatArray, temperature: float) -> FloatArray:
 
 
 def _p_best_of_contenders(mean: FloatArray, sd: FloatArray) -> FloatArray:
+    if len(mean) > _FEW:
+        found = _by_trapezoids(mean, sd)
+        if found is not None:
+            return found
     likely, cdf = _cdf_at_quantiles_of_maximum(mean, sd)
     of_maximum, logs = np.multiply.reduce(cdf, axis=0), np.log(np.maximum(cdf, _LEAST))
     coarse, fine = _shares(of_maximum[::2], logs[:, ::2]), _shares(of_maximum, logs)
@@ -266,6 +299,35 @@ def _p_best_of_contenders(mean: FloatArray, sd: FloatArray) -> FloatArray:
     probability = np.zeros(len(mean))
     probability[likely] = better / better.sum()
     return probability
+
+
+def _by_trapezoids(mean: FloatArray, sd: FloatArray) -> FloatArray | None:
+    """∫ F·φ_k/Φ_k by equally spaced nodes; null where they would have to be too many."""
+    low, high = _where_few_decide(mean, sd), float(np.max(mean + _HIGH * sd))
+    likely = np.flatnonzero(mean + _HIGH * sd > low)
+    centre, width = mean[likely, None], sd[likely, None]
+    intervals = max(_NODES, 2 * int(np.ceil((high - low) / float(width.min()))))
+    if intervals > _MOST_NODES:
+        return None
+    nodes = np.linspace(low, high, intervals + 1)
+    z = (nodes - centre) / width
+    cdf = np.asarray(ndtr(z))
+    of_maximum = np.multiply.reduce(cdf, axis=0) * ((high - low) / intervals / np.sqrt(2.0 * np.pi))
+    parts = np.exp(-0.5 * z * z) / np.maximum(cdf, _LEAST) * of_maximum
+    fine, coarse = parts.sum(axis=1) / width[:, 0], 2.0 * parts[:, ::2].sum(axis=1) / width[:, 0]
+    if abs(fine.sum() - 1.0) > _SUM or np.abs(fine - coarse).max() > _HALF_AS_FINE:
+        return None
+    probability = np.zeros(len(mean))
+    probability[likely] = fine / fine.sum()
+    return probability
+
+
+def _where_few_decide(mean: FloatArray, sd: FloatArray) -> float:
+    """A place below which the maximum next to never is: the distribution of a few's maximum is above that of all's."""
+    few = np.argpartition(mean + sd, -_FEW)[-_FEW:]
+    cuts = np.linspace(np.max(mean - _REACH * sd), np.max(mean + _HIGH * sd), _FIRST_CUTS)
+    of_few = np.multiply.reduce(ndtr((cuts - mean[few, None]) / sd[few, None]), axis=0)
+    return float(cuts[max(0, int(np.searchsorted(of_few, _NEGLIGIBLE)) - 1)])
 
 
 def _shares(of_maximum: FloatArray, logs: FloatArray) -> FloatArray:
@@ -294,38 +356,54 @@ def _cdf_at_quantiles_of_maximum(mean: FloatArray, sd: FloatArray) -> tuple[Ints
     return likely, cdf
 
 
-def _p_best_of_rows(mean: FloatArray, sd: FloatArray, contend: npt.NDArray[np.bool_]) -> FloatArray:
-    least = np.where(contend, mean - _REACH * sd, -np.inf).max(axis=1)
-    most = np.where(contend, mean + _REACH * sd, -np.inf).max(axis=1)
-    cuts = least[:, None] + (most - least)[:, None] * np.linspace(0.0, 1.0, _FIRST_CUTS)
-    probability, rows = np.empty_like(mean), np.arange(len(mean))
-    for round_ in range(_MOST_ROUNDS):
-        cdf = np.asarray(ndtr((cuts[:, None, :] - mean[rows, :, None]) / sd[rows, :, None]))
-        cdf[~contend[rows]] = 1.0
-        of_maximum = np.multiply.reduce(cdf, axis=1)
-        done = np.diff(of_maximum).max(axis=1) <= _COARSEST_CELL
-        if round_ == _MOST_ROUNDS - 1:
-            done[:] = True
-        better = np.maximum((4.0 * _shares_of_rows(cdf[done]) - _shares_of_rows(cdf[done][:, :, ::2])) / 3.0, 0.0)
-        probability[rows[done]] = better / better.sum(axis=1, keepdims=True)
-        rows, cuts, of_maximum = rows[~done], cuts[~done], of_maximum[~done]
-        if not len(rows):
-            break
-        cuts = _interpolated(of_maximum, cuts)
-    return probability
+def _settle(probability: FloatArray, rows: Ints, of: Ints, mean: FloatArray, sd: FloatArray) -> None:
+    """``_p_best_of_contenders`` of rows with equally many contenders, into ``probability``. of: who they are, shape
+    (m, contenders), like mean and sd."""
+    low, high = np.max(mean - _REACH * sd, axis=1), np.max(mean + _REACH * sd, axis=1)
+    waiting = [_Search(rows, of, mean, sd, np.linspace(low, high, _FIRST_CUTS, axis=1))]
+    for _ in range(_MOST_ROUNDS):
+        waiting = [part for search in waiting for part in _round(probability, search)]
+        if not waiting:
+            return
+    raise ArithmeticError("the quantiles of a maximum were not found")
 
 
-def _shares_of_rows(cdf: FloatArray) -> FloatArray:
-    mass = np.diff(np.multiply.reduce(cdf, axis=1), axis=1)
-    hazard = np.diff(np.log(np.maximum(cdf, _LEAST)), axis=2)
+class _Search(NamedTuple):
+    """Rows with equally many contenders, and where their distribution functions are looked at."""
+
+    rows: Ints
+    of: Ints
+    mean: FloatArray
+    sd: FloatArray
+    cuts: FloatArray
+
+
+def _round(probability: FloatArray, search: _Search) -> Iterator[_Search]:
+    """Write the probabilities of the rows that are done; the others go on, by how many contenders they have left."""
+    rows, of, mean, sd, cuts = search
+    cdf = np.asarray(ndtr((cuts[:, None, :] - mean[:, :, None]) / sd[:, :, None]))
+    of_maximum = np.multiply.reduce(cdf, axis=1)
+    done = np.diff(of_maximum, axis=1).max(axis=1) <= _WIDEST / _CELLS
+    if done.any():
+        logs = np.log(np.maximum(cdf[done], _LEAST))
+        fine, coarse = (_shares_of_rows(of_maximum[done][:, ::step], logs[:, :, ::step]) for step in (1, 2))
+        better = np.maximum((4.0 * fine - coarse) / 3.0, 0.0)
+        probability[rows[done]] = 0.0
+        probability[rows[done][:, None], of[done]] = better / better.sum(axis=1, keepdims=True)
+    going = np.flatnonzero(~done)
+    lowest = np.array([max(0, int(np.searchsorted(of_maximum[row], _NEGLIGIBLE)) - 1) for row in going], dtype=np.int64)
+    likely = cdf[going, :, lowest] < 1.0 - _NEGLIGIBLE
+    count = likely.sum(axis=1)
+    for size in np.unique(count):
+        alike = count == size
+        some, keep = going[alike], likely[alike]
+        at = some[:, None], np.nonzero(keep)[1].reshape(len(some), size)
+        cuts_of = np.array([np.interp(_LEVELS, of_maximum[row], cuts[row]) for row in some])
+        yield _Search(rows[some], of[at], mean[at], sd[at], cuts_of)
+
+
+def _shares_of_rows(of_maximum: FloatArray, logs: FloatArray) -> FloatArray:
+    mass, hazard = np.diff(of_maximum, axis=1), np.diff(logs, axis=2)
     total = hazard.sum(axis=1)
     per_hazard = np.divide(mass, total, out=np.zeros_like(mass), where=total > 0.0)
     return np.asarray((hazard * per_hazard[:, None, :]).sum(axis=2))
-
-
-def _interpolated(of_maximum: FloatArray, cuts: FloatArray) -> FloatArray:
-    """Where F reaches the levels, of each row: one interpolation, with the rows two apart."""
-    apart = 2.0 * np.arange(len(cuts))[:, None]
-    levels = np.clip(_LEVELS[None, :], of_maximum[:, :1], of_maximum[:, -1:])
-    found = np.interp((levels + apart).ravel(), (of_maximum + apart).ravel(), cuts.ravel())
-    return np.asarray(found.reshape(levels.shape))
