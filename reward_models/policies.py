@@ -117,15 +117,15 @@ def pmfs(settings: PolicySettings, mean: FloatArray, sd: FloatArray, limits: Bou
 
 def p_best_rows(mean: FloatArray, sd: FloatArray) -> FloatArray:
     """``p_best`` of each row, shape (m, n): the same bytes. Rows with equally many contenders go together, so that every
-    sum has the same terms in the same order."""
+    sum has the same terms in the same order; rows with many of them go alone."""
     contend = mean + _REACH * sd >= np.max(mean - _REACH * sd, axis=1, keepdims=True)
     centre = mean - mean.max(axis=1, keepdims=True)
     probability, count = np.zeros(mean.shape), contend.sum(axis=1)
     scale = np.maximum(np.where(contend, sd, 0.0).max(axis=1), -np.where(contend, centre, 0.0).min(axis=1))
     probability[scale == 0.0] = (contend / count[:, None])[scale == 0.0]
-    for row in np.flatnonzero((scale > 0.0) & (count > _HALVES)):
+    for row in np.flatnonzero((scale > 0.0) & (count > _FEW)):
         probability[row] = p_best(mean[row], sd[row])
-    for size in np.unique(count[count <= _HALVES]):
+    for size in np.unique(count[count <= _FEW]):
         alike = np.flatnonzero((count == size) & (scale > 0.0))
         for rows in np.array_split(alike, 1 + len(alike) * size // _CONTENDERS):
             of = np.nonzero(contend[rows])[1].reshape(len(rows), size)
