@@ -15,19 +15,21 @@ from infra.tables import attributions, decisions, events, outcomes
 from ingestion import statistics
 from ingestion.attribution import COLUMNS, all_attributions, reach_of, start_of
 from ingestion.ledger import Counts, newest_batch, record_batch
-from ingestion.loops import LoopDefinition, load_loop, load_loops, put_loop
+from ingestion.loops import LoopDefinition, define, load_loop, load_loops
 from ingestion.outcomes import joining, parameters
 
+_OUTCOME = [column.name for column in outcomes.columns]
 
-def redefine(engine: Engine, definition: LoopDefinition, now: int) -> int:
-    """Store a definition and, if it measures differently, re-score the loop, in one transaction.
+
+def redefine(engine: Engine, definition: LoopDefinition, now: int, actor: str = "cli") -> int:
+    """Store a definition, audited, and, if it measures differently, re-score the loop, in one transaction.
 
     Returns the version in force; the same definition again changes nothing.
     """
     with writing(engine) as connection:
         lock_join(connection)
         before = load_loops(connection).get(definition.loop)
-        version = put_loop(connection, definition, now)
+        version = define(connection, definition, actor, now)
         if before is None or _measures(before[0]) != _measures(definition):
             _rescore(connection, definition, now)
     return version
@@ -45,7 +47,7 @@ def backfill(engine: Engine, loop_id: str, now: int) -> int:
 
 def _measures(definition: LoopDefinition) -> tuple[object, ...]:
     """The parts of a definition that the join reads."""
-    return definition.metrics, definition.refund_horizon
+    return definition.metrics, definition.refund_horizon, definition.sources
 
 
 def _rescore(connection: Connection, definition: LoopDefinition, now: int) -> int:
@@ -80,12 +82,18 @@ def _attribute_all() -> Insert:
 def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
     of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
     connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
-    _join_all(connection, **parameters([definition]))
+    join_all = _join_all_guarded if definition.guarded else _join_all
+    join_all(connection, **parameters([definition]))
 
 
 @prepared
 def _join_all() -> Insert:
-    return outcomes.insert().from_select([column.name for column in outcomes.columns], joining(False, False))
+    return outcomes.insert().from_select(_OUTCOME, joining(False, False))
+
+
+@prepared
+def _join_all_guarded() -> Insert:
+    return outcomes.insert().from_select(_OUTCOME, joining(False, False, guarded=True))
 
 
 def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:

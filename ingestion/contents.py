@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, select, update
 from infra import tables
 from infra.database import chunks, insert_new
 from infra.errors import BadInput, Conflict, NotFound
+from ingestion.audit import record
 from ingestion.events import NO_SEND, Campaign, Content
 from ingestion.loops import LoopDefinition, load_loop
 
@@ -177,13 +178,6 @@ def set_approval(
     )
     record(connection, actor, "approval", content_id, {"from": before, "to": approval, "reason": reason}, now)
     return before
-
-
-def record(connection: Connection, actor: str, action: str, subject: str, details: Mapping[str, Any], now: int) -> None:
-    """Write one line of the audit: who changed what."""
-    connection.execute(
-        tables.audit.insert().values(at=now, actor=actor, action=action, subject=subject, details=dict(details))
-    )
 
 
 def content_row(content: Content) -> dict[str, Any]:

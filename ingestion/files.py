@@ -8,6 +8,7 @@ import csv
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def open_table(path: Path) -> Iterator[TableFile]:
     try:
         with path.open("rb") as file:
             yield _open(file, path)
-    except (OSError, EOFError, pyarrow.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
         raise BadInput(f"{path} cannot be read as CSV or Parquet: {_reason(error)}") from None
 
 
@@ -54,7 +55,7 @@ def file_digest(path: Path) -> str:
                 _read_to_the_end(gzip.GzipFile(fileobj=file))
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be read: {_reason(error)}") from None
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, select
 
 from infra.database import lock_join, upsert, writing
 from infra.errors import Conflict, RewardloopError
-from infra.tables import audit, offsets
+from infra.tables import offsets
+from ingestion.audit import record
 from ingestion.ledger import Stored, newest_batch
 
 REWRITTEN = "the end of the log was lost and written anew, so records may be others than those that were read"
@@ -109,12 +110,4 @@ def accept_gap(engine: Engine, gap: Gap, topic_id: str | None, actor: str, now: 
         moved = {"position": gap.earliest, "batch_no": newest_batch(connection), "topic_id": topic_id}
         upsert(connection, offsets, [key | moved])
         details = gap._asdict() | {"topic_id": topic_id}
-        connection.execute(
-            audit.insert().values(
-                at=now,
-                actor=actor,
-                action=ACCEPTED,
-                subject=f"{gap.topic}/{gap.partition}",
-                details=details,
-            )
-        )
+        record(connection, actor, ACCEPTED, f"{gap.topic}/{gap.partition}", details, now)

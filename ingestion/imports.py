@@ -28,7 +28,7 @@ from infra.settings import Settings
 from ingestion import store
 from ingestion.events import NO_SEND, Batch, Campaign, Content, Rejected
 from ingestion.files import TableFile, file_digest, open_table, raw_row
-from ingestion.loops import put_loop
+from ingestion.loops import define
 from ingestion.mappings import DecisionsMapping, Mapping, ResultsMapping, check_columns, check_times
 from ingestion.rows import Decode, Edge, PastDecision, PastResult, Unreadable, decoder, source_of
 
@@ -332,7 +332,7 @@ def _open_import(importer: Importer, mapping: Mapping, digest: str) -> tuple[int
         if stored is not None:
             _agree(stored, document, digest)
         now = importer.clock()
-        version = put_loop(connection, mapping.loop, now)
+        version = define(connection, mapping.loop, f"import:{mapping.name}", now)
         if stored is None:
             connection.execute(
                 tables.imports.insert().values(

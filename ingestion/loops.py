@@ -20,9 +20,11 @@ from sqlalchemy import Connection, func, select
 from infra import tables
 from infra.clock import format_time, parse_time
 from infra.errors import BadInput, NotFound
+from ingestion.audit import record
 from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
 from ingestion.sending import FrequencyCap, SuppressionSettings
+from ingestion.trust import Believed, Source, SourceTrust
 
 LoopId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -96,8 +98,10 @@ class GateSettings(_Part):
 
 def _moment(value: Any) -> int:
     if isinstance(value, str):
-        with suppress(ValueError):
-            return parse_time(value)
+        with suppress(ValueError, OverflowError):
+            found = parse_time(value)
+            if found >= 0 and format_time(found):  # a calendar ends; nothing was decided before there were computers
+                return found
     raise ValueError(f"{value!r} is not a time; write it like '2026-03-01T00:00:00Z'")
 
 
@@ -168,6 +172,11 @@ class LoopDefinition(_Part):
     frequency: tuple[FrequencyCap, ...] = Field(
         (), max_length=10, description="How often one customer may be sent something."
     )
+    sources: dict[Source, SourceTrust] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="`{source: {trusted, types, largest}}`: what counts of a source's events; `*` is every other source.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -192,6 +201,21 @@ class LoopDefinition(_Part):
     def lift_window(self) -> int:
         """How long a unit counts from its first decision. Microseconds."""
         return self.lift.window or self.reach
+
+    @property
+    def believed(self) -> Believed:
+        """What counts of the events of each source."""
+        return Believed(self.sources)
+
+    @property
+    def limits_customers(self) -> bool:
+        """Whether a metric limits how many events of one customer count."""
+        return any(metric.per_unit_limit for metric in self.metrics)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether sources or customers are limited: then the join looks at more than a decision's own events."""
+        return bool(self.sources) or self.limits_customers
 
     @property
     def reach(self) -> int:
@@ -236,6 +260,15 @@ def put_loop(connection: Connection, definition: LoopDefinition, now: int) -> in
         tables.loops.insert().values(loop_id=definition.loop, version=version + 1, definition=document, created_at=now)
     )
     return version + 1
+
+
+def define(connection: Connection, definition: LoopDefinition, actor: str, now: int) -> int:
+    """:func:`put_loop`, audited if it is a new version."""
+    before, _ = _newest(connection, definition.loop)
+    version = put_loop(connection, definition, now)
+    if version != before:
+        record(connection, actor, "define_loop", definition.loop, {"version": version}, now)
+    return version
 
 
 def load_loop(connection: Connection, loop_id: str) -> tuple[LoopDefinition, int]:

@@ -6,6 +6,7 @@ holds the loop it feeds. See ``docs/examples``.
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -34,11 +35,18 @@ ImportName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
 
 
+_PROBABILITY = re.compile(
+    r"\s*([0-9]{1,18}\s*/\s*[0-9]{1,18}|[0-9]{0,18}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?)\s*", re.A
+)
+
+
 def parse_probability(value: Any) -> float:
     """A number, or a fraction as text (``"1/3"``), in (0, 1]. Raises ``ValueError`` for anything else, 0 included."""
     try:
+        if isinstance(value, str) and not _PROBABILITY.fullmatch(value):
+            raise ValueError(value)  # also numbers that nobody means and that take forever, like 1e999999999
         number = float(Fraction(value) if isinstance(value, str) else value)
-    except (ValueError, TypeError, ZeroDivisionError):
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
         raise ValueError(f"{value!r} is no probability; write a number or a fraction like '1/3'") from None
     if not 0 < number <= 1:
         raise ValueError(f"{value!r} is no probability of something that was sent; it must be above 0 and at most 1")

@@ -22,9 +22,20 @@ LARGEST_VALUE = 10**10
 _UNITS = {"s": MICROS, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 
 
+LONGEST = 36_500 * DAY
+"""Longest duration: a time and several of them add up within a 64-bit integer, which the join counts in."""
+
+
 def parse_duration(value: Any) -> int:
-    """``"90s"``, ``"30m"``, ``"72h"``, ``"7d"``, ``"2w"`` or whole seconds, to microseconds."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})\s*([smhdw])", value.strip())):
+    """``"90s"``, ``"30m"``, ``"72h"``, ``"7d"``, ``"2w"`` or whole seconds, to microseconds; at most 100 years."""
+    found = _duration(value)
+    if found > LONGEST:
+        raise ValueError(f"{value!r} is more than 100 years; write a shorter one")
+    return found
+
+
+def _duration(value: Any) -> int:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9})\s*([smhdw])", value.strip(), re.ASCII)):
         return int(match[1]) * _UNITS[match[2]]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9 and value == int(value):
         return int(value) * MICROS
@@ -47,7 +58,21 @@ Duration = Annotated[
 """Microseconds inside; ``"7d"`` outside."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class UnitLimit(BaseModel):
+    """At most so many events of one customer count in a metric in each period, whoever reports them.
+
+    Periods follow each other from 1970 on, in UTC: those of `1d` are days. Any stretch as long as a period touches two of
+    them. Events that carry a token of `/v1/rank` come first, then the earliest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most: int = Field(ge=1, le=1_000_000, description="Events of one customer that count in one period.")
+    per: Duration = Field(parse_duration("1d"), gt=0, description="Length of a period.")
 
 
 class Metric(BaseModel):
@@ -56,7 +81,7 @@ class Metric(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name = Field(description="Name in results and rewards.")
-    event: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")] = Field(description="Event type that counts.")
+    event: EventType = Field(description="Event type that counts.")
     aggregate: Aggregate = Field("any", description="How several events become one number.")
     window: Duration = Field(parse_duration("7d"), gt=0, description="How long after the decision an event counts.")
     backward_window: Duration = Field(
@@ -66,11 +91,16 @@ class Metric(BaseModel):
         None, gt=0, le=LARGEST_VALUE, description="Largest value per decision, in the metric's unit."
     )
     currency: Currency | None = Field(None, description="Currency of the value; other currencies are kept, not used.")
+    per_unit_limit: UnitLimit | None = Field(
+        None, description="Most events of one customer that count in each period; more are kept, not used."
+    )
 
     @property
     def version(self) -> str:
-        """Hash of the definition: outcomes of another definition are never mixed with these."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()[:16]
+        """Hash of the definition: outcomes of another definition are never mixed with these. What a metric leaves out that
+        was added later does not change it."""
+        added = {"per_unit_limit"} if self.per_unit_limit is None else None
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude=added))).hexdigest()[:16]
 
     @property
     def cap_micros(self) -> int | None:

@@ -7,16 +7,23 @@ loop, training asks for it ``as_of`` an earlier batch; it is always this query.
 Order of the reasons, the first that holds:
 
 1. ``labelled``: a label says it was a bot or a test.
-2. ``before_activation``: its decision has not started.
-3. ``outside_window``: not in start - backward_window <= occurred_at < start + window.
-4. ``other_currency``: the metric has a currency and the event another or none.
-5. ``no_value``: the metric needs a value and the event has none.
-6. ``same_fact``: another report of the same order or session counts; the first in (explicit before last touch,
+2. ``untrusted``: the loop does not believe its source in this (``ingestion/trust.py``).
+3. ``before_activation``: its decision has not started.
+4. ``outside_window``: not in start - backward_window <= occurred_at < start + window.
+5. ``other_currency``: the metric has a currency and the event another or none.
+6. ``no_value``: the metric needs a value and the event has none.
+7. ``same_fact``: another report of the same order or session counts; the first in (explicit before last touch,
    time, source, id).
-7. ``refunded``: refunds within the refund horizon took back its whole value.
+8. ``refunded``: refunds within the refund horizon took back its whole value.
+9. ``over_limit``: as many events of the customer as the metric allows in one period count already; they count in the order
+   (with a token, time, source, id).
 
 A purchase partly refunded counts with what is left. A refund without an amount takes back everything; one refund
 reported twice under one fact key takes back once. Labels on an activation do not undo it.
+
+Reason 9 compares the events of a customer, in whichever decisions of the loop they lie. So where a metric has such a limit
+the decisions of one customer are judged together, and the worker asks for them together (:func:`same_customers`).
+Statements of loops that limit neither sources nor customers do without all this: ``guarded`` is False.
 """
 
 from collections.abc import Iterable
@@ -26,6 +33,7 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     FromClause,
     Integer,
     Select,
@@ -34,10 +42,12 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    false,
     func,
     literal,
     or_,
     select,
+    union,
     union_all,
 )
 
@@ -46,6 +56,8 @@ from infra.tables import attributions, decisions, event_labels, events
 from ingestion.attribution import LAST_TOUCH, REVERSAL, AsOf, all_attributions, reach_of, stamped, start_of
 from ingestion.events import PURCHASE, REFUND
 from ingestion.loops import LoopDefinition
+from ingestion.metrics import Metric
+from ingestion.trust import OTHERS, TOKEN, trust_rows
 
 EXCLUDING_LABELS = ("bot", "test")
 """Events with one of these labels are kept and not used."""
@@ -65,7 +77,9 @@ def judged(rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, a
     ``value`` is what is left of it after refunds, in millionths. ``only``: decision ids. ``as_of``: a batch number;
     None reads the attributions as the last batch left them.
     """
-    return judging(only is not None, as_of is not None).params(parameters(rules, only, as_of))
+    definitions = list(rules)
+    statement = judging(only is not None, as_of is not None, is_guarded(definitions))
+    return statement.params(parameters(definitions, only, as_of))
 
 
 def outcomes_query(
@@ -73,7 +87,14 @@ def outcomes_query(
 ) -> Select[Any]:
     """Outcomes as in the table ``outcomes``: ``decision_id, content_id, metric, metric_version, value, count,
     first_at, last_at``. Decisions without used events, and values of 0, have no row. Arguments as in ``judged``."""
-    return joining(only is not None, as_of is not None).params(parameters(rules, only, as_of))
+    definitions = list(rules)
+    statement = joining(only is not None, as_of is not None, is_guarded(definitions))
+    return statement.params(parameters(definitions, only, as_of))
+
+
+def is_guarded(rules: Iterable[LoopDefinition]) -> bool:
+    """Whether one of these loops limits sources or customers."""
+    return any(rule.guarded for rule in rules)
 
 
 def parameters(
@@ -82,6 +103,8 @@ def parameters(
     """Values of the parameters of ``judging`` and ``joining``."""
     definitions = list(rules)
     values: dict[str, Any] = {"metrics": _metric_rows(definitions)}
+    if is_guarded(definitions):
+        values["trust"] = _trust_rows(definitions)
     if only is not None:
         values["wanted"] = as_list((decision_id,) for decision_id in only)
     if as_of is not None:
@@ -89,17 +112,19 @@ def parameters(
     return values
 
 
-def judging(restricted: bool, at_a_batch: bool) -> Select[Any]:
-    """:func:`judged` with parameters left open: ``metrics``; ``wanted`` if restricted; ``as_of, reach`` at a batch."""
+def judging(restricted: bool, at_a_batch: bool, guarded: bool = False) -> Select[Any]:
+    """:func:`judged` with parameters left open: ``metrics``; ``wanted`` if restricted; ``as_of, reach`` at a batch;
+    ``trust`` if guarded."""
     as_of: AsOf = bindparam("as_of", type_=BigInteger) if at_a_batch else None
     attributed = all_attributions(as_of) if at_a_batch else attributions
     wanted = listed("wanted", decision_id=Text()) if restricted else None
-    return _decided(_checked(attributed, wanted, as_of))
+    decided = _decided(_checked(attributed, wanted, as_of, guarded), guarded)
+    return _within_limits(decided, wanted) if guarded else decided
 
 
-def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
+def joining(restricted: bool, at_a_batch: bool, guarded: bool = False) -> Select[Any]:
     """:func:`outcomes_query` with the parameters of :func:`judging` left open."""
-    used = _in_order(judging(restricted, at_a_batch).subquery("judged"))
+    used = _in_order(judging(restricted, at_a_batch, guarded).subquery("judged"))
     key = [used.c[name] for name in _KEY]
     added = (
         select(
@@ -124,6 +149,20 @@ def joining(restricted: bool, at_a_batch: bool) -> Select[Any]:
         added.c.first_at,
         added.c.last_at,
     ).where(added.c.value != 0)
+
+
+def same_customers(wanted: FromClause, limited: FromClause, as_of: AsOf = None) -> CompoundSelect[Any]:
+    """The wanted decisions, and all others of their customers in the same loop, if it is one of ``limited``."""
+    own, other = decisions.alias("own"), decisions.alias("other")
+    loop = func.coalesce(other.c.loop_id, "")  # not the bare column: they are to be found by their customer
+    together = (
+        select(other.c.decision_id)
+        .select_from(wanted)
+        .join(own, own.c.decision_id == wanted.c.decision_id)
+        .join(other, and_(other.c.unit == own.c.unit, loop == own.c.loop_id, stamped(other, as_of)))
+        .where(own.c.loop_id.in_(select(limited.c.loop_id)))
+    )
+    return union(select(wanted.c.decision_id), together)
 
 
 _KEY = ("decision_id", "content_id", "metric", "metric_version")
@@ -163,9 +202,33 @@ def _metric_rows(rules: list[LoopDefinition]) -> str:
         (
             *(rule.loop, rule.refund_horizon, metric.name, metric.version, metric.event, metric.aggregate),
             *(metric.window, metric.backward_window, metric.cap_micros, metric.currency),
+            *_limit_of(metric),
         )
         for rule in rules
         for metric in rule.metrics
+    )
+
+
+def _limit_of(metric: Metric) -> tuple[int | None, int | None]:
+    limit = metric.per_unit_limit
+    return (None, None) if limit is None else (limit.most, limit.per)
+
+
+def _trust_rows(rules: list[LoopDefinition]) -> str:
+    return as_list(
+        row for rule in rules for row in trust_rows(rule.loop, rule.sources, (metric.event for metric in rule.metrics))
+    )
+
+
+def _trust() -> CTE:
+    return listed(
+        "trust",
+        loop_id=Text(),
+        source=Text(),
+        type=Text(),
+        allowed=Integer(),
+        signed=Integer(),
+        largest=BigInteger(),
     )
 
 
@@ -182,14 +245,22 @@ def _metrics() -> CTE:
         backward_window=BigInteger(),
         cap=BigInteger(),
         currency=Text(),
+        limit_most=BigInteger(),
+        limit_per=BigInteger(),
     )
 
 
 _ATTRIBUTED = ("loop_id", "method", "decision_id")
 _REPORTED = (
-    *("source", "event_id", "type", "occurred_at", "fact_key", "value_micros", "currency", "content_id", "position"),
+    *("source", "event_id", "type", "occurred_at", "link", "fact_key", "value_micros", "currency", "content_id"),
+    "position",
 )
-_DECIDED = ("chosen", "start")
+_JUDGED = (
+    *("source", "event_id", "loop_id", "method", "decision_id", "content_id"),
+    *("metric", "metric_version", "aggregate", "cap", "occurred_at"),
+)
+_LIMITING = ("person", "limit_most", "limit_per")
+_DECIDED = ("chosen", "start", "person")
 
 
 def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE, as_of: AsOf) -> FromClause:
@@ -222,12 +293,15 @@ def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of:
 
 
 def _started(as_of: AsOf, wanted: CTE | None = None) -> Select[Any]:
-    """Decisions, all or the wanted ones, with what they chose and their start."""
+    """Decisions, all or the wanted ones, with what they chose, their start, and whose they are: a decision without a
+    customer is a person of its own."""
     found: FromClause = decisions
     if wanted is not None:
         found = wanted.join(decisions, decisions.c.decision_id == wanted.c.decision_id)
     start = start_of(decisions, as_of).label("start")
-    return select(decisions.c.decision_id, parsed(decisions.c.chosen).label("chosen"), start).select_from(found)
+    person = func.coalesce(decisions.c.unit, literal("of ").concat(decisions.c.decision_id)).label("person")
+    chosen = parsed(decisions.c.chosen).label("chosen")
+    return select(decisions.c.decision_id, chosen, start, person).select_from(found)
 
 
 def _reports(
@@ -250,11 +324,12 @@ def _reports(
     )
 
 
-def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> FromClause:
-    """Reasons 1 to 5, each of which concerns an event by itself."""
-    facts = _facts(attributed, wanted, as_of)
+def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool) -> FromClause:
+    """Reasons 1 to 6, each of which concerns an event by itself."""
+    facts = _facts(attributed, wanted, as_of, guarded)
     reason = case(
         (facts.c.labelled, "labelled"),
+        (facts.c.untrusted, "untrusted"),
         (facts.c.start.is_(None), "before_activation"),
         (
             or_(
@@ -275,20 +350,23 @@ def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> FromCla
     return select(facts, reason.label("reason")).subquery("checked")
 
 
-def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
+def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool) -> CTE:
     """One row per (event, loop, metric) with all that the reasons look at, each looked up once."""
-    metrics = _metrics()
+    metrics, trust = _metrics(), _trust() if guarded else None
+    if guarded and wanted is not None:
+        wanted = same_customers(wanted, _limiting(metrics), as_of).cte("together").prefix_with("MATERIALIZED")
     event = _scope(attributed, wanted, metrics, as_of)
-    kept = ("occurred_at", "fact_key", "value_micros", "currency", "start", "rival")
+    kept = ("occurred_at", "fact_key", "value_micros", "currency", "start", "person", "rival")
     return (
         select(
             *(event.c[name] for name in ("source", "event_id", *_ATTRIBUTED, *kept)),
             *(metrics.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "window")),
-            metrics.c.backward_window,
+            *(metrics.c[name] for name in ("backward_window", "limit_most", "limit_per")),
             metrics.c.currency.label("metric_currency"),
             _content_of(event).label("content_id"),
             is_labelled(event, as_of).label("labelled"),
-            _taken_back(event, metrics, as_of).label("taken_back"),
+            _is_untrusted(event, event, trust).label("untrusted"),
+            _taken_back(event, metrics, as_of, trust).label("taken_back"),
         )
         .select_from(event)
         .join(metrics, and_(metrics.c.loop_id == event.c.loop_id, metrics.c.event == event.c.type))
@@ -297,8 +375,8 @@ def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf) -> CTE:
     )
 
 
-def _decided(checked: FromClause) -> Select[Any]:
-    """Reasons 6 and 7, of which 6 compares the reports of one fact: only these need an order."""
+def _decided(checked: FromClause, guarded: bool) -> Select[Any]:
+    """Reasons 7 and 8, of which 7 compares the reports of one fact: only these need an order."""
     rank = func.row_number().over(
         partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
         order_by=(
@@ -317,11 +395,64 @@ def _decided(checked: FromClause) -> Select[Any]:
         (ranked.c.taken_back >= func.coalesce(ranked.c.value_micros, 0), "refunded"),
     )
     return select(
-        *(ranked.c[name] for name in ("source", "event_id", "loop_id", "method", "decision_id", "content_id")),
-        *(ranked.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "occurred_at")),
+        *(ranked.c[name] for name in _JUDGED),
+        *(ranked.c[name] for name in (_LIMITING if guarded else ())),
         (ranked.c.value_micros - func.coalesce(ranked.c.taken_back, 0)).label("value"),
         reason.label("reason"),
     ).where(ranked.c.rival.is_(False))
+
+
+def _within_limits(judged: Select[Any], wanted: CTE | None) -> Select[Any]:
+    """Reason 9, which compares the events of one customer; then only the wanted decisions are left."""
+    decided = judged.cte("decided").prefix_with("MATERIALIZED")
+    counts = and_(decided.c.reason.is_(None), decided.c.limit_most.is_not(None))
+    place = func.row_number().over(
+        partition_by=[
+            decided.c.loop_id,
+            decided.c.metric,
+            decided.c.person,
+            decided.c.occurred_at // decided.c.limit_per,
+        ],
+        order_by=(
+            decided.c.method != literal(TOKEN),
+            decided.c.occurred_at,
+            bytewise(decided.c.source),
+            bytewise(decided.c.event_id),
+        ),
+    )
+    free = select(decided, literal(0).label("place")).where(~counts)
+    limited = select(decided, cast(place, Integer).label("place")).where(counts)
+    placed = union_all(free, limited).subquery("placed")
+    reason = case((placed.c.reason.is_not(None), placed.c.reason), (placed.c.place > placed.c.limit_most, "over_limit"))
+    final = select(*(placed.c[name] for name in (*_JUDGED, "value")), reason.label("reason"))
+    return final if wanted is None else final.where(placed.c.decision_id.in_(select(wanted.c.decision_id)))
+
+
+def _limiting(metrics: CTE) -> FromClause:
+    """Loops in which a metric limits customers."""
+    return select(metrics.c.loop_id).where(metrics.c.limit_most.is_not(None)).distinct().subquery("limiting")
+
+
+def _is_untrusted(event: Any, loop: FromClause, trust: CTE | None) -> ColumnElement[bool]:
+    """Whether the loop does not believe this source in this: what it says of the source itself, else of all others."""
+    if trust is None:
+        return false()
+    too_large = func.coalesce(event.c.value_micros, 0) > trust.c.largest
+    unsigned = and_(trust.c.signed == 1, func.coalesce(event.c.link, "") != literal(TOKEN))
+    refused = case((or_(trust.c.allowed == 0, unsigned, too_large), 1), else_=0)
+    said = (
+        select(refused)
+        .where(
+            trust.c.loop_id == loop.c.loop_id,
+            trust.c.type == event.c.type,
+            trust.c.source.in_((event.c.source, literal(OTHERS))),
+        )
+        .order_by(trust.c.source == literal(OTHERS))
+        .limit(1)
+        .correlate(event, loop)
+        .scalar_subquery()
+    )
+    return func.coalesce(said, 0) == 1
 
 
 def _content_of(event: Any) -> ColumnElement[str]:
@@ -368,7 +499,7 @@ def is_labelled(event: Any, as_of: AsOf) -> ColumnElement[bool]:
     )
 
 
-def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
+def _taken_back(event: Any, metrics: CTE, as_of: AsOf, trust: CTE | None) -> ColumnElement[int]:
     """What refunds took back from a purchase, in micros; NULL without any."""
     refund = events.alias("refund_of")
     nameless = or_(refund.c.fact_key.is_(None), refund.c.fact_key == refund.c.reverses)
@@ -381,6 +512,7 @@ def _taken_back(event: Any, metrics: CTE, as_of: AsOf) -> ColumnElement[int]:
             refund.c.occurred_at <= event.c.occurred_at + metrics.c.refund_horizon,
             stamped(refund, as_of),
             ~is_labelled(refund, as_of),
+            *(() if trust is None else (~_is_untrusted(refund, metrics, trust),)),
         )
         .group_by(
             case((nameless, refund.c.source), else_=""), case((nameless, refund.c.event_id), else_=refund.c.fact_key)

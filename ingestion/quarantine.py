@@ -20,6 +20,7 @@ from infra.errors import BadInput, NotFound
 from infra.secrets import Secrets
 from infra.tables import quarantine
 from infra.telemetry import transitions
+from ingestion import audit
 from ingestion.events import Batch, Decision, Event, Label, Rejected
 from ingestion.ledger import Counts, newest_batch, record_batch
 
@@ -128,13 +129,15 @@ def replay(engine: Engine, secrets: Secrets, ids: Iterable[int], decode: Decoder
     return _batch(facts, replayed), refused
 
 
-def drop(engine: Engine, ids: Iterable[int], now: int) -> int:
-    """Give records up: their bytes are deleted, and the transition is counted in a batch of its own."""
+def drop(engine: Engine, ids: Iterable[int], now: int, actor: str = "cli") -> int:
+    """Give records up, audited: their bytes are deleted, and the transition is counted in a batch of its own."""
+    ids = sorted(ids)
     with writing(engine) as connection:
         lock_join(connection)
         dropped = release(connection, ids, "dropped")
         if dropped:
             record_batch(connection, newest_batch(connection) + 1, now, Counts(left_quarantine=dropped))
+            audit.record(connection, actor, "drop", "quarantine", {"ids": ids}, now)
     transitions.labels("quarantined", "dropped").inc(dropped)
     return dropped
 

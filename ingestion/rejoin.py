@@ -7,7 +7,7 @@ Called under the join lock, after the batch's facts are stamped:
    another report, a refund or the refunded purchase (twice: a refund can itself be reported twice).
 2. their attributions are computed anew; those the older ones had before are remembered, the new ones had none.
 3. *touched decisions*: all that touched events of a type with a metric belong to now or belonged to before. Events of
-   other types cannot change an outcome.
+   other types cannot change an outcome. Where a metric limits customers, with all decisions of their customers.
 4. their outcomes are computed anew by the one query of ``ingestion/outcomes.py``, and the differences written.
 5. ``content_stats`` moves by what the decisions add now, less what they added before: decisions that are new or newly
    activated, and those whose outcomes differ.
@@ -55,7 +55,7 @@ from ingestion.attribution import (
 )
 from ingestion.events import ACTIVATION, REFUND, Event, Label, hash_id
 from ingestion.loops import LoopDefinition
-from ingestion.outcomes import joining, parameters
+from ingestion.outcomes import is_guarded, joining, parameters, same_customers
 
 Rules = Mapping[str, LoopDefinition]
 """Definitions in force, by loop."""
@@ -117,7 +117,8 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
         _forget(connection, touched=as_list((number,) for number in sorted(old))).all() if old else (), touched, rules
     )
     after = _belonging(_attribute(connection, rules, touched), touched, rules)
-    _refresh(connection, rules, facts.batch_no, moved, before.decisions | after.decisions)
+    concerned = _with_those_of_their_customers(connection, rules, before.decisions | after.decisions)
+    _refresh(connection, rules, facts.batch_no, moved, concerned)
     return Rejoined(
         frozenset(new - after.events),
         len((old & after.events) - before.events),
@@ -232,6 +233,21 @@ def _belonging(rows: Iterable[Any], touched: _Touched, rules: Rules) -> _Belongi
     return found
 
 
+def _with_those_of_their_customers(connection: Connection, rules: Rules, ids: set[str]) -> set[str]:
+    """These decisions; and, in loops that limit customers, all of the same customers: what counts in one of them depends
+    on the others."""
+    limited = [(rule.loop,) for rule in rules.values() if rule.limits_customers]
+    if not limited or not ids:
+        return ids
+    wanted = as_list((decision_id,) for decision_id in sorted(ids))
+    return set(_together(connection, wanted=wanted, limited=as_list(limited)).scalars())
+
+
+@prepared
+def _together() -> CompoundSelect[Any]:
+    return same_customers(_wanted(), listed("limited", loop_id=Text()))
+
+
 _RETURNED = (attributions.c.event_no, attributions.c.decision_id)
 
 
@@ -314,7 +330,8 @@ def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple
     if not ids:
         return {}, {}
     stored = _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)).all())
-    return stored, _by_decision(_joined(connection, **parameters(rules.values(), ids)).all())
+    joined = _joined_guarded if is_guarded(rules.values()) else _joined
+    return stored, _by_decision(joined(connection, **parameters(rules.values(), ids)).all())
 
 
 @prepared
@@ -326,6 +343,11 @@ def _stored() -> Select[Any]:
 @prepared
 def _joined() -> Select[Any]:
     return joining(restricted=True, at_a_batch=False)
+
+
+@prepared
+def _joined_guarded() -> Select[Any]:
+    return joining(restricted=True, at_a_batch=False, guarded=True)
 
 
 def _wanted() -> CTE:

@@ -4,7 +4,7 @@ from sqlalchemy import Connection, select
 
 from infra import tables
 from infra.database import upsert
-from ingestion.contents import record
+from ingestion.audit import record
 from ingestion.loops import load_loop
 
 

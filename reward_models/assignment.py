@@ -6,16 +6,17 @@
 
 A unit belongs to the group of its first decision in the period, activated or not, whatever happens later. Everything
 it did from that decision on counts, inside a decision's window or not, attributed or not: for a period until the
-widest window after it, always on for ``window``. What is no fact about the customer stays out: labelled events, other
-currencies, second reports of one order, what was refunded. Events are aggregated per decision they belong to (an
-event without one stands alone), capped as the metric says, then added up per unit.
+widest window after it, always on for ``window``. What is no fact about the customer stays out: labelled events, what a
+source is not believed in, other currencies, second reports of one order, what was refunded, more than a metric counts of
+one customer. Events are aggregated per decision they belong to (an event without one stands alone), capped as the metric
+says, then added up per unit.
 
 Always on, a unit matures once its window, lateness and refunds have passed; units are in the order of their first
 decisions, which is the order of maturing. Covariates are what was known before the *very first* decision of the loop
 about the unit: what comes later may already be the policy's doing.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -239,20 +240,30 @@ def _first_decisions(
 
 
 def _deeds(connection: Connection, definition: LoopDefinition) -> Iterator[_Deed]:
-    """What units did. Of several reports of one fact one counts: a joined one before others, then the first."""
+    """What units did. Of several reports of one fact one counts: a joined one before others, then the first. Where a
+    metric limits customers, joined ones come first too."""
     told: set[tuple[str, str]] = set()
+    counted: Counter[tuple[str, str, int]] = Counter()
+    limits = {metric.name: metric.per_unit_limit for metric in definition.metrics}
     for deed, fact_key in _reports(connection, definition):
-        if fact_key is None or (deed.metric, fact_key) not in told:
-            yield deed
         if fact_key is not None:
+            if (deed.metric, fact_key) in told:
+                continue
             told.add((deed.metric, fact_key))
+        limit = limits[deed.metric]
+        if limit is not None:
+            period = (deed.unit, deed.metric, deed.occurred_at // limit.per)
+            counted[period] += 1
+            if counted[period] > limit.most:
+                continue
+        yield deed
 
 
 def _reports(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[_Deed, str | None]]:
     """Deeds with the key of their fact, in the order in which they count."""
     yield from _joined(connection, definition)
     for metric in definition.metrics:
-        yield from _unjoined(connection, definition.loop, metric)
+        yield from _unjoined(connection, definition, metric)
 
 
 def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[_Deed, str | None]]:
@@ -271,7 +282,7 @@ def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[tupl
             yield _Deed(unit, metric, decision_id, occurred_at, int(value or 0)), fact_key
 
 
-def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[tuple[_Deed, str | None]]:
+def _unjoined(connection: Connection, definition: LoopDefinition, metric: Metric) -> Iterator[tuple[_Deed, str | None]]:
     """Events of units that belong to no decision of the loop: another loop's, or too long after the last one."""
     query = (
         select(events)
@@ -279,7 +290,7 @@ def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[
             attributions,
             and_(
                 attributions.c.event_no == events.c.event_no,
-                attributions.c.loop_id == loop_id,
+                attributions.c.loop_id == definition.loop,
             ),
         )
         .where(
@@ -291,23 +302,28 @@ def _unjoined(connection: Connection, loop_id: str, metric: Metric) -> Iterator[
         )
         .order_by(events.c.occurred_at, bytewise(events.c.source), bytewise(events.c.event_id))
     )
-    back = _taken_back(connection)
+    back, believed = _taken_back(connection, definition), definition.believed
     for row in connection.execute(query):
-        if metric.currency in (None, row.currency):
+        known = believed.event(row.source, row.type, row.link, row.value_micros)
+        if known and metric.currency in (None, row.currency):
             group = row.fact_key or f"{row.source}\x00{row.event_id}"
             left = max(0, (row.value_micros or 0) - back.get(row.fact_key, 0))
             yield _Deed(row.unit, metric.name, group, row.occurred_at, left), row.fact_key
 
 
-def _taken_back(connection: Connection) -> dict[str | None, int]:
+def _taken_back(connection: Connection, definition: LoopDefinition) -> dict[str | None, int]:
     """Micros refunded by fact key of the purchase; of refunds reported under one fact key the largest, once. A refund
     without an amount takes back everything."""
     query = select(events.c.reverses, events.c.source, events.c.event_id, events.c.fact_key, events.c.value_micros)
+    query = query.add_columns(events.c.link)
     refunds = query.where(
         events.c.type == REFUND, events.c.reverses.is_not(None), stamped(events, None), ~is_labelled(events, None)
     )
     most: dict[tuple[str, str], int] = {}
+    believed = definition.believed
     for row in connection.execute(refunds):
+        if not believed.event(row.source, REFUND, row.link, row.value_micros):
+            continue
         key = row.reverses, row.fact_key or f"{row.source}\x00{row.event_id}"
         most[key] = max(most.get(key, 0), _EVERYTHING if row.value_micros is None else row.value_micros)
     total: dict[str | None, int] = defaultdict(int)

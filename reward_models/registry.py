@@ -28,6 +28,7 @@ from sqlalchemy import Connection, func, select
 from infra import tables
 from infra.database import insert_new
 from infra.errors import BadInput, Conflict, ModelRefused, NotFound
+from ingestion.audit import record
 from reward_models import bundle as bundles
 from reward_models.boosted import RewardModel
 from reward_models.vectors import load_vectors
@@ -179,7 +180,7 @@ def approve(
         .where(c.loop_id == loop_id, c.version == version)
         .values(approvals=[*stored.approvals, {"actor": actor, "at": now, "verdict": verdict}])
     )
-    _note(connection, now, actor, "approve", version, {"loop": loop_id, "verdict": verdict})
+    record(connection, actor, "approve", version, {"loop": loop_id, "verdict": verdict}, now)
 
 
 def promote(
@@ -204,12 +205,14 @@ def promote(
     _check_opponent(connection, stored)
     if needs_approval and not stored.approved:
         raise BadInput(f"Version {version!r} waits for a person's approval; approve it first")
+    replaced = champion(connection, loop_id)
     _swap(connection, loop_id, version, expected_revision, now)
     c = tables.model_versions.c
     connection.execute(
         tables.model_versions.update().where(c.loop_id == loop_id, c.version == version).values(state="promoted")
     )
-    _note(connection, now, actor, "promote", version, {"loop": loop_id, "revision": expected_revision + 1})
+    details = {"loop": loop_id, "revision": expected_revision + 1, "replaces": replaced and replaced.version}
+    record(connection, actor, "promote", version, details, now)
     return Champion(version, expected_revision + 1, stored.digest, stored.loop_version)
 
 
@@ -270,9 +273,3 @@ def _swap(connection: Connection, loop_id: str, version: str, expected: int, now
         swapped = connection.execute(statement).rowcount == 1
     if not swapped:
         raise Conflict(f"The champion of loop {loop_id!r} changed meanwhile; look at it again, then decide")
-
-
-def _note(connection: Connection, now: int, actor: str, action: str, subject: str, details: dict[str, Any]) -> None:
-    connection.execute(
-        tables.audit.insert().values(at=now, actor=actor, action=action, subject=subject, details=details)
-    )

@@ -41,7 +41,35 @@ BANNERS = parse_definition(
         "refund_horizon": "3s",
     }
 )
+
+
+def limited(definition: LoopDefinition, limits: dict[str, Any], sources: dict[str, Any]) -> LoopDefinition:
+    """The loop with limits per customer, by metric, and with what it believes of sources."""
+    document = definition.model_dump(mode="json") | {"sources": sources}
+    for metric in document["metrics"]:
+        metric["per_unit_limit"] = limits.get(metric["name"])
+    return parse_definition(document)
+
+
 LOOPS: dict[str, LoopDefinition] = {"emails": EMAILS, "banners": BANNERS}
+GUARDED: dict[str, LoopDefinition] = {
+    "emails": limited(
+        EMAILS,
+        {
+            "clicked": {"most": 1, "per": "4s"},
+            "revenue": {"most": 1, "per": "6s"},
+            "orders": {"most": 2, "per": "16s"},
+            "first_order": {"most": 1, "per": "3s"},
+        },
+        {"bank": {"trusted": False}, "*": {"types": ["click", "purchase"], "largest": 4}},
+    ),
+    "banners": limited(
+        BANNERS,
+        {"clicks": {"most": 1, "per": "16s"}, "refunded": {"most": 1, "per": "8s"}},
+        {"shop": {"largest": 4}},
+    ),
+}
+"""The same loops; sources and customers are limited so tightly that every limit is met often."""
 
 SIZE = 400
 """Bytes of a history."""

@@ -108,12 +108,12 @@ class World:
 
     def _used(self, loop: LoopDefinition, metric: Metric, attributions: Sequence[tuple[Any, ...]]) -> list["Use"]:
         usable = [
-            (method in ("last_touch", "reversal"), self.events[key].occurred_at, key, decision)
+            (method in ("last_touch", "reversal"), self.events[key].occurred_at, key, decision, method == "token")
             for key, owner, method, decision in attributions
-            if owner == loop.loop and self._usable(metric, self.events[key], self.decisions[decision])
+            if owner == loop.loop and self._usable(loop, metric, self.events[key], self.decisions[decision])
         ]
         used, seen = [], set()
-        for _, _, key, decision_id in sorted(usable):
+        for _, _, key, decision_id, signed in sorted(usable):
             event = self.events[key]
             if event.fact_key is not None and event.fact_key in seen:
                 continue
@@ -122,13 +122,39 @@ class World:
             if refunds is None or refunds < (event.value_micros or 0):
                 content = _content(self.decisions[decision_id], event)
                 value = None if event.value_micros is None else event.value_micros - (refunds or 0)
-                used.append(Use(decision_id, content, metric, event, value))
-        return used
+                used.append(Use(decision_id, content, metric, event, value, signed))
+        return self._within_limit(metric, used)
 
-    def _usable(self, metric: Metric, event: Event, decision: Decision) -> bool:
+    def _within_limit(self, metric: Metric, used: list["Use"]) -> list["Use"]:
+        limit = metric.per_unit_limit
+        if limit is None:
+            return used
+        together = defaultdict(list)
+        for use in used:
+            decision = self.decisions[use.decision_id]
+            person = decision.unit or ("nobody known", decision.decision_id)
+            together[person, use.event.occurred_at // limit.per].append(use)
+        kept = []
+        for uses in together.values():
+            uses.sort(key=lambda use: (not use.signed, use.event.occurred_at, use.event.source, use.event.event_id))
+            kept += uses[: limit.most]
+        return kept
+
+    def _believed(self, loop: LoopDefinition, event: Event) -> bool:
+        word = loop.sources.get(event.source) or loop.sources.get("*")
+        if word is None:
+            return True
+        if word.types is not None and event.type not in word.types:
+            return False
+        if word.largest is not None and (event.value_micros or 0) > word.largest * 1_000_000:
+            return False
+        return word.trusted or event.link == "token"
+
+    def _usable(self, loop: LoopDefinition, metric: Metric, event: Event, decision: Decision) -> bool:
         start = self.start(decision)
         return (
             event.type == metric.event
+            and self._believed(loop, event)
             and not self._labelled(event)
             and start is not None
             and start - metric.backward_window <= event.occurred_at < start + metric.window
@@ -146,6 +172,7 @@ class World:
                 and refund.currency == purchase.currency
                 and refund.occurred_at <= purchase.occurred_at + loop.refund_horizon
                 and not self._labelled(refund)
+                and self._believed(loop, refund)
             ):
                 own_name = refund.fact_key not in (None, refund.reverses)
                 name = refund.fact_key if own_name else key
@@ -186,6 +213,7 @@ class Use:
     metric: Metric
     event: Event
     value: int | None
+    signed: bool
 
 
 def _reverses(event: Event) -> bool:

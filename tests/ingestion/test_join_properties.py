@@ -27,9 +27,9 @@ from ingestion import store
 from ingestion.attribution import all_attributions
 from ingestion.events import Batch, Decision, Event, Label
 from ingestion.ledger import conservation
-from ingestion.loops import put_loop
-from ingestion.outcomes import joining, parameters
-from tests.ingestion.histories import LOOPS, SIZE, ByApi, Fact, Reader, facts_of
+from ingestion.loops import LoopDefinition, put_loop
+from ingestion.outcomes import is_guarded, joining, parameters
+from tests.ingestion.histories import GUARDED, LOOPS, SIZE, ByApi, Fact, Reader, facts_of
 from tests.ingestion.oracle import Truth, World
 from tests.ingestion.tables import attributed, empty, named, rows
 
@@ -73,7 +73,7 @@ def arbitrary(examples: int) -> settings:
 @pytest.mark.timeout(3600)
 def test_any_way_through_a_history_gives_the_same_rows(sqlite_in_memory: Engine) -> None:
     """Order, repetition, batches and crashes leave no trace in attributions, outcomes and content statistics."""
-    check_examples(sqlite_in_memory, EXAMPLES)
+    check_examples(sqlite_in_memory, EXAMPLES, LOOPS)
 
 
 @pytest.mark.slow
@@ -81,12 +81,27 @@ def test_any_way_through_a_history_gives_the_same_rows(sqlite_in_memory: Engine)
 @pytest.mark.timeout(3600)
 def test_any_way_through_a_history_gives_the_same_rows_on_postgres(postgres: Engine) -> None:
     """The same on PostgreSQL."""
-    check_examples(postgres, max(EXAMPLES // 10, 1))
+    check_examples(postgres, max(EXAMPLES // 10, 1), LOOPS)
 
 
-def check_examples(engine: Engine, examples: int) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_limits_of_sources_and_customers_are_facts_alone_too(sqlite_in_memory: Engine) -> None:
+    """What a source is not believed in, and what is more than a customer may do, is the same on any way."""
+    check_examples(sqlite_in_memory, max(EXAMPLES // 5, 1), GUARDED)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(3600)
+def test_limits_of_sources_and_customers_are_facts_alone_too_on_postgres(postgres: Engine) -> None:
+    """The same on PostgreSQL."""
+    check_examples(postgres, max(EXAMPLES // 50, 1), GUARDED)
+
+
+def check_examples(engine: Engine, examples: int, loops: dict[str, LoopDefinition]) -> None:
     with writing(engine) as connection:
-        for definition in LOOPS.values():
+        for definition in loops.values():
             put_loop(connection, definition, 0)
 
     @arbitrary(examples)
@@ -99,9 +114,11 @@ def check_examples(engine: Engine, examples: int) -> None:
             deliver(engine, delivery)
         last = store.apply(engine, Batch(), SECRETS, 0)
 
-        truth = world_of(facts).truth()
+        truth = world_of(facts, loops).truth()
         assert truth == stored(engine)
-        assert (truth.attributions, truth.outcomes) == from_scratch(engine, last.batch_no)
+        assert (truth.attributions, truth.outcomes) == from_scratch(engine, last.batch_no, loops)
+        if is_guarded(loops.values()):
+            assert truth.outcomes == one_by_one(engine, loops)
         assert conservation(engine) == 0
         assert pending_by_the_ledger(engine) == pending_in_the_store(engine)
 
@@ -150,9 +167,9 @@ def apply_and_die(engine: Engine, batch: Batch, step: str) -> None:
         store.apply(engine, batch, SECRETS, 0)
 
 
-def world_of(facts: Sequence[Fact]) -> World:
+def world_of(facts: Sequence[Fact], loops: dict[str, LoopDefinition]) -> World:
     """The facts as the oracle takes them."""
-    world = World(LOOPS)
+    world = World(loops)
     for fact in facts:
         if isinstance(fact, ByApi | Decision):
             decision = fact.decision if isinstance(fact, ByApi) else fact
@@ -169,13 +186,24 @@ def stored(engine: Engine) -> Truth:
     return Truth(attributed(engine), rows(engine, tables.outcomes), rows(engine, tables.content_stats))
 
 
-def from_scratch(engine: Engine, as_of: int) -> tuple[list[Any], list[Any]]:
+def from_scratch(engine: Engine, as_of: int, loops: dict[str, LoopDefinition]) -> tuple[list[Any], list[Any]]:
     """What the join query says of all facts up to a batch, reading nothing that was computed before."""
-    values = parameters(LOOPS.values(), as_of=as_of)
+    values = parameters(loops.values(), as_of=as_of)
+    join = joined_within_limits_anew if is_guarded(loops.values()) else joined_anew
     with reading(engine) as connection:
         attributed = attributed_anew(connection, as_of=as_of, reach=values["reach"]).all()
-        joined = joined_anew(connection, **values).all()
+        joined = join(connection, **values).all()
     return sorted(tuple(row) for row in attributed), sorted(tuple(row) for row in joined)
+
+
+def one_by_one(engine: Engine, loops: dict[str, LoopDefinition]) -> list[Any]:
+    """What the join query says when it is asked for each decision alone."""
+    found: list[Any] = []
+    with reading(engine) as connection:
+        for decision_id in connection.scalars(select(tables.decisions.c.decision_id)).all():
+            values = parameters(loops.values(), [decision_id])
+            found += (tuple(row) for row in joined_alone(connection, **values))
+    return sorted(found)
 
 
 @prepared
@@ -186,6 +214,16 @@ def attributed_anew() -> Select[Any]:
 @prepared
 def joined_anew() -> Select[Any]:
     return joining(restricted=False, at_a_batch=True)
+
+
+@prepared
+def joined_within_limits_anew() -> Select[Any]:
+    return joining(restricted=False, at_a_batch=True, guarded=True)
+
+
+@prepared
+def joined_alone() -> Select[Any]:
+    return joining(restricted=True, at_a_batch=False, guarded=True)
 
 
 def pending_by_the_ledger(engine: Engine) -> int:
