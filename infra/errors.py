@@ -3,7 +3,9 @@
     RewardloopError
     ├── BadInput            the caller can mend it: the message says what was found and what to do
     │   ├── NotFound        a loop, campaign, content, decision or version that does not exist
-    │   └── Conflict        the same id with another body, or a lost compare-and-swap
+    │   ├── Conflict        the same id with another body, or a lost compare-and-swap
+    │   ├── TooLarge        a body that is larger than the limit once it is unpacked
+    │   └── StrangeEncoding a body packed in a way that is not understood
     ├── Unauthorized        a sender who did not prove who they are; why is not said
     ├── Forbidden           a sender who is known and may not do this
     ├── TooMany             a sender who sends more than agreed; later it works
@@ -61,6 +63,20 @@ class Conflict(BadInput):
 
     status = 409
     title = "Conflict"
+
+
+class TooLarge(BadInput):
+    """A body beyond the limit."""
+
+    status = 413
+    title = "Too large"
+
+
+class StrangeEncoding(BadInput):
+    """A ``Content-Encoding`` that is not understood."""
+
+    status = 415
+    title = "Strange encoding"
 
 
 class Unauthorized(RewardloopError):

@@ -11,7 +11,6 @@ the body of a change, the parameters that a list is filtered by.
 import base64
 import math
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -19,8 +18,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Connection, Engine, select
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
@@ -33,6 +30,7 @@ from infra.errors import BadInput, Forbidden, RewardloopError, TooMany, Unauthor
 from ingestion.keys import Caller, Keyring
 from ingestion.limits import replay
 from ingestion.problems import problem
+from ingestion.rates import Buckets
 
 HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 """Where a key may be, besides ``Authorization: Bearer``; the second is what Azure's clients send."""
@@ -54,6 +52,8 @@ _SCOPES = (
     ("/v1/contents", "content"),
     ("/campaigns/", "content"),
 )
+_LESSER = {"/v1/events": "signed"}
+"""Where a lesser scope is enough: what such a key may send is looked at event by event (``ingestion/rules.py``)."""
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
@@ -61,6 +61,12 @@ _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 def caller() -> Caller | None:
     """The key's owner while a call is handled; None where keys are not required."""
     return _caller.get()
+
+
+def has_public_key() -> bool:
+    """Whether the caller's key may send events only with a token, because the public can read it."""
+    known = caller()
+    return known is not None and "events" not in known.scopes
 
 
 def actor(said: str) -> str:
@@ -84,7 +90,7 @@ class Access:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._buckets = Buckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_strange(scope):
@@ -113,14 +119,14 @@ class Access:
     def _admit(self, known: Caller | None, scope: Scope) -> None:
         if known is None:
             raise Unauthorized(_UNKNOWN)
-        if not self._limiter.hit(known.rate, known.key_id):
-            again = self._limiter.get_window_stats(known.rate, known.key_id).reset_time - time.time()
+        if wait := self._buckets.take(known.key_id, known.rate):
             raise TooMany(
                 f"The key {known.name!r} may make {known.rate} requests; slow down, or have its rate raised",
-                max(1, math.ceil(again)),
+                math.ceil(wait),
             )
         needed = scope_of(scope["method"], scope["path"])
-        if needed and needed not in known.scopes:
+        enough = {needed, _LESSER.get(scope["path"], needed)}
+        if needed and not enough & known.scopes:
             raise Forbidden(
                 f"This call needs the scope {needed!r}; the key {known.name!r} has {', '.join(sorted(known.scopes))}"
             )

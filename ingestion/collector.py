@@ -16,7 +16,7 @@ from infra.clock import HOUR, format_time, parse_time
 from infra.database import reading, writing
 from infra.errors import BadInput, NotFound
 from infra.ids import uuid7
-from ingestion.access import actor
+from ingestion.access import actor, has_public_key
 from ingestion.backfill import redefine
 from ingestion.bodies import (
     ActivateAnswer,
@@ -95,7 +95,7 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer | JSONResponse:
     limit = wired.settings.events_limit
     if len(body.events) > limit:
         raise BadInput(f"{len(body.events)} events in one call; send at most {limit} at a time", "/events")
-    edge = wired.edge()
+    edge = wired.edge(signed=has_public_key())
     decoded = [_decoded(item, index, edge) for index, item in enumerate(body.events)]
     events = {index: event for index, event in enumerate(decoded) if isinstance(event, Event)}
     rejected = {index: event for index, event in enumerate(decoded) if isinstance(event, Rejected)}
@@ -181,7 +181,7 @@ def define_loop(loop_id: LoopId, body: dict[str, Any], wired: Wired) -> LoopAnsw
         raise BadInput(
             f"The body defines loop {definition.loop!r}, the path names {loop_id!r}; make them equal", "/loop"
         )
-    version = redefine(wired.engine, definition, wired.clock())
+    version = redefine(wired.engine, definition, wired.clock(), actor(API))
     wired.changed()
     with reading(wired.engine) as connection:
         return _loop_answer(definition, version, killed_loops(connection))

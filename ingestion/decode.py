@@ -17,7 +17,7 @@ from infra.secrets import Secrets
 from ingestion.events import Event, Rejected, hash_id
 from ingestion.fields import LONG_ID, Body, DecisionId, Moment, Person, Scalar, sentence
 from ingestion.metrics import Currency
-from ingestion.rules import PROPERTIES, known_source, moment, named_decision, require, value_micros
+from ingestion.rules import PROPERTIES, known_source, moment, named_decision, require, require_signed, value_micros
 
 
 class NativeEvent(Body):
@@ -60,6 +60,8 @@ class Edge:
     received_at: int
     skew: int = 24 * HOUR
     """How far in the future an event may be dated, microseconds."""
+    signed: bool = False
+    """Whether the connection's key is public: only what a token proves is taken."""
 
     @property
     def source(self) -> str:
@@ -87,6 +89,8 @@ def decode_event(raw: bytes | dict[str, Any], edge: Edge, position: str = "") ->
 
 
 def _event(native: NativeEvent, edge: Edge) -> Event:
+    if edge.signed:
+        require_signed(native.type, native.token, native.unit, native.order_id or native.reverses)
     decision_id, link, position = named_decision(native.decision_id, native.token, native.position, edge.secrets)
     require(native.type, decision_id, native.unit, native.reverses)
     return Event(

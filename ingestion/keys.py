@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from limits import RateLimitItem, parse
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from infra import tables
@@ -23,17 +22,18 @@ from infra.database import reading, writing
 from infra.errors import BadInput, NotFound
 from infra.randomness import digest
 from infra.secrets import CONNECTION, Secrets
-from ingestion.contents import record
+from ingestion.audit import record
 from ingestion.loops import load_loops
+from ingestion.rates import Rate, parse_rate
 from ingestion.redirects import REDIRECT
 
-SCOPES = ("rank", "events", "content", "admin")
-"""rank: choose, score, activate, trace. events: send events and feedback. content: register copy, read results.
-admin: approve, define loops, retrain, promote, kill."""
+SCOPES = ("rank", "events", "signed", "content", "admin")
+"""rank: choose, score, activate, trace. events: send events and feedback. signed: send events that carry a token of
+``/v1/rank``, for keys that the public can read. content: register copy, read results. admin: approve, define loops,
+retrain, promote, kill."""
 
 DEFAULT_RATE = "2000/second"
 
-_RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 _KEY = re.compile(r"rl_([a-p]{12})_([A-Za-z0-9_-]{43})")
 
 
@@ -45,7 +45,7 @@ class Caller:
     name: str
     scopes: frozenset[str]
     loops: frozenset[str]
-    rate: RateLimitItem
+    rate: Rate
     expires_at: int | None
     hash: str
 
@@ -88,6 +88,8 @@ def rotate_key(connection: Connection, secrets: Secrets, name: str, ends_at: int
     keys = tables.api_keys
     sooner = (keys.c.name == name) & ((keys.c.expires_at.is_(None)) | (keys.c.expires_at > ends_at))
     connection.execute(update(keys).where(sooner, keys.c.state == "active").values(expires_at=ends_at))
+    ending = {"ending": [row.key_id for row in active], "ends_at": ends_at}
+    record(connection, actor, "rotate_key", name, ending, now)
     return create_key(connection, secrets, name, newest.scopes, newest.loops, newest.rate, now, actor)
 
 
@@ -105,6 +107,13 @@ def list_keys(connection: Connection) -> Sequence[Row[Any]]:
     """Every key ever made, by name."""
     keys = tables.api_keys
     return connection.execute(select(keys).order_by(keys.c.name, keys.c.created_at, keys.c.key_id)).all()
+
+
+def is_public(connection: Connection, name: str) -> bool:
+    """Whether a connection had a key that the public can read: what it sent counts with a token only, also when it is
+    taken out of quarantine by a person."""
+    scopes = connection.scalars(select(tables.api_keys.c.scopes).where(tables.api_keys.c.name == name))
+    return any("signed" in each for each in scopes)
 
 
 class Keyring:
@@ -148,7 +157,7 @@ def _caller(row: Row[Any]) -> Caller:
         name=row.name,
         scopes=frozenset(row.scopes),
         loops=frozenset(row.loops),
-        rate=parse(row.rate),
+        rate=_rate(row.rate),
         expires_at=row.expires_at,
         hash=row.hash,
     )
@@ -174,15 +183,21 @@ def _check(
     if not scopes or (strange := sorted(set(scopes) - set(SCOPES))):
         found = f"no scope {strange[0]!r}" if scopes else "no key without a scope"
         raise BadInput(f"There is {found}; the scopes are {', '.join(SCOPES)}")
-    if loops and "events" in scopes:
+    if loops and {"events", "signed"} & set(scopes):
         raise BadInput(
             "Events are about customers, not about a loop, so a key limited to loops cannot send them; make a key for "
             "events alone"
         )
     if unknown := sorted(set(loops) - set(load_loops(connection))):
         raise BadInput(f"There is no loop {unknown[0]!r}; define it first, or correct the name")
-    if not _RATE.fullmatch(rate):
-        raise BadInput(f"{rate!r} is no rate; write one like 100/second or 5000/minute")
+    _rate(rate)
+
+
+def _rate(text: str) -> Rate:
+    found = parse_rate(text)
+    if found is None:
+        raise BadInput(f"{text!r} is no rate; write one like 100/second or 5000/minute")
+    return found
 
 
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")

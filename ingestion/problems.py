@@ -66,7 +66,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "Not found",
         409: "Conflict",
         413: "Too large",
-        415: "Not JSON",
+        415: "Not JSON, or packed in a way that is not understood",
     }
     words |= {422: "Input cannot be used", 503: "Temporarily unavailable"}
     return {status: {"model": Problem, "description": words[status]} for status in sorted({*statuses, 422, 503})}

@@ -53,6 +53,19 @@ def require(kind: str, decision_id: str | None, unit: str | None, reverses: str 
         raise BadInput("The event names nobody; add a decision_id, a token or a unit")
 
 
+def require_signed(kind: str, token: str | None, unit: str | None, order: str | None) -> None:
+    """What a public key may send touches no decision but that of the token: everybody can read such a key."""
+    if token is None:
+        raise BadInput("A key with the scope 'signed' sends events with the token of /v1/rank only; add it")
+    if unit is not None:
+        raise BadInput("A key with the scope 'signed' names no unit: the token says whose event it is; leave it out")
+    if order is not None or kind == REFUND:
+        raise BadInput(
+            "A key with the scope 'signed' reports neither orders nor refunds, which concern others too; leave out "
+            "order_id and reverses, or send it from a server whose key has the scope 'events'"
+        )
+
+
 def known_source(named: str | None, sources: Sequence[str]) -> str:
     """The source, which must be on the list; the first of the list when none is named."""
     source = named or sources[0]

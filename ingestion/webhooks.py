@@ -1,7 +1,8 @@
 """Vendors' webhooks: ``POST /v1/webhooks/{connection}``.
 
 1. The connection, by its name in the secrets file: it says which connector reads the body and which keys are in force.
-2. The signature, over the raw bytes, before anything parses them. Every cause gives the same 401.
+2. The signature, over the raw bytes, before anything unpacks or parses them. Every cause gives the same 401. Then a
+   body in gzip is unpacked, as far as the limit on bodies goes; signed were the bytes as they came.
 3. The connector's items become facts, each for itself; the connection's name is their source.
 4. They are kept like those of ``/v1/events``, in the store or on the topic; only then the vendor is answered.
 
@@ -9,15 +10,18 @@ At least once is safe: vendors send again until they see a 200, and every event 
 used is no reason to send it again, so it is answered with 200 and lies in quarantine.
 """
 
+import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 
 from infra.clock import HOUR, format_time
-from infra.errors import Misconfigured, NotFound, Unauthorized
+from infra.errors import BadInput, Misconfigured, NotFound, StrangeEncoding, TooLarge, Unauthorized
 from infra.logs import log
 from infra.secrets import Secrets, Webhook
 from infra.telemetry import webhooks_refused
@@ -35,6 +39,9 @@ from ingestion.publisher import accept
 from ingestion.wiring import Collector, Wired
 
 router = APIRouter(prefix="/v1")
+
+SHORTEST_KEY = 16
+"""Least characters of a key. Vendors make theirs far longer; bearer keys are often made by hand."""
 
 
 class WebhookAnswer(Body):
@@ -60,6 +67,11 @@ def check_webhooks(secrets: Secrets) -> None:
             raise Misconfigured(
                 f"Webhook {name!r} needs SendGrid's verification key; copy it whole, as it is shown there"
             )
+        if short := [len(key) for key in webhook.keys if len(key) < SHORTEST_KEY]:
+            raise Misconfigured(
+                f"Webhook {name!r} has a key of {short[0]} characters, which can be guessed; have the sender use one of "
+                f"{SHORTEST_KEY} or more"
+            )
         if webhook.unsigned:
             log.warning("webhook_unsigned", connection=name, advice="anybody who reaches it can write events")
 
@@ -74,7 +86,7 @@ async def _delivery(request: Request) -> Delivery:
     "/webhooks/{connection}",
     tags=["events"],
     summary="Take a vendor's webhook",
-    responses=responses(401, 404, 413),
+    responses=responses(401, 404, 413, 415),
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
 )
 def receive(connection: str, wired: Wired, delivery: Annotated[Delivery, Depends(_delivery)]) -> WebhookAnswer:
@@ -90,9 +102,32 @@ def receive(connection: str, wired: Wired, delivery: Annotated[Delivery, Depends
         raise Unauthorized("The request does not carry a valid signature; check the key of this webhook")
     skew = wired.settings.clock_skew_hours * HOUR
     edge = Edge(wired.secrets, (connection,), delivery.received_at, skew)
-    items = CONNECTORS[webhook.connector].read(delivery.body, delivery.headers)
+    body = unpacked(delivery, wired.settings.body_limit_bytes)
+    items = CONNECTORS[webhook.connector].read(body, delivery.headers)
     outcomes = take(webhook.connector, items, edge, format_time(delivery.received_at))
     return _answer(list(_stored(wired, outcomes, delivery.received_at)))
+
+
+def unpacked(delivery: Delivery, limit: int) -> bytes:
+    """The body without its ``Content-Encoding``, of which gzip is understood; never more than ``limit`` bytes are made.
+
+    Raises :class:`StrangeEncoding` for another, :class:`TooLarge`, and :class:`BadInput` for a damaged body.
+    """
+    encoding = delivery.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return delivery.body
+    if encoding not in ("gzip", "x-gzip"):
+        raise StrangeEncoding(
+            f"Content-Encoding {encoding[:64]!r} is not understood; send the body as it is, or in gzip"
+        )
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(delivery.body)) as file:
+            body = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error):
+        raise BadInput("The body is no whole gzip file; send it again, or without Content-Encoding") from None
+    if len(body) > limit:
+        raise TooLarge(f"The body is larger than {limit} bytes once it is unpacked; send it in smaller parts")
+    return body
 
 
 def _is_signed(webhook: Webhook, delivery: Delivery) -> bool:

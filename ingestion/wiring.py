@@ -27,11 +27,12 @@ class Collector:
     publisher: Publisher | None = None
     """Where events go with Kafka configured; without, they go into the store."""
 
-    def edge(self) -> Edge:
-        """What the decoder must know, now. With API keys, a connection's events are its own."""
+    def edge(self, signed: bool = False) -> Edge:
+        """What the decoder must know, now. With API keys, a connection's events are its own. ``signed``: it takes what a
+        token proves, and nothing else."""
         known = caller()
         sources = self.settings.sources if known is None else (known.name,)
-        return Edge(self.secrets, sources, self.clock(), self.settings.clock_skew_hours * HOUR)
+        return Edge(self.secrets, sources, self.clock(), self.settings.clock_skew_hours * HOUR, signed)
 
 
 async def _collector(request: Request) -> Collector:

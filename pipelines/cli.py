@@ -14,6 +14,7 @@ import typer
 
 from infra.errors import RewardloopError
 from pipelines.commands import (
+    audit,
     checkup,
     events,
     flows,
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+audit.register(app)
 checkup.register(app)
 importing.register(app)
 flows.register(app)

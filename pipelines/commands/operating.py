@@ -14,6 +14,7 @@ from ingestion.decode import Edge, decode_event
 from ingestion.decoding import TopicDecoder
 from ingestion.events import Event, Rejected
 from ingestion.intake import connector_of, take_again
+from ingestion.keys import is_public
 from ingestion.loops import load_loop, load_loops
 from ingestion.messages import held_record
 from ingestion.replay import decode_again
@@ -204,7 +205,9 @@ def _decode(workspace: Workspace, held: quarantine.Held) -> Event | quarantine.F
     if record is not None and record.topic in {topic.name for topic in topics(settings.kafka_topic_prefix).read}:
         return decode_again(record, TopicDecoder(workspace.engine, workspace.secrets, settings, workspace.clock))
     sources = (held.source, *settings.sources)
-    edge = Edge(workspace.secrets, sources, workspace.clock(), settings.clock_skew_hours * HOUR)
+    with reading(workspace.engine) as connection:
+        signed = is_public(connection, held.source)
+    edge = Edge(workspace.secrets, sources, workspace.clock(), settings.clock_skew_hours * HOUR, signed)
     if connector_of(held.position):
         return take_again(held.position, raw, edge, format_time(held.created_at))
     return decode_event(raw, edge)

@@ -31,7 +31,7 @@ from tests.pipelines.api import define, ok, rank, refused, running, trace
 KEY = "a-secret-of-the-shop"
 WEBHOOKS = {
     "shopify": {"keys": [KEY]},
-    "shop-eu": {"connector": "shopify", "keys": ["newer", KEY]},
+    "shop-eu": {"connector": "shopify", "keys": ["the-newer-secret", KEY]},
     "segment": {"keys": [KEY]},
     "stripe": {"keys": [KEY]},
     "braze": {"keys": [KEY]},
@@ -393,7 +393,9 @@ def test_a_connection_may_be_signed_otherwise(api: TestClient) -> None:
     [
         ({"connector": "shopiffy", "keys": [KEY]}, "'shop' names connector 'shopiffy'"),
         ({"connector": "shopify", "signature": "bare", "keys": [KEY]}, "'shop' names signature 'bare'"),
-        ({"connector": "sendgrid", "keys": ["MFkwEw…"]}, "'shop' needs SendGrid's verification key"),
+        ({"connector": "sendgrid", "keys": ["MFkwEw… and so on"]}, "'shop' needs SendGrid's verification key"),
+        ({"connector": "braze", "keys": [KEY, "s3cret"]}, "'shop' has a key of 6 characters, which can be guessed"),
+        ({"connector": "segment", "signature": "bearer", "keys": ["x" * 15]}, "have the sender use one of 16 or more"),
     ],
 )
 def test_a_connection_to_nowhere_stops_the_start(sqlite_url: str, tmp_path: Path, entry: Any, sentence: str) -> None:

@@ -1,22 +1,26 @@
 """The API against its own OpenAPI document: thousands of requests, valid and broken, to a real server.
 
-    python -m tests.stack.fuzzing [requests per call and phase]
+    python -m tests.stack.fuzzing [requests per call and phase] [seed]
 
 A call fails when the server breaks, answers what the document does not say, or takes what it forbids. Two kinds of
 findings are no faults: bodies that fit the document and break a rule it cannot express are refused with a sentence; and
 ``GET /v1/decisions/x/activate`` reads the decision ``x/activate``, so ``Allow`` names GET there. Starting a retrain is
-left out: it is a process.
+left out: it is a process. Requests are counted where they arrive, per call.
 """
 
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from fastapi import FastAPI
 from httpx2 import Client
+from starlette.types import Receive, Scope, Send
 
 from infra.database import open_database
 from infra.migrations import migrate
@@ -29,12 +33,35 @@ ALWAYS = 1_500
 """Requests per call and phase of ``make fuzz``."""
 
 
+class Counted:
+    """An app whose requests are counted by call; those of no call under ``nowhere``."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self.calls: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            route = scope.get("route")
+            self.calls["nowhere" if route is None else f"{scope['method']} {route.path}"] += 1
+
+
+class Installation(NamedTuple):
+    """A running server."""
+
+    address: str
+    calls: Counter[str]
+    """Requests so far, by call."""
+
+
 @contextmanager
-def installation(home: Path) -> Iterator[str]:
-    """The address of a server over an empty data folder, with a loop, a campaign and two contents."""
+def installation(home: Path) -> Iterator[Installation]:
+    """A server over an empty data folder, with a loop, a campaign and two contents."""
     settings = Settings(home=home, refresh_seconds=0.2)
     migrate(open_database(settings.database))
-    with served(create_app(settings)) as address:
+    app = Counted(create_app(settings))
+    with served(app) as address:
         with Client(base_url=address) as client:
             contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
             for answer in (
@@ -42,7 +69,8 @@ def installation(home: Path) -> Iterator[str]:
                 client.post("/v1/campaigns", json={"campaign": "june", "loop": "mail", "contents": contents}),
             ):
                 assert answer.status_code == 200, answer.text
-        yield address
+        app.calls.clear()
+        yield Installation(address, app.calls)
 
 
 def fuzz(address: str, examples: int, seed: int) -> tuple[int, str]:
@@ -66,11 +94,12 @@ def cases(printed: str) -> int:
 
 
 def main() -> int:
-    """Run it; the last line says how many requests there were and whether anything failed."""
-    examples = int(sys.argv[1]) if len(sys.argv) > 1 else ALWAYS
-    with tempfile.TemporaryDirectory() as home, installation(Path(home)) as address:
-        code, printed = fuzz(address, examples, seed=1)
+    """Run it; then the requests per call, and in the last line how many there were and whether anything failed."""
+    examples, seed = (int(given) for given in (*sys.argv[1:3], *(str(ALWAYS), "1")[len(sys.argv[1:3]) :]))
+    with tempfile.TemporaryDirectory() as home, installation(Path(home)) as server:
+        code, printed = fuzz(server.address, examples, seed)
     sys.stdout.write(printed)
+    sys.stdout.writelines(f"{count:>9,}  {call}\n" for call, count in sorted(server.calls.items()))
     sys.stdout.write(f"{'PASS' if code == 0 else 'FAIL'}: {cases(printed):,} requests\n")
     return code
 
