@@ -153,16 +153,27 @@ class RewardModel:
             return self._expected(assemble(row, encoded.rows), encoded)
         return encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.score(row, encoded.masks))
 
+    def scores(self, contexts: Sequence[Mapping[str, Any]], encoded: Encoded, position: int = 1) -> Floats:
+        """:meth:`score` of every context, shape (n, k): the same bytes."""
+        rows = context_rows(self.schema, contexts, [position] * len(contexts))
+        if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
+            return self._grid(rows, encoded)
+        return np.asarray(
+            encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.scores(rows, encoded.masks))
+        )
+
     def grid(self, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content], position: int = 1) -> Floats:
         """Expected reward of every content in every context, shape (n, k)."""
-        encoded = self.encode(contents)
-        rows = context_rows(self.schema, contexts, [position] * len(contexts))
-        scores = np.empty((len(contexts), len(contents)))
-        size = max(1, _PAIRS // max(1, len(contents)))
-        for start in range(0, len(contexts), size):
+        return self._grid(context_rows(self.schema, contexts, [position] * len(contexts)), self.encode(contents))
+
+    def _grid(self, rows: Floats, encoded: Encoded) -> Floats:
+        contents = len(encoded.rows)
+        scores = np.empty((len(rows), contents))
+        size = max(1, _PAIRS // max(1, contents))
+        for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            matrix = np.hstack([np.repeat(part, len(contents), axis=0), np.tile(encoded.rows, (len(part), 1))])
-            g = self.relative(matrix).reshape(len(part), len(contents))
+            matrix = np.hstack([np.repeat(part, contents, axis=0), np.tile(encoded.rows, (len(part), 1))])
+            g = self.relative(matrix).reshape(len(part), contents)
             scores[start : start + len(part)] = encoded.mean + encoded.scale * g
         return scores
 

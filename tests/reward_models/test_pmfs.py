@@ -31,8 +31,6 @@ def test_limits_hold_in_every_row() -> None:
     generator = np.random.default_rng(SEED)
     allowed = bounds({"b": [0.3, 0.4], "c": [0.0, 0.1]}, ["a", "b", "c", "d"])
     mean, sd = generator.normal(size=(50, 4)), generator.exponential(size=(50, 4))
-    expected = [
-        pmf(PolicySettings(), one, width, allowed).tolist() for one, width in zip(mean, sd, strict=True)
-    ]
+    expected = [pmf(PolicySettings(), one, width, allowed).tolist() for one, width in zip(mean, sd, strict=True)]
 
     assert pmfs(PolicySettings(), mean, sd, allowed).tolist() == expected
