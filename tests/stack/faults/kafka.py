@@ -62,7 +62,7 @@ class Log:
         """Close the connection."""
         self._reader.close()
 
-    def ends(self, seconds: float = 60.0) -> dict[Partition, int]:
+    def ends(self, seconds: float = 240.0) -> dict[Partition, int]:
         """The offset after the last record, for every partition that holds any; asked until somebody answers."""
         deadline = time.monotonic() + seconds
         while True:
