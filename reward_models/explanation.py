@@ -14,7 +14,7 @@ with their neighbours in terms of several words, so their effects do not add up 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ingestion.events import Content
-from reward_models.boosted import RewardModel
+from reward_models.boosted import Encoded, RewardModel
 from reward_models.factors import FACTORS, NAMES
-from reward_models.features import POSITION, TEXT_SCORE, context_rows, text_of
+from reward_models.features import POSITION, TEXT_SCORE, assemble, context_rows, text_of
 from reward_models.text import TextModel
 
 Floats = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ def reasons(model: RewardModel, contents: Sequence[Content]) -> list[tuple[Reaso
             for name, effect in zip(NAMES, model.text.by_factors([text])[0].tolist(), strict=True):
                 effects[name] = effects.get(name, 0.0) + effect
             words = _by_words(model.text, text)
-        told = {_told(name, content): effect for name, effect in effects.items()} | words
+        told = {told_as(name, content): effect for name, effect in effects.items()} | words
         found.append(_strongest(told, model.calibration.slope))
     return found
 
@@ -65,21 +65,25 @@ def sentence(found: Sequence[Reason]) -> str:
     return "; ".join(f"{reason.what} {reason.effect:+.1%}".replace("%", " %").replace("-", "−") for reason in found)
 
 
+def tree_parts(model: RewardModel, context: Mapping[str, Any], encoded: Encoded) -> Floats:
+    """What each column makes of the trees' sum, and what they make of an average row, last: shape (k, columns + 1)."""
+    rows = assemble(context_rows(model.schema, [context], [1])[0], encoded.rows)
+    return np.asarray(model.booster.predict(rows, pred_contrib=True, num_threads=1), dtype=np.float64)
+
+
 def _by_trees(model: RewardModel, contents: Sequence[Content]) -> list[dict[str, float]]:
     """Effect by factor or feature, summed over slots."""
-    context = np.tile(context_rows(model.schema, [{}], [1]), (len(contents), 1))
-    rows = np.hstack([context, model.encode(contents).rows])
-    parts = np.asarray(model.booster.predict(rows, pred_contrib=True, num_threads=1))[:, :-1]
-    owners = [_owner(name) for name in model.schema.names]
+    parts = tree_parts(model, {}, model.encode(contents))
     found: list[dict[str, float]] = [{} for _ in contents]
-    for place, owner in enumerate(owners):
+    for place, name in enumerate(model.schema.names):
+        owner = owner_of(name)
         for effects, part in zip(found, parts[:, place].tolist(), strict=True):
             if owner is not None:
                 effects[owner] = effects.get(owner, 0.0) + part
     return found
 
 
-def _owner(column: str) -> str | None:
+def owner_of(column: str) -> str | None:
     """The factor or feature that a column belongs to; None for context, position and the text score."""
     if column.startswith("context.") or column in (POSITION, TEXT_SCORE):
         return None
@@ -100,7 +104,7 @@ def _by_words(model: TextModel, text: str) -> dict[str, float]:
     return {f"“{word}”": whole - left for word, left in zip(written.values(), rest, strict=True)}
 
 
-def _told(name: str, content: Content) -> str:
+def told_as(name: str, content: Content) -> str:
     """A factor or feature with its value, as a person would say it."""
     if name.startswith("content."):
         feature = name.removeprefix("content.")

@@ -49,6 +49,11 @@ class RankBody(Body):
     excluded: Annotated[list[Id], Field(max_length=500)] = Field(
         default_factory=list, description="Contents that must not be chosen."
     )
+    must_include: Annotated[list[Id], Field(max_length=500)] = Field(
+        default_factory=list,
+        description="Contents that the slate has to hold, at most as many as `slots`; the rest is drawn, and every position "
+        "has its exact propensity. One that is not eligible: 409.",
+    )
     links: Links | None = Field(
         None,
         description="`{name: address}` on hosts in `REWARDLOOP_REDIRECT_HOSTS`: each content within `slots` is answered "
@@ -56,7 +61,11 @@ class RankBody(Body):
         "is the stored choice with these.",
     )
     dry_run: bool = Field(False, description="Store nothing.")
-    explain: bool = Field(False, description="Answer every candidate's numbers too.")
+    explain: bool = Field(
+        False,
+        description="Answer every candidate's numbers too, and why it has its score: of the chosen and the best, 50 in all, at "
+        "about a millisecond each. Nothing of it is stored.",
+    )
 
 
 class Ranked(Body):
@@ -73,6 +82,18 @@ class Ranked(Body):
     )
 
 
+class Reason(Body):
+    """A line of a score: all lines of a content add up to it."""
+
+    what: str = Field(description="In words: a copy factor, a feature, the context, the campaign, what was observed.")
+    kind: Literal["campaign", "factor", "feature", "wording", "context", "rest", "observed"] = Field(
+        description="`campaign`: what average copy earns in it; `factor`: something in the text; `feature`: something known of "
+        "the content; `wording`: the words themselves; `context`: something known of the customer or the moment; `rest`: many "
+        "small ones; `observed`: what was seen since the model was trained."
+    )
+    effect: float = Field(description="What it adds to the expected reward.")
+
+
 class CandidateAnswer(Body):
     """A candidate's numbers, as stored."""
 
@@ -83,6 +104,9 @@ class CandidateAnswer(Body):
     sd: float | None = Field(description="Its standard deviation.")
     policy_p: float | None = Field(description="What the policy would have drawn it with.")
     behaviour_p: float | None = Field(description="What it was drawn with.")
+    reasons: list[Reason] | None = Field(
+        None, description="Why it has its score: they add up to it. Null: it has none, or 50 others came first."
+    )
 
 
 class ExclusionAnswer(Body):
@@ -104,6 +128,11 @@ class RankAnswer(Body):
     policy_version: str = Field(description="Policy and parameters used.")
     durable: bool = Field(description="False: not stored (dry run, or the database is away), so nothing is learned.")
     excluded: list[ExclusionAnswer] = Field(description="What was not eligible, and why.")
+    withheld: str | None = Field(
+        None,
+        description="Why this customer is sent nothing now, whatever the contents: suppressed, or a frequency cap. The answer is "
+        "`no_send`, and the decision does not start: do not activate it.",
+    )
     candidates: list[CandidateAnswer] | None = Field(None, description="With `explain`: every candidate's numbers.")
 
 
@@ -116,6 +145,7 @@ class ScoreBody(Body):
     texts: Annotated[list[str], Field(max_length=500)] | None = Field(None, description="Or texts of one slot.")
     slot: Name = Field("subject", description="The slot that `texts` are for.")
     context: Features = Field(default_factory=dict, description="For whom; default: nothing is known.")
+    explain: bool = Field(False, description="Answer why, of the best 50, at about a millisecond each.")
 
 
 class Score(Body):
@@ -127,6 +157,9 @@ class Score(Body):
     high: float = Field(description="Upper end of its 95 % interval.")
     relative: float = Field(description="Expected reward minus the loop's mean.")
     rank: int = Field(description="1 is best in this request.")
+    reasons: list[Reason] | None = Field(
+        None, description="With `explain`: why; the lines add up to `expected`. Null beyond the best 50."
+    )
 
 
 class ScoreAnswer(Body):
@@ -177,6 +210,14 @@ class ReplayAnswer(Body):
     detail: str = Field(description="In a sentence.")
 
 
+class ExplainedContent(Body):
+    """Why a candidate had its score."""
+
+    content_id: str = Field(description="The content.")
+    score: float = Field(description="What the policy ranked on.")
+    reasons: list[Reason] = Field(description="Lines that add up to the score, by the model that decided.")
+
+
 class Trace(Body):
     """A decision with everything that is known of it."""
 
@@ -189,6 +230,11 @@ class Trace(Body):
     outcomes: list[TracedOutcome] = Field(description="Its outcomes; zeros are left out.")
     rewards: list[TracedReward] = Field(description="What each chosen content earned.")
     replay: ReplayAnswer = Field(description="Whether it can be computed again.")
+    reasons: list[ExplainedContent] | None = Field(
+        None,
+        description="With `explain=true`: of the chosen and the best, 50 in all; computed now by the model that decided. What was "
+        "observed by then is one line, once it has moved on. Empty: it had no scores, or the model's files are gone.",
+    )
 
 
 class PromoteBody(Body):

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    func,
     or_,
     select,
     type_coerce,
@@ -167,10 +168,11 @@ def _listed() -> Select[tuple[str, str]]:
 def _decided() -> CompoundSelect[tuple[str, str, str, str, int]]:
     """Decisions of these customers, counted or not: each kind has an index by customer and time."""
     units, c = listed("units", unit=Text()), decisions.c
+    this_loop = func.coalesce(c.loop_id, "") == bindparam("loop", type_=Text())  # not by the index of all its decisions
     texts = (type_coerce(c[name], Text).label(name) for name in ("chosen", "constraints"))
     wanted = (
         select(c.unit, c.campaign_id, *texts, start_of(decisions).label("start"))
         .select_from(units.join(decisions, c.unit == units.c.unit))
-        .where(c.decided_at >= bindparam("oldest", type_=BigInteger), c.loop_id == bindparam("loop", type_=Text()))
+        .where(c.decided_at >= bindparam("oldest", type_=BigInteger), this_loop)
     )
     return union_all(wanted.where(c.batch_no.is_not(None)), wanted.where(c.batch_no.is_(None)))

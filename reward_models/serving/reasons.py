@@ -1,0 +1,121 @@
+"""Why a decision's candidates have the scores they have: lines that add up to each score, computed anew, never stored.
+
+    score = expected (``contributions.py``)  +  what was observed since:
+            the campaign so far       (scale − 1)·expected + shift
+            this content so far       its own effect
+            such contexts lately      what the newest decisions say of them
+
+The model is the one the decision names. What was observed is told apart while the snapshot still says what it said then;
+later it is one line, the difference between the stored score and the stored prediction.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ingestion.events import Candidate, Content, Decision
+from reward_models.boosted import RewardModel
+from reward_models.contributions import Line, contributions
+from reward_models.serving.snapshot import Campaign, Loop, Snapshot
+
+EXPLAINED = 50
+"""Most candidates that are explained: what was chosen, then the best. The others cost as much, and nobody reads them."""
+
+_SAME = 1e-12
+"""Relative difference of a sum in another order."""
+
+Reasons = Mapping[str, list[Line]]
+"""By content."""
+
+
+def reasons(
+    decision: Decision,
+    model: RewardModel | None,
+    contents: Mapping[str, Content],
+    snapshot: Snapshot,
+    most: int = EXPLAINED,
+) -> Reasons:
+    """Lines of the first candidates of a decision, each adding up to its stored score; none for one without a score.
+
+    model: the decision's; null: it had none, or its files are gone.
+    """
+    told = [candidate for candidate in _first(decision, most) if candidate.content_id in contents]
+    if model is None and decision.model_version is not None:
+        return {}
+    by_model = (
+        [[] for _ in told] if model is None else _by_model(model, decision, [contents[one.content_id] for one in told])
+    )
+    seen = _observed(decision, told, snapshot)
+    return {one.content_id: [*lines, *more] for one, lines, more in zip(told, by_model, seen, strict=True)}
+
+
+def _first(decision: Decision, most: int) -> list[Candidate]:
+    """Candidates with a score: the chosen, then by score."""
+    place = {placement.content_id: placement.position for placement in decision.chosen}
+    scored = [(one, one.score) for one in decision.candidates if one.score is not None]
+    scored.sort(key=lambda pair: (place.get(pair[0].content_id, len(place) + 1), -pair[1], pair[0].content_id))
+    return [one for one, _ in scored[:most]]
+
+
+def _by_model(model: RewardModel, decision: Decision, contents: Sequence[Content]) -> list[list[Line]]:
+    return contributions(model, decision.context, contents) if contents else []
+
+
+def _observed(decision: Decision, told: Sequence[Candidate], snapshot: Snapshot) -> list[list[Line]]:
+    """What was observed by then, beyond the predictions."""
+    apart = _apart(decision, told, snapshot)
+    return [
+        lines
+        if lines is not None
+        else [Line("what was seen by then", "observed", float(one.score or 0.0) - float(one.expected or 0.0))]
+        for one, lines in zip(told, apart, strict=True)
+    ]
+
+
+def _apart(decision: Decision, told: Sequence[Candidate], snapshot: Snapshot) -> list[list[Line] | None]:
+    """The parts of what was observed, of those candidates of which the snapshot says the same as when it was decided."""
+    campaign = snapshot.campaigns.get(decision.campaign_id)
+    loop = snapshot.loops.get(decision.loop_id)
+    if campaign is None or loop is None or loop.model_version != (decision.model_version or ""):
+        return [None for _ in told]
+    return [
+        lines if _is_whole(one, lines) else None
+        for one, lines in zip(told, _parts(decision, told, snapshot, loop, campaign), strict=True)
+    ]
+
+
+def _parts(
+    decision: Decision, told: Sequence[Candidate], snapshot: Snapshot, loop: Loop, campaign: Campaign
+) -> list[list[Line]]:
+    standing = snapshot.standing(loop, campaign)
+    scale, shift = float(standing.effects.scale), float(standing.effects.shift)
+    names = [one.content_id for one in told]
+    added = [0.0] * len(names)
+    if standing.contextual is not None and names:
+        added = standing.contextual.at(decision.context, names)[0].tolist()
+    found = []
+    for one, lately in zip(told, added, strict=True):
+        own = (
+            float(standing.effects.effect[standing.index[one.content_id]]) if one.content_id in standing.index else 0.0
+        )
+        lines = [
+            Line("the campaign so far", "observed", (scale - 1.0) * float(one.expected or 0.0) + shift),
+            Line("this content so far", "observed", own),
+            Line("such customers lately", "observed", lately),
+        ]
+        found.append([line for line in lines if line.effect])
+    return found
+
+
+def _is_whole(candidate: Candidate, lines: Sequence[Line]) -> bool:
+    total = float(candidate.expected or 0.0) + sum(line.effect for line in lines)
+    score = float(candidate.score or 0.0)
+    return abs(total - score) <= _SAME * max(1.0, abs(score))
+
+
+def score_reasons(
+    model: RewardModel, context: Mapping[str, Any], contents: Sequence[Content], expected: Sequence[float]
+) -> list[list[Line] | None]:
+    """Lines that add up to the prediction of each content, of the best ``EXPLAINED``; null for the others."""
+    best = sorted(range(len(contents)), key=lambda place: (-expected[place], place))[:EXPLAINED]
+    told = dict(zip(best, contributions(model, context, [contents[place] for place in best]), strict=True))
+    return [told.get(place) for place in range(len(contents))]
