@@ -101,6 +101,8 @@ class Choices(Sequence[tuple[Candidate, ...]]):
 
     def sets(self) -> tuple[Ints, list[tuple[str, ...]]]:
         """The set of each row, numbered in order of first appearance, shape (n,); and the content ids of each set."""
+        if len(self) and not self.start[-1]:
+            return np.zeros(len(self), dtype=np.int64), [()]
         seen: dict[bytes, int] = {}
         content, start = self.content, self.start.tolist()
         keys = [content[begin:end].tobytes() for begin, end in pairwise(start)]

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Kinds = npt.NDArray[np.uint8]
 
 ABSENT, NUMBER, BOOLEAN, WORD = range(4)
@@ -72,7 +73,7 @@ class Values:
         for kind in (NUMBER, BOOLEAN, WORD):
             mine = self.kind == kind
             if mine.any():
-                numbers, of_row = np.unique(self.number[mine], return_inverse=True)
+                numbers, of_row, _ = _distinct(self.number[mine], kind)
                 words = [self._written(kind, number, name_of) for number in numbers.tolist()]
                 row[mine] = np.array([codes.get(word, unlisted) for word in words])[of_row]
         return row
@@ -80,7 +81,7 @@ class Values:
     def _distinct(self) -> list[tuple[int, float, int]]:
         found = []
         for kind in (NUMBER, BOOLEAN, WORD):
-            numbers, times = np.unique(self.number[self.kind == kind], return_counts=True)
+            numbers, _, times = _distinct(self.number[self.kind == kind], kind)
             found += [(kind, number, count) for number, count in zip(numbers.tolist(), times.tolist(), strict=True)]
         return found
 
@@ -113,7 +114,7 @@ class Contexts(Sequence[Mapping[str, Any]]):
             table = _parsed(texts)
         except pa.ArrowInvalid:
             return Contexts.of([_decode(text) for text in texts])
-        return Contexts(len(texts), {field.name: _of_arrow(table.field(field.name)) for field in table.type})
+        return Contexts(len(texts), {name: _of_arrow(table.column(name).chunk(0)) for name in table.column_names})
 
     @staticmethod
     def joined(parts: Sequence["Contexts"]) -> "Contexts":
@@ -151,6 +152,17 @@ class Contexts(Sequence[Mapping[str, Any]]):
         return {name: values.value(row) for name, values in self.columns.items() if values.kind[row] != ABSENT}
 
 
+def _distinct(numbers: Floats, kind: int) -> tuple[Floats, Ints, Ints]:
+    """Distinct numbers in order, which of them each one is, and how often each occurs. Words are indices: they are
+    counted, not sorted."""
+    if kind != WORD:
+        return np.unique(numbers, return_inverse=True, return_counts=True)
+    places = numbers.astype(np.int64)
+    times = np.bincount(places)
+    there = times > 0
+    return np.flatnonzero(there).astype(np.float64), (np.cumsum(there) - 1)[places], times[there]
+
+
 def _values(found: Sequence[Any]) -> Values:
     places: dict[str, int] = {}
     number, kind = np.zeros(len(found)), np.zeros(len(found), dtype=np.uint8)
@@ -167,22 +179,20 @@ def as_number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and abs(value) <= 1e300 else math.nan
 
 
-def _parsed(texts: Sequence[str]) -> pa.StructArray:
+def _parsed(texts: Sequence[str]) -> pa.Table:
     """One row per text. Words that look like times are taken for times at first; asked for as words, they stay so."""
-    whole = ('{"c":' + '}\n{"c":'.join(texts) + "}").encode()
+    whole = "\n".join(texts).encode()
     table = _read(whole, [])
-    dated = [field.name for field in table.type if pa.types.is_timestamp(field.type)]
+    dated = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
     return _read(whole, dated) if dated else table
 
 
-def _read(lines: bytes, words: Sequence[str]) -> pa.StructArray:
-    schema = pa.schema([("c", pa.struct([(name, pa.string()) for name in words]))])
-    table = arrow_json.read_json(
+def _read(lines: bytes, words: Sequence[str]) -> pa.Table:
+    return arrow_json.read_json(
         pa.BufferReader(lines),
         read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
-        parse_options=arrow_json.ParseOptions(explicit_schema=schema),
+        parse_options=arrow_json.ParseOptions(explicit_schema=pa.schema([(name, pa.string()) for name in words])),
     )
-    return table.column("c").chunk(0)
 
 
 def _of_arrow(found: pa.Array) -> Values:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, Select, Text, case, select, type_coerce
+from sqlalchemy import Connection, Row, Select, Text, literal, select, type_coerce
 
 from infra import tables
 from infra.clock import MICROS
@@ -311,11 +311,11 @@ class _Rows:
         """The rows of a chunk."""
         before = len(self.lists["decision_id"])
         for row, decision_id in enumerate(chunk.decision_id):
-            if (outcomes := self.outcomes.get(decision_id)) is not None:
-                self.found.append((before + row, outcomes.get(chunk.content_id[row], {})))
+            if decision_id in self.outcomes:
+                self.found.append((before + row, self.outcomes[decision_id].get(chunk.content_id[row], {})))
         for name in _LISTS:
             values = getattr(chunk, name)
-            self.lists[name] += values if name == "decision_id" else [self.same.setdefault(one, one) for one in values]
+            self.lists[name] += values if name == "decision_id" else map(self.same.setdefault, values, values)
         for name in _PARTS:
             self.parts[name].append(getattr(chunk, name))
         self.contexts.append(chunk.contexts)
@@ -328,8 +328,10 @@ class _Rows:
         for campaign_id, number in dict.fromkeys(zip(chunk.campaign_id, of_row.tolist(), strict=True)):
             for content_id in sets[number]:
                 self.content_index(campaign_id, content_id)
-        pairs = zip(chunk.campaign_id, chunk.content_id, strict=True)
-        return np.array([self.content_index(*pair) for pair in pairs], dtype=np.int64)
+        pairs = list(zip(chunk.campaign_id, chunk.content_id, strict=True))
+        for pair in dict.fromkeys(pairs):
+            self.content_index(*pair)
+        return np.fromiter(map(self.index.__getitem__, pairs), dtype=np.int64, count=len(pairs))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The columns of numbers, whole."""
@@ -389,7 +391,9 @@ def _contents(connection: Connection, loop_id: str) -> list[Content]:
 
 def _decisions(
     loop_id: str, as_of: int, before: int | None, since: int | None, choices_since: int | None
-) -> Select[Any]:
+) -> list[Select[Any]]:
+    """Those before ``choices_since`` by a query that does not name their candidates, which are the larger part of a
+    stored decision: a database that sorts rows carries along what is named."""
     c = tables.decisions.c
     wanted = [c.loop_id == loop_id, c.batch_no <= as_of]
     wanted += [c.decided_at < before] if before is not None else []
@@ -399,9 +403,18 @@ def _decisions(
         "start": start_of(tables.decisions, as_of),
         **{name: type_coerce(c[name], Text) for name in ("context", "candidates", "chosen", "constraints")},
     }
-    if choices_since is not None:
-        found["candidates"] = case((c.decided_at >= choices_since, found["candidates"]), else_="[]")
-    return select(*(found[name].label(name) for name in COLUMNS)).where(*wanted).order_by(c.decided_at, c.decision_id)
+    without = {**found, "candidates": literal("[]", Text)}
+    if choices_since is None:
+        parts = [(found, wanted)]
+    else:
+        parts = [
+            (without, [*wanted, c.decided_at < choices_since]),
+            (found, [*wanted, c.decided_at >= choices_since]),
+        ]
+    return [
+        select(*(columns[name].label(name) for name in COLUMNS)).where(*these).order_by(c.decided_at, c.decision_id)
+        for columns, these in parts
+    ]
 
 
 def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> Outcomes:

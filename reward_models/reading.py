@@ -1,6 +1,6 @@
 """Decisions read from the database in chunks, each made into columns while the next is fetched.
 
-    chunks(connection, query, kept) -> Chunk, Chunk …
+    chunks(connection, queries, kept) -> Chunk, Chunk …
 
 1. fetch a chunk (this thread)
 2. keep the decisions that are wanted, by their start
@@ -42,7 +42,6 @@ _PARSERS = 2
 _AHEAD = 3
 """Chunks on the way beside those being parsed."""
 _PLACED = pa.list_(pa.struct([("position", pa.int64()), ("content_id", pa.string()), ("propensity", pa.float64())]))
-_SCHEMA = pa.schema([("candidates", STORED), ("chosen", _PLACED)])
 
 
 class _Rules(msgspec.Struct, frozen=True):
@@ -76,10 +75,11 @@ class Chunk:
     """0 where nobody was held out."""
 
 
-def chunks(connection: Connection, query: Select[Any], kept: Callable[[Floats], Mask]) -> Iterator[Chunk]:
-    """The rows of the decisions that ``kept`` says, given the starts of some (microseconds, nan for none)."""
-    result = connection.execution_options(yield_per=_SIZE).execute(query)
-    wanted = (_wanted(rows, kept) for rows in result.partitions(_SIZE))
+def chunks(connection: Connection, queries: Iterable[Select[Any]], kept: Callable[[Floats], Mask]) -> Iterator[Chunk]:
+    """The rows of the decisions that ``kept`` says, given the starts of some (microseconds, nan for none); those of
+    one query after those of the other."""
+    results = (connection.execution_options(yield_per=_SIZE).execute(query) for query in queries)
+    wanted = (_wanted(rows, kept) for result in results for rows in result.partitions(_SIZE))
     with ThreadPoolExecutor(_PARSERS) as pool:
         yield from _ahead(pool, _chunk, (columns for columns in wanted if columns))
 
@@ -111,10 +111,9 @@ def _ahead(
 
 def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
     """Steps 3 and 4."""
-    parsed = _parsed(columns)
-    placed, rules = parsed.column("chosen").chunk(0), [_rules(text) for text in columns["constraints"]]
+    placed, rules = _lists(columns["chosen"], _PLACED), [_rules(text) for text in columns["constraints"]]
     contexts = Contexts.parse(columns["context"])
-    candidates = Choices.of_arrow(parsed.column("candidates").chunk(0))
+    candidates = Choices.of_arrow(_lists(columns["candidates"], STORED))
     flat, lengths = placed.flatten(), placed.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     position = flat.field("position").to_numpy(zero_copy_only=False)
     of_row = np.repeat(np.arange(len(lengths)), lengths)
@@ -138,14 +137,17 @@ def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
     )
 
 
-def _parsed(columns: dict[str, Sequence[Any]]) -> pa.Table:
-    texts = zip(columns["candidates"], columns["chosen"], strict=True)
-    lines = "\n".join([f'{{"candidates":{a},"chosen":{b}}}' for a, b in texts]).encode()
-    return arrow_json.read_json(
+def _lists(texts: Sequence[str], kind: pa.ListType) -> pa.ListArray:
+    """JSON arrays, one per text."""
+    lines = ('{"list":' + '}\n{"list":'.join(texts) + "}").encode()
+    table = arrow_json.read_json(
         pa.BufferReader(lines),
         read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
-        parse_options=arrow_json.ParseOptions(explicit_schema=_SCHEMA, unexpected_field_behavior="ignore"),
+        parse_options=arrow_json.ParseOptions(
+            explicit_schema=pa.schema([("list", kind)]), unexpected_field_behavior="ignore"
+        ),
     )
+    return table.column("list").chunk(0)
 
 
 def _each(values: Sequence[Any], rows: list[int] | None) -> list[Any]:
