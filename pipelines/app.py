@@ -49,6 +49,7 @@ from pipelines.operations import Jobs
 from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
+from reward_models.serving.quick import QuickRank
 from reward_models.serving.routes import Serving
 from reward_models.serving.snapshot import Snapshots
 
@@ -88,7 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(redirects.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
-    app.add_middleware(LoopLimits)  # the last added is the first to see a request
+    app.add_middleware(QuickRank)  # the last added is the first to see a request
+    app.add_middleware(LoopLimits)
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     app.add_middleware(Access)
     app.add_middleware(SecurityHeaders)

@@ -42,6 +42,7 @@ from reward_models.features import (
     assemble,
     build_schema,
     content_rows,
+    context_row,
     context_rows,
     fill_context,
     plain,
@@ -148,7 +149,7 @@ class RewardModel:
 
     def score(self, context: Mapping[str, Any], encoded: Encoded, position: int = 1) -> Floats:
         """Expected reward of each content in one context, shape (k,)."""
-        row = context_rows(self.schema, [context], [position])[0]
+        row = context_row(self.schema, context, position)
         if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
             return self._expected(assemble(row, encoded.rows), encoded)
         return encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.score(row, encoded.masks))

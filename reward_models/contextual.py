@@ -21,6 +21,7 @@ stored decision replays as ever. Only decisions of the model that serves are use
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,19 +90,45 @@ class Contextual:
         What it adds to all alike is left out of the variance: it changes no choice. A content registered since is
         taken as average, and as unsure as the most unsure.
         """
+        return self.at_places(context, self.places(content_ids))
+
+    def at_places(self, context: Mapping[str, Any], place: Ints) -> tuple[Floats, Floats]:
+        """:meth:`at`, for contents whose places are known."""
         x = np.concatenate([[1.0], self.encoder.rows([context])[0]])
-        f, d, width = self.features[:, 1:], len(x), self.features.shape[1]
-        half = (x @ self.shared_covariance.reshape(d, -1)).reshape(width, d, width)
-        between = (x @ half)[1:, 1:]
-        mean = self.features @ (x @ self.shared) + self.own @ x[1:]
-        variance = np.maximum(((f @ between) * f).sum(axis=1) + ((self.own_covariance @ x[1:]) @ x[1:]), 0.0)
-        place = np.array([self.index.get(name, len(self.index)) for name in content_ids])
+        mean = x @ self._means
+        variance = np.maximum((x[self._pairs[0]] * x[self._pairs[1]]) @ self._variances, 0.0)
         return np.append(mean, mean.mean())[place], np.append(variance, variance.max())[place]
+
+    def places(self, content_ids: Sequence[str]) -> Ints:
+        """Where these contents are, shape (k,); K for those registered since."""
+        return np.array([self.index.get(name, len(self.index)) for name in content_ids], dtype=np.int64)
 
     def usual_of(self, content_ids: Sequence[str]) -> Floats:
         """``usual`` of these contents; 0 for those registered since."""
-        place = np.array([self.index.get(name, len(self.index)) for name in content_ids])
-        return np.asarray(np.append(self.usual, 0.0)[place])
+        return np.asarray(np.append(self.usual, 0.0)[self.places(content_ids)])
+
+    @cached_property
+    def _means(self) -> Floats:
+        """(1 + d, K): the mean is linear in the context."""
+        means = self.shared @ self.features.T
+        means[1:] += self.own.T
+        return means
+
+    @cached_property
+    def _pairs(self) -> tuple[Ints, Ints]:
+        """Every two columns of the context, once."""
+        rows, columns = np.triu_indices(len(self.shared))
+        return rows.astype(np.int64), columns.astype(np.int64)
+
+    @cached_property
+    def _variances(self) -> Floats:
+        """(pairs, K): the variance is quadratic in the context, so what each product of two columns brings to a content is
+        known before."""
+        f = self.features[:, 1:]
+        both = np.einsum("iajb,ka,kb->ijk", self.shared_covariance[:, 1:, :, 1:], f, f, optimize=True)
+        both[1:, 1:] += np.moveaxis(self.own_covariance, 0, -1)
+        rows, columns = self._pairs
+        return np.asarray(np.where(rows == columns, 0.5, 1.0)[:, None] * (both[rows, columns] + both[columns, rows]))
 
 
 def fit_encoder(values: Sequence[Mapping[str, Any]], limit: int) -> Encoder:

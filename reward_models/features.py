@@ -13,7 +13,7 @@ Numbers stay numbers, booleans are 0 and 1; a name that ever held a text is a ca
 vocabulary. A missing or unseen value is nan; where a vocabulary was capped, unlisted values share one code.
 
     build_schema(contexts, contents) -> FeatureSchema         schema.hash
-    context_rows(schema, contexts, positions) -> (n, d)
+    context_rows(schema, contexts, positions) -> (n, d)       context_row(schema, context, position) -> (d,)
     content_rows(schema, contents, text_scores) -> (k, c)
     assemble(context_row, content_rows) -> (k, d + c)
 """
@@ -90,6 +90,11 @@ class FeatureSchema(msgspec.Struct, frozen=True, dict=True):
             column.name: {word: float(code) for code, word in enumerate(column.categories)} for column in self.columns
         }
 
+    @cached_property
+    def readers(self) -> "tuple[_Reader, ...]":
+        """How each context column but the position is read off one context."""
+        return tuple((column.name.removeprefix("context."), *_coding(self, column)) for column in self.context[:-1])
+
 
 def build_schema(contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content]) -> FeatureSchema:
     """The columns that these contexts and contents need."""
@@ -113,6 +118,15 @@ def context_rows(
     rows = np.empty((len(contexts), len(schema.context)))
     fill_context(schema, contexts, positions, rows)
     return rows
+
+
+def context_row(schema: FeatureSchema, context: Mapping[str, Any], position: int = 1) -> Floats:
+    """The context part of one decision, shape (d,): a row of :func:`context_rows`, without arrays on the way."""
+    found = [
+        as_number(context.get(name)) if codes is None else _coded(context.get(name), codes, unlisted)
+        for name, codes, unlisted in schema.readers
+    ]
+    return np.array([*found, position], dtype=np.float64)
 
 
 def fill_context(
@@ -213,16 +227,25 @@ def _context_column(schema: FeatureSchema, column: Column, contexts: Sequence[Ma
     return values.coded(codes, float(len(codes)) if column.capped else np.nan, _word)
 
 
-def _encode(schema: FeatureSchema, column: Column, values: Iterable[Any], count: int) -> Floats:
+_Reader = tuple[str, Mapping[str, float] | None, float]
+"""Name; the code of each category, null for a number; the code of what is not listed."""
+
+
+def _coding(schema: FeatureSchema, column: Column) -> tuple[Mapping[str, float] | None, float]:
     if column.kind == "number":
-        return np.fromiter((as_number(value) for value in values), dtype=np.float64, count=count)
+        return None, np.nan
     codes = schema.codes[column.name]
-    unlisted = float(len(codes)) if column.capped else np.nan
-    return np.fromiter(
-        (np.nan if value is None else codes.get(_word(value), unlisted) for value in values),
-        dtype=np.float64,
-        count=count,
-    )
+    return codes, float(len(codes)) if column.capped else np.nan
+
+
+def _coded(value: Any, codes: Mapping[str, float], unlisted: float) -> float:
+    return np.nan if value is None else codes.get(_word(value), unlisted)
+
+
+def _encode(schema: FeatureSchema, column: Column, values: Iterable[Any], count: int) -> Floats:
+    codes, unlisted = _coding(schema, column)
+    found = map(as_number, values) if codes is None else (_coded(value, codes, unlisted) for value in values)
+    return np.fromiter(found, dtype=np.float64, count=count)
 
 
 def _content_column(schema: FeatureSchema, column: Column, contents: Sequence[Content], text_scores: Floats) -> Floats:

@@ -1,18 +1,20 @@
 """The decision log: stored before it is answered, many decisions in one commit (invariants 8 and 11).
 
-One writer thread takes what waits in a bounded queue, inserts it once, and wakes the requests after the commit.
-A decision id that is stored already wins: its row is read back, and is the answer. While the database is away
-or the queue is full, ``store`` raises ``Unavailable`` and the caller answers the baseline, unstored.
+One writer thread takes what waits in a bounded queue, inserts it once, and wakes the requests after the commit: threads
+that wait (``store``), and coroutines (``stored``), those of one event loop all at once. A decision id that is stored
+already wins: its row is read back, and is the answer. While the database is away (``reach.py``) or the queue is full,
+both raise ``Unavailable`` and the caller answers the baseline, unstored.
 
 A connection lost during the commit itself leaves open whether the row is there; it then is the stored answer of the
 next call with that id.
 """
 
+import asyncio
 import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from contextlib import suppress
 
 import msgspec
 from sqlalchemy import Connection, Engine, Row, select
@@ -24,6 +26,7 @@ from infra.logs import log
 from infra.telemetry import decision_log_depth
 from infra.threads import groups
 from ingestion.events import Decision
+from reward_models.serving.reach import Reach
 
 GROUP = 200
 """Most decisions in one commit."""
@@ -36,17 +39,33 @@ STOP_SECONDS = 30.0
 _COLUMNS = tuple(str(column.name) for column in tables.decisions.columns if column.name != "batch_no")
 
 
-class _Ticket(NamedTuple):
-    decision: Decision
-    stored: "Future[Decision]"
+class _Ticket:
+    """A decision that waits, and its caller: a thread, or a coroutine of an event loop."""
+
+    __slots__ = ("_claimed", "answer", "decision", "loop")
+
+    def __init__(
+        self,
+        decision: Decision,
+        answer: "Future[Decision] | asyncio.Future[Decision]",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.decision, self.answer, self.loop = decision, answer, loop
+        self._claimed = threading.Lock()
+
+    def claim(self) -> bool:
+        """Whether nobody has claimed it before: the writer, who stores it then, or the caller, who gives it up."""
+        return self._claimed.acquire(blocking=False)
 
 
 class DecisionLog:
-    """Start it once, ``store`` from any thread, ``stop`` it at the end: what was taken is still written."""
+    """Start it once, ``store`` from any thread or await ``stored``, ``stop`` it at the end: what was taken is still
+    written."""
 
     def __init__(self, engine: Engine, waiting: int = WAITING) -> None:
         self.engine = engine
         self._queue: queue.Queue[_Ticket | None] = queue.Queue(waiting)
+        self._reach = Reach()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
 
     def start(self) -> None:
@@ -64,35 +83,51 @@ class DecisionLog:
 
         Raises :class:`Unavailable` when it could not be stored.
         """
-        ticket = _Ticket(decision, Future())
+        answer: Future[Decision] = Future()
+        ticket = self._put(_Ticket(decision, answer))
+        try:
+            return answer.result(PATIENCE_SECONDS)
+        except TimeoutError:
+            if ticket.claim():
+                raise _too_long() from None
+            return answer.result()  # it is being written: what becomes of it is the answer
+
+    async def stored(self, decision: Decision) -> Decision:
+        """:meth:`store`, for a coroutine."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Decision] = loop.create_future()
+        ticket = self._put(_Ticket(decision, answer, loop))
+        patience = loop.call_later(PATIENCE_SECONDS, _give_up, ticket)
+        try:
+            return await answer
+        finally:
+            patience.cancel()
+
+    def _put(self, ticket: _Ticket) -> _Ticket:
+        self._reach.check()
         try:
             self._queue.put_nowait(ticket)
         except queue.Full:
             raise Unavailable("Too many decisions wait to be stored; try again") from None
-        try:
-            return ticket.stored.result(PATIENCE_SECONDS)
-        except TimeoutError:
-            if ticket.stored.cancel():
-                raise Unavailable("The decision waited too long to be stored; try again") from None
-            return ticket.stored.result()  # it is being written: what becomes of it is the answer
+        return ticket
 
     def _run(self) -> None:
         for tickets in groups(self._queue, GROUP):
             self._write(tickets)
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
-        tickets = [ticket for ticket in tickets if ticket.stored.set_running_or_notify_cancel()]
+        tickets = [ticket for ticket in tickets if ticket.claim()]
+        stored: Sequence[Decision | Exception]
         try:
-            with writing(self.engine) as connection:
+            with self._reach.committing(), writing(self.engine) as connection:
                 stored = insert_decisions(connection, [ticket.decision for ticket in tickets])
         except RewardloopError as error:
-            _fail(tickets, error)
+            stored = [error] * len(tickets)
         except Exception as error:  # the writer must live: the next group may be storable
-            _fail(tickets, Unavailable(f"The decision could not be stored ({type(error).__name__}); see the log"))
             log.error("decision_log_failed", exc_info=error)
-        else:
-            for ticket, decision in zip(tickets, stored, strict=True):
-                ticket.stored.set_result(decision)
+            reason = f"The decision could not be stored ({type(error).__name__}); see the log"
+            stored = [Unavailable(reason)] * len(tickets)
+        _tell(tickets, stored)
 
 
 def insert_decisions(connection: Connection, decisions: Sequence[Decision]) -> list[Decision]:
@@ -126,6 +161,36 @@ def decision_of(row: Row[tuple[object, ...]]) -> Decision:
     return msgspec.convert({name: row._mapping[tables.decisions.c[name]] for name in _COLUMNS}, Decision)
 
 
-def _fail(tickets: Sequence[_Ticket], error: Exception) -> None:
-    for ticket in tickets:
-        ticket.stored.set_exception(error)
+_Answer = tuple["Future[Decision] | asyncio.Future[Decision]", Decision | Exception]
+
+
+def _tell(tickets: Sequence[_Ticket], stored: Sequence[Decision | Exception]) -> None:
+    """Wake those who wait; an event loop is called once for all of its own."""
+    answers: dict[asyncio.AbstractEventLoop | None, list[_Answer]] = {}
+    for ticket, answer in zip(tickets, stored, strict=True):
+        answers.setdefault(ticket.loop, []).append((ticket.answer, answer))
+    for loop, some in answers.items():
+        if loop is None:
+            _settle(some)
+        else:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, some)
+
+
+def _settle(answers: Sequence[_Answer]) -> None:
+    for future, answer in answers:
+        if future.done():  # whoever waited went away
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def _give_up(ticket: _Ticket) -> None:
+    if ticket.claim():
+        _settle([(ticket.answer, _too_long())])
+
+
+def _too_long() -> Unavailable:
+    return Unavailable("The decision waited too long to be stored; try again")

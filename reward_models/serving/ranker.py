@@ -25,10 +25,15 @@ from infra.secrets import Secrets
 from ingestion.events import NO_SEND, Candidate, Content, Decision, Exclusion, Group, Mode, Placement
 from ingestion.loops import LoopDefinition
 from reward_models import limits, policies
+from reward_models.boosted import Encoded, RewardModel
+from reward_models.contextual import Contextual
+from reward_models.limits import Bounds
+from reward_models.posterior import Effects
 from reward_models.serving.eligibility import OPEN, Capped, refusal
 from reward_models.serving.snapshot import OPEN_BASELINE, Campaign, Loop, Snapshot, no_send
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 NOTHING_SENT: Mapping[str, int] = {}
 
@@ -71,6 +76,38 @@ class Scores:
     sd: Floats
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Candidates as they are scored, before the context is known; arrays of shape (k,)."""
+
+    model: RewardModel | None
+    encoded: Encoded | None
+    effects: Effects
+    effect: Floats
+    """The candidates' own."""
+    sd: Floats
+    layer: Contextual | None
+    places: Ints | None
+    """Where the candidates are in the layer."""
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Who may be chosen, and what of the decision does not depend on customer and context."""
+
+    ids: Sequence[str]
+    """The candidates, sorted."""
+    excluded: tuple[Exclusion, ...]
+    withheld: str | None
+    """Why the customer is sent nothing."""
+    shares: Mapping[str, Sequence[float]]
+    bounds: Bounds | None
+    baseline: Floats
+    """The campaign's own."""
+    prepared: Prepared | None
+    """Null in a fallback."""
+
+
 def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, away: bool = False) -> Decision:
     """The decision; ``away``: it cannot be stored, so it is the baseline's.
 
@@ -78,15 +115,16 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
     slate must include is not eligible, or everything is capped in a loop that does not allow sending nothing.
     """
     loop, campaign = _found(snapshot, request)
-    contents, excluded, withheld = offer(snapshot, loop, campaign, request, limit)
-    ids = [content.content_id for content in contents]
-    shares = limits.stored(loop.definition.limits, ids)
     group: Group = group_of(request, loop.definition, secrets)
     mode: Mode = "fallback" if away else mode_of(loop)
-    constraints = _constraints(request, loop.definition, shares, withheld)
-    baseline = policies.baseline_pmf(baseline_of(campaign.baseline, constraints), ids)
-    scores = None if mode == "fallback" else score(snapshot, loop, campaign, contents, request.context)
-    policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd, limits.bounds(shares, ids))
+    lineup = lineup_of(snapshot, loop, campaign, request, limit, mode == "fallback")
+    ids = lineup.ids
+    constraints = _constraints(request, loop.definition, lineup.shares, lineup.withheld)
+    baseline = lineup.baseline
+    if request.control:
+        baseline = policies.baseline_pmf(baseline_of(campaign.baseline, constraints), ids)
+    scores = None if lineup.prepared is None else scores_of(lineup.prepared, request.context)
+    policy = None if scores is None else policies.pmf(loop.policy, scores.mean, scores.sd, lineup.bounds)
     own = policy is not None and group == "treatment" and mode == "online"
     behaviour = policy if policy is not None and own else baseline
     seed = digest(secrets.loop(request.loop_id), "choice", request.decision_id)
@@ -103,12 +141,12 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
         group=group,
         learning_mode=mode,
         candidates=_candidates(ids, scores, policy, behaviour),
-        excluded=tuple(excluded),
+        excluded=lineup.excluded,
         chosen=tuple(
             Placement(position=place, content_id=ids[index], propensity=propensity)
             for place, (index, propensity) in enumerate(drawn, 1)
         ),
-        policy_version=FALLBACK_POLICY if mode == "fallback" else policies.policy_version(loop.policy),
+        policy_version=FALLBACK_POLICY if mode == "fallback" else loop.policy_version,
         model_version=served.version if served else None,
         stats_version=snapshot.stats_version,
         feature_schema=served.model.schema.hash if served else None,
@@ -116,8 +154,40 @@ def rank(snapshot: Snapshot, request: Request, secrets: Secrets, limit: int, awa
         floor=loop.policy.floor,
         constraints=constraints,
         seed=seed.hex(),
-        deferred=request.deferred or withheld is not None,
+        deferred=request.deferred or lineup.withheld is not None,
         decided_at=request.decided_at,
+    )
+
+
+def lineup_of(
+    snapshot: Snapshot, loop: Loop, campaign: Campaign, request: Request, limit: int, fallback: bool
+) -> Lineup:
+    """Who may be chosen. What requests without wishes of their own are offered is put together once per snapshot."""
+    if request.candidates is not None or request.excluded or request.must_include:
+        return _line_up(snapshot, loop, campaign, request, limit, fallback)
+    if request.suppressed is not None or request.capped != OPEN:
+        return _line_up(snapshot, loop, campaign, request, limit, fallback)
+    key = (campaign.campaign_id, limit, fallback)
+    found = snapshot.lineups.get(key)
+    if found is None:
+        found = snapshot.lineups[key] = _line_up(snapshot, loop, campaign, request, limit, fallback)
+    return found
+
+
+def _line_up(
+    snapshot: Snapshot, loop: Loop, campaign: Campaign, request: Request, limit: int, fallback: bool
+) -> Lineup:
+    contents, excluded, withheld = offer(snapshot, loop, campaign, request, limit)
+    ids = [content.content_id for content in contents]
+    shares = limits.stored(loop.definition.limits, ids)
+    return Lineup(
+        ids=ids,
+        excluded=tuple(excluded),
+        withheld=withheld,
+        shares=shares,
+        bounds=limits.bounds(shares, ids),
+        baseline=policies.baseline_pmf(campaign.baseline or OPEN_BASELINE, ids),
+        prepared=None if fallback else prepare(snapshot, loop, campaign, contents),
     )
 
 
@@ -202,13 +272,34 @@ def score(
 ) -> Scores:
     """Scores of the candidates in this context: scale · model + shift + effect + what the newest decisions say of such
     contexts. Without a model the prediction is 0."""
-    standing = snapshot.standing(loop, campaign)
-    effects, at = standing.effects, [standing.index[content.content_id] for content in contents]
-    served = loop.served
-    expected = np.zeros(len(at)) if served is None else served.model.score(context, served.encode(contents))
-    mean, sd = effects.scale * expected + effects.shift + effects.effect[at], effects.sd[at]
-    if standing.contextual is not None:
-        added, variance = standing.contextual.at(context, [content.content_id for content in contents])
+    return scores_of(prepare(snapshot, loop, campaign, contents), context)
+
+
+def prepare(snapshot: Snapshot, loop: Loop, campaign: Campaign, contents: Sequence[Content]) -> Prepared:
+    """What of the candidates' scores does not depend on the context."""
+    standing, served = snapshot.standing(loop, campaign), loop.served
+    names = [content.content_id for content in contents]
+    at = [standing.index[name] for name in names]
+    layer = standing.contextual
+    return Prepared(
+        model=None if served is None else served.model,
+        encoded=None if served is None else served.encode(contents),
+        effects=standing.effects,
+        effect=standing.effects.effect[at],
+        sd=standing.effects.sd[at],
+        layer=layer,
+        places=None if layer is None else layer.places(names),
+    )
+
+
+def scores_of(prepared: Prepared, context: Mapping[str, Any]) -> Scores:
+    """:func:`score` of candidates that are prepared."""
+    model, encoded, effects = prepared.model, prepared.encoded, prepared.effects
+    known = model is not None and encoded is not None
+    expected = model.score(context, encoded) if known else np.zeros(len(prepared.sd))
+    mean, sd = effects.scale * expected + effects.shift + prepared.effect, prepared.sd
+    if prepared.layer is not None and prepared.places is not None:
+        added, variance = prepared.layer.at_places(context, prepared.places)
         mean, sd = mean + added, np.sqrt(sd**2 + variance)
     return Scores(expected, mean, sd)
 
@@ -341,15 +432,10 @@ def _empty(campaign: Campaign, reasons: Sequence[tuple[str, str]]) -> str:
 def _candidates(
     ids: Sequence[str], scores: Scores | None, policy: Floats | None, behaviour: Floats
 ) -> tuple[Candidate, ...]:
+    if scores is None or policy is None:
+        return tuple(Candidate(content_id=name, behaviour_p=p) for name, p in zip(ids, behaviour.tolist(), strict=True))
+    columns = (scores.expected, scores.mean, scores.sd, policy, behaviour)
     return tuple(
-        Candidate(
-            content_id=content_id,
-            score=None if scores is None else float(scores.mean[index]),
-            expected=None if scores is None else float(scores.expected[index]),
-            mean=None if scores is None else float(scores.mean[index]),
-            sd=None if scores is None else float(scores.sd[index]),
-            policy_p=None if policy is None else float(policy[index]),
-            behaviour_p=float(behaviour[index]),
-        )
-        for index, content_id in enumerate(ids)
+        Candidate(content_id=name, score=mean, expected=expected, mean=mean, sd=sd, policy_p=own, behaviour_p=drawn)
+        for name, expected, mean, sd, own, drawn in zip(ids, *(column.tolist() for column in columns), strict=True)
     )

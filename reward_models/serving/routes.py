@@ -2,7 +2,7 @@
 
 ``rank``: 1 read the snapshot (once more if the campaign is unknown), 2 register drafts, 3 decide, 4 store, 5 answer
 what is stored. A decision id that is stored already is answered from its row; the same id with another body is a
-conflict. Without the database the baseline is answered, unstored.
+conflict. Without the database the baseline is answered, unstored, or 503 (``unstored``).
 """
 
 import hmac
@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import Annotated
 
-import msgspec
 import numpy as np
 from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
@@ -18,10 +17,9 @@ from sqlalchemy import Engine
 
 from infra import telemetry
 from infra.clock import Clock
-from infra.database import canonical_json, reading, writing
+from infra.database import reading, writing
 from infra.errors import BadInput, Conflict, ModelRefused, NotFound, Unavailable
 from infra.ids import uuid7
-from infra.randomness import digest
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.access import actor
@@ -29,26 +27,24 @@ from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, start_campaign
 from ingestion.events import Content, Decision
 from ingestion.fields import DecisionId
-from ingestion.links import check_links, make_link
+from ingestion.links import check_links
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
-from ingestion.tokens import make_token
 from reward_models import registry
+from reward_models.serving.answering import Shape, answer_of
+from reward_models.serving.asking import SHAPES, digest_of, request_of
 from reward_models.serving.bodies import (
-    CandidateAnswer,
-    ExclusionAnswer,
     PromoteAnswer,
     PromoteBody,
     RankAnswer,
     RankBody,
-    Ranked,
     Score,
     ScoreAnswer,
     ScoreBody,
     Trace,
 )
 from reward_models.serving.decision_log import DecisionLog, read_decisions
-from reward_models.serving.ranker import Request, rank
+from reward_models.serving.ranker import rank
 from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
 from reward_models.serving.trace import trace
 
@@ -84,10 +80,11 @@ def choose(body: RankBody, wired: Wired, request: HttpRequest) -> RankAnswer:
     Repeat it with the same `decision_id` and the same body: the stored answer comes back.
     """
     began = time.perf_counter()
-    check_links(body.links or {}, body.slots, wired.settings)
+    links = body.links or {}
+    check_links(links, body.slots, wired.settings)
     decision, durable = _decide(body, wired)
-    public = wired.settings.public_url or str(request.base_url)
-    answered = _answer(decision, durable, body, wired.secrets, public)
+    shape = Shape(links, wired.settings.public_url or str(request.base_url), body.explain)
+    answered = RankAnswer.model_validate(answer_of(decision, durable, wired.secrets, shape))
     if not body.dry_run:
         telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
     telemetry.rank_seconds.labels(decision.learning_mode).observe(time.perf_counter() - began)
@@ -167,22 +164,24 @@ def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:
     asked = _digest(body, wired.secrets)
     away = False
     try:
-        if body.decision_id is not None and (stored := _stored(wired.engine, body.decision_id)) is not None:
+        if body.decision_id is not None and (stored := _stored(wired.decisions.engine, body.decision_id)) is not None:
             return _same(stored, asked), True
         _prepare(body, wired)
     except Unavailable:
-        if body.campaign not in wired.snapshots.current.campaigns:
+        if body.campaign not in wired.snapshots.current.campaigns or wired.settings.unstored == "refuse":
             raise
         away = True
     snapshot, names = _view(body, wired)
     now, limit = wired.clock(), wired.settings.candidate_limit
-    request = _request(body, asked, names, now)
+    request = request_of(body, body.decision_id or uuid7(now), asked, names, now)
     decision = rank(snapshot, request, wired.secrets, limit, away)
     if body.dry_run or away:
         return decision, False
     try:
         return _same(wired.decisions.store(decision), asked), True
     except Unavailable:
+        if wired.settings.unstored == "refuse":
+            raise
         return rank(snapshot, request, wired.secrets, limit, away=True), False
 
 
@@ -190,7 +189,7 @@ def _prepare(body: RankBody, wired: Serving) -> None:
     """Make the snapshot know all that the request names: a campaign registered elsewhere, drafts given here."""
     snapshot = wired.snapshots.current
     if body.loop not in snapshot.loops or body.campaign not in snapshot.campaigns:
-        snapshot = wired.snapshots.refresh()
+        snapshot = wired.snapshots.seek()
     campaign = snapshot.campaigns.get(body.campaign)
     drafts = _drafts(body)
     if campaign is None or body.dry_run or all(_is_known(draft, campaign) for draft in drafts):
@@ -198,11 +197,11 @@ def _prepare(body: RankBody, wired: Serving) -> None:
     if len(body.candidates or ()) > wired.settings.candidate_limit:
         raise BadInput(f"At most {wired.settings.candidate_limit} candidates; send fewer", "/candidates")
     now = wired.clock()
-    with writing(wired.engine) as connection:
+    with writing(wired.decisions.engine) as connection:
         added = add_contents(connection, body.campaign, drafts, wired.settings.text_limit_bytes, now)
         if campaign.state == "draft" and any(content.approval == "approved" for content in added):
             start_campaign(connection, body.campaign, None, actor("rank"), now)
-    wired.snapshots.refresh()
+    wired.snapshots.look()
 
 
 def _view(body: RankBody, wired: Serving) -> tuple[Snapshot, tuple[str, ...] | None]:
@@ -243,9 +242,7 @@ def _is_known(draft: Content, campaign: Campaign) -> bool:
 
 
 def _digest(body: RankBody, secrets: Secrets) -> str:
-    """Keyed, because the body names the customer in clear. What only shapes the answer is left out."""
-    said = body.model_dump(mode="json", exclude_unset=True, exclude={"dry_run", "explain", "links"})
-    return digest(secrets.loop(body.loop), "request", canonical_json(said).decode()).hex()
+    return digest_of(body.loop, body.model_dump(mode="json", exclude_unset=True, exclude=set(SHAPES)), secrets)
 
 
 def _stored(engine: Engine, decision_id: str) -> Decision | None:
@@ -259,65 +256,6 @@ def _same(stored: Decision, asked: str) -> Decision:
             f"Decision {stored.decision_id!r} is stored with another body; give this one its own id", "/decision_id"
         )
     return stored
-
-
-def _request(body: RankBody, asked: str, names: tuple[str, ...] | None, now: int) -> Request:
-    return Request(
-        decision_id=body.decision_id or uuid7(now),
-        request_digest=asked,
-        loop_id=body.loop,
-        campaign_id=body.campaign,
-        decided_at=now,
-        unit=body.unit,
-        context=body.context,
-        candidates=names,
-        excluded=tuple(body.excluded),
-        slots=body.slots,
-        deferred=body.defer_activation,
-    )
-
-
-def _answer(decision: Decision, durable: bool, body: RankBody, secrets: Secrets, public: str) -> RankAnswer:
-    scores = {candidate.content_id: candidate.score for candidate in decision.candidates}
-    shown = {placement.content_id for placement in decision.chosen}
-    others = sorted((name for name in scores if name not in shown), key=lambda name: (-(scores[name] or 0.0), name))
-    ranked = [
-        Ranked(
-            content_id=one.content_id,
-            position=one.position,
-            score=scores[one.content_id],
-            propensity=one.propensity,
-            links=body.links and _links(body.links, decision.decision_id, one.position, durable, secrets, public),
-        )
-        for one in decision.chosen
-    ]
-    ranked += [
-        Ranked(content_id=name, position=place, score=scores[name], propensity=None)
-        for place, name in enumerate(others, len(ranked) + 1)
-    ]
-    return RankAnswer(
-        decision_id=decision.decision_id,
-        token=make_token(secrets, decision.decision_id) if durable else None,
-        ranked=ranked,
-        group=decision.group,
-        learning_mode=decision.learning_mode,
-        model_version=decision.model_version,
-        policy_version=decision.policy_version,
-        durable=durable,
-        excluded=[ExclusionAnswer(content_id=one.content_id, reason=one.reason) for one in decision.excluded],
-        candidates=[CandidateAnswer(**msgspec.to_builtins(one)) for one in decision.candidates]
-        if body.explain
-        else None,
-    )
-
-
-def _links(
-    links: dict[str, str], decision_id: str, position: int, durable: bool, secrets: Secrets, public: str
-) -> dict[str, str]:
-    """What to put into the copy: signed links; the plain addresses when there is no decision to credit."""
-    if not durable:
-        return links
-    return {name: make_link(secrets, public, decision_id, position, url) for name, url in links.items()}
 
 
 def _to_score(body: ScoreBody, wired: Serving) -> list[Content]:

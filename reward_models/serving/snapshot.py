@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from reward_models import registry
 from reward_models.aging import AGELESS
 from reward_models.boosted import Encoded, RewardModel, join
 from reward_models.contextual import Contextual
-from reward_models.policies import in_force
+from reward_models.policies import in_force, policy_version
 from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
 from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
@@ -106,11 +107,16 @@ class Loop:
         """What the model served was judged under: its reward is what it predicts; before the first, the definition."""
         return self.definition if self.served is None else self.served.definition
 
-    @property
+    @cached_property
     def policy(self) -> PolicySettings:
         """Of the version served; before the first, of the definition."""
         own = self.definition.policy
         return own if self.served is None else in_force(self.served.definition.policy, own)
+
+    @cached_property
+    def policy_version(self) -> str:
+        """Of the policy."""
+        return policy_version(self.policy)
 
     @property
     def fallback(self) -> str | None:
@@ -165,6 +171,8 @@ class Snapshot:
     mark: Mark = field(default_factory=Mark)
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """What contexts say, by campaign."""
+    lineups: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What the ranker keeps of campaigns (``ranker.Lineup``); another snapshot begins anew."""
     _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
 
     @property
