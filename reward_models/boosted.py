@@ -49,7 +49,7 @@ from reward_models.features import (
     text_of,
 )
 from reward_models.folds import codes_of, components, deal
-from reward_models.golden import Example, GoldenRows, cover_leaves
+from reward_models.golden import Example, GoldenRows, golden_matrix
 from reward_models.levels import Levels, centred, fit_levels, group
 from reward_models.masks import ContentMasks, MaskedTrees, join_masks, read_masks
 from reward_models.memory import NOTHING, Memory
@@ -71,6 +71,8 @@ HANDFUL = 10
 _THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
 _EXAMPLES = 16
 _PAIRS = 50_000
+_AT_ONCE = 100
+"""Rows for which every node of every tree is looked at together."""
 _SHRINK = 5.0
 _STAGES = (0.05, 0.125, 0.25, 0.5, 1.0)
 """Shares of the rounds after which held-out rows are looked at: past the best of them, trees learn noise."""
@@ -198,6 +200,13 @@ class RewardModel:
     def relative(self, matrix: Floats) -> Floats:
         """g of assembled rows, shape (n,)."""
         return _g(self.booster, matrix)
+
+    def masked(self, matrix: Floats) -> Floats | None:
+        """The same by the trees that the API scores with, shape (n,); None where it scores with LightGBM."""
+        if self.trees is None:
+            return None
+        parts = [self.trees.predict(matrix[at : at + _AT_ONCE]) for at in range(0, len(matrix), _AT_ONCE)]
+        return _start(matrix) + np.concatenate(parts)
 
     def _expected(self, matrix: Floats, encoded: Encoded) -> Floats:
         return encoded.mean + encoded.scale * self.relative(matrix) if len(matrix) else np.zeros(0)
@@ -555,14 +564,14 @@ def _start(matrix: Floats) -> Floats:
 
 
 def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:
-    picked = cover_leaves(model.booster, matrix, model.settings.seed)
+    chosen = golden_matrix(model.booster, matrix, model.settings.seed)
     spaced = np.unique(np.linspace(0, len(rows.content) - 1, _EXAMPLES).astype(np.int64))
     contexts = [training.contexts[row] if row < len(training) else {} for row in spaced]
     contents = [training.contents[rows.content[row]] for row in spaced]
     scores = model.rows(contexts, contents, rows.position[spaced])
     return GoldenRows(
-        rows=tuple(tuple(row) for row in matrix[picked].tolist()),
-        scores=tuple(model.relative(matrix[picked]).tolist()),
+        rows=tuple(tuple(row) for row in chosen.tolist()),
+        scores=tuple(model.relative(chosen).tolist()),
         examples=tuple(
             Example(context=dict(context), content=content, position=int(position), score=float(score))
             for context, content, position, score in zip(contexts, contents, rows.position[spaced], scores, strict=True)

@@ -1,8 +1,9 @@
 """Golden rows: inputs with the scores they must give, stored in the bundle and checked at every load.
 
-Rows are assembled features of training rows, picked greedily until every leaf of every tree that a training row
-reaches is reached (a wrong leaf value anywhere is then a wrong score here). Examples are whole: context and
-content in, expected reward out; they hold the text model and the encoding to their numbers as well.
+Rows are assembled features that together reach every leaf of every tree, so that a wrong leaf value anywhere is a
+wrong score here: training rows, picked greedily, and for the leaves that none of them reaches rows that are put
+together (``paths.py``). Examples are whole: context and content in, expected reward out; they hold the text model and
+the encoding to their numbers as well.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingestion.events import Content
+from reward_models.paths import rows_beyond
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,11 +47,28 @@ class GoldenRows(msgspec.Struct, frozen=True):
         return np.array(self.rows, dtype=np.float64)
 
 
+def golden_matrix(booster: lgb.Booster, matrix: Floats, seed: int) -> Floats:
+    """Rows that together reach every leaf that can be reached, shape (n, columns): some of ``matrix``, then those that
+    are put together."""
+    picked = matrix[cover_leaves(booster, matrix, seed)]
+    made = rows_beyond(booster, _leaves_of(booster, picked), picked[0])
+    return np.vstack([picked, made[_covering(_leaves_of(booster, made))]]) if len(made) else picked
+
+
 def cover_leaves(booster: lgb.Booster, matrix: Floats, seed: int) -> Ints:
     """Indices of rows that together reach every leaf that the rows reach (of a pool of 20,000 drawn with ``seed``)."""
     pool = np.sort(np.random.default_rng(seed).permutation(len(matrix))[:_POOL])
-    leaves = np.asarray(booster.predict(matrix[pool], pred_leaf=True, num_threads=1), dtype=np.int64)
-    leaves = leaves.reshape(len(pool), -1)
+    return np.asarray(pool[_covering(_leaves_of(booster, matrix[pool]))])
+
+
+def _leaves_of(booster: lgb.Booster, matrix: Floats) -> Ints:
+    """The leaf of each row in each tree, shape (rows, trees)."""
+    found = np.asarray(booster.predict(matrix, pred_leaf=True, num_threads=1), dtype=np.int64)
+    return found.reshape(len(matrix), -1)
+
+
+def _covering(leaves: Ints) -> Ints:
+    """Rows that together reach what all rows reach, those with rare leaves first."""
     width = int(leaves.max()) + 1
     cells = leaves + np.arange(leaves.shape[1]) * width
     reached = np.zeros(width * leaves.shape[1], dtype=np.bool_)
@@ -59,7 +78,7 @@ def cover_leaves(booster: lgb.Booster, matrix: Floats, seed: int) -> Ints:
         if not reached[cells[row]].all():
             reached[cells[row]] = True
             picked.append(row)
-    return pool[np.array(picked, dtype=np.int64)]
+    return np.array(picked, dtype=np.int64)
 
 
 def close(found: Floats, golden: Floats) -> bool:

@@ -59,7 +59,9 @@ def check_golden(model: RewardModel) -> None:
         [example.content for example in examples],
         [example.position for example in examples],
     )
-    rows_agree = close(model.relative(golden.matrix), np.array(golden.scores))
+    rows, scores = golden.matrix, np.array(golden.scores)
+    masked = model.masked(rows)
+    rows_agree = close(model.relative(rows), scores) and (masked is None or close(masked, scores))
     if not (rows_agree and close(whole, np.array([example.score for example in examples]))):
         raise ModelRefused("The model does not give the scores it was packed with; the bundle is damaged")
 
@@ -83,8 +85,8 @@ class Verifier:
 
     def check(self, bundle: Bundle) -> None:
         """Parse and check a bundle elsewhere. Raises :class:`ModelRefused` with the reason."""
-        process = self._started()
         try:
+            process = self._started()
             _send(_pipe(process.stdin), {"seconds": self.seconds, "files": dict(bundle)})
             answer = _receive(_pipe(process.stdout), self.seconds + _STARTUP)
         except (OSError, EOFError, TimeoutError):
