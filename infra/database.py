@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +28,23 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from infra.dialect import Run, as_list, elements, listed, part, prepared
 from infra.errors import Misconfigured, Unavailable
+from infra.patience import impatient
+
+POOL_SECONDS = 5.0
+"""How long a call waits for one of the connections, before it hears that the database does not answer."""
+_LINK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""What libpq is told, unless the URL says otherwise: a network that swallows everything is noticed within a minute."""
 
 JOIN_LOCK = 7_236_411_905
 """Key of the one advisory lock that serialises the join on PostgreSQL (invariant 4)."""
@@ -96,9 +110,12 @@ def canonical_json(value: Any) -> bytes:
     return _encode(value)
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, patience: float | None = None) -> Engine:
     """An engine for ``url``. Nothing is created: see ``infra.migrations.migrate``. Errors do not show what was stored.
 
+    patience: seconds that PostgreSQL may take to answer one statement; then the connection is given up. None: as long
+    as it takes, which is right for what may take long, and wrong for what somebody waits for: a frozen server never
+    answers. SQLite waits for its lock so long, 30 seconds without.
     Raises :class:`Misconfigured` for a URL that is neither SQLite nor PostgreSQL.
     """
     try:
@@ -110,9 +127,16 @@ def open_database(url: str) -> Engine:
         ) from None
     if parsed.get_backend_name() == "postgresql":
         engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=10, hide_parameters=True
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=10,
+            pool_timeout=POOL_SECONDS,
+            hide_parameters=True,
+            connect_args={name: value for name, value in _link(patience).items() if name not in parsed.query},
         )
         event.listen(engine, "connect", _prepare_postgresql)
+        if patience is not None:
+            event.listen(engine, "do_connect", impatient(patience))
         return engine
     if parsed.get_backend_name() != "sqlite":
         raise Misconfigured(
@@ -122,8 +146,15 @@ def open_database(url: str) -> Engine:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
+    if patience is not None:
+        wait = f"PRAGMA busy_timeout={round(patience * 1_000)}"
+        event.listen(engine, "connect", lambda connection, _: connection.execute(wait))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _link(patience: float | None) -> dict[str, int]:
+    return _LINK if patience is None else _LINK | {"connect_timeout": max(2, ceil(patience))}
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
@@ -178,6 +209,8 @@ def _translated() -> Iterator[None]:
         if _is_mistake(error):
             raise
         raise Unavailable(f"The database does not answer: {_first_line(error)}") from error
+    except PoolExhausted as error:
+        raise Unavailable("The database does not answer: all its connections are in use") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise Unavailable(f"The database went away: {_first_line(error)}") from error

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         "false and no token. `refuse`: 503, and the caller tries again or does without.",
     )
     in_flight: int = Field(
-        64,
+        256,
         ge=4,
         le=10_000,
         description="Most requests that are worked on at once; health, readiness and metrics are not counted. While requests "
