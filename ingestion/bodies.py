@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ingestion.contents import Approval
 from ingestion.decode import NativeEvent
@@ -124,6 +124,8 @@ class CampaignAnswer(Body):
 class Campaigns(Body):
     """A page of campaigns, by id."""
 
+    model_config = ConfigDict(title="CampaignList")  # generated clients would name it like its field
+
     campaigns: list[CampaignAnswer] = Field(description="The campaigns.")
     next: str | None = Field(description="Give it as `after` for the next page; null: this is the last.")
 
@@ -195,6 +197,8 @@ class LoopAnswer(Body):
 
 class Loops(Body):
     """Every loop."""
+
+    model_config = ConfigDict(title="LoopList")
 
     loops: list[LoopAnswer] = Field(description="The loops, by id.")
 

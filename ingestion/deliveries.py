@@ -82,8 +82,9 @@ def _records(stream: IO[bytes], common: dict[str, str]) -> Iterator[Stored]:
         for record in fastavro.reader(stream):
             document = common | record if isinstance(record, dict) else record
             yield Stored(msgspec.json.encode(document), {})
-    except (ValueError, TypeError, KeyError, IndexError) as error:  # what fastavro makes of a damaged file
-        raise BadInput(f"The Avro file is damaged: {error}; export it again. What was read is kept") from None
+    except Exception as error:  # what fastavro makes of a damaged file has no name in common
+        found = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise BadInput(f"The Avro file is damaged ({found}); export it again. What was read is kept") from None
 
 
 def _deliveries(stream: IO[bytes]) -> Iterator[Stored]:

@@ -67,6 +67,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         409: "Conflict",
         413: "Too large",
         415: "Not JSON, or packed in a way that is not understood",
+        429: "Too many requests",
     }
     words |= {422: "Input cannot be used", 503: "Temporarily unavailable"}
     return {status: {"model": Problem, "description": words[status]} for status in sorted({*statuses, 422, 503})}

@@ -240,10 +240,11 @@ def _describe(app: FastAPI) -> None:
 
 
 def _schemas(model: type[BaseModel], suffix: str) -> dict[str, Any]:
-    """The schema of a model and of its parts, by name."""
+    """The schema of a model and of its parts, by name. Each is titled by its name: generators of clients name what they
+    make by the titles."""
     schema = model.model_json_schema(ref_template=f"#/components/schemas/{{model}}{suffix}")
-    parts = schema.pop("$defs", {})
-    return {f"{name}{suffix}": part for name, part in parts.items()} | {f"{model.__name__}{suffix}": schema}
+    parts = schema.pop("$defs", {}) | {model.__name__: schema}
+    return {f"{name}{suffix}": part | {"title": f"{name}{suffix}"} for name, part in parts.items()}
 
 
 if __name__ == "__main__":
