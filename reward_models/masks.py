@@ -8,7 +8,7 @@ request, and one AND per content and tree joins them.
 
 Steps of ``read_masks``: 1 parse the trees, 2 number the leaves, 3 one mask per node, 4 sort the trees: those that look
 at contents only are a number per content, those that look at the context only a number per request; the others are
-*mixed*.
+*mixed*. The context's half is looked up by the bins of its values (``bins.py``).
 
     read_masks(text, context) -> MaskedTrees | None       None: a kind of tree that this cannot represent
     trees.contents(rows) -> ContentMasks                   once per content, keep it
@@ -20,11 +20,14 @@ decide as in LightGBM 4 (``include/LightGBM/tree.h``).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reward_models.bins import ZERO, Bins, Group, read_bins
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,8 +43,6 @@ _MASKS = 40_000
 
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _ZERO_IS_MISSING = 1
-_ZERO = 1e-35
-"""LightGBM takes numbers this near to 0 as 0."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,40 @@ class _Half:
             found[:, self._present] = np.bitwise_and.reduceat(left, self._starts, axis=1)
         return found
 
+    def bits_of(self, row: Floats) -> Bits:
+        """:meth:`bits` of one row, shape (trees,)."""
+        return self.bits(row[None, :])[0] if self._bins is None else self._bins.row(row)
+
+    def bits_of_many(self, rows: Floats) -> Bits:
+        """:meth:`bits` of many rows, looked up."""
+        return self.bits(rows) if self._bins is None else self._bins.rows(rows)
+
+    @cached_property
+    def _bins(self) -> Bins | None:
+        """Made when it is asked for first: it pays for rows that come again and again."""
+        nodes, missing = self._nodes, self._nodes.kind >> 2
+        categorical = (nodes.kind & _CATEGORICAL) > 0
+        absent = np.where(nodes.kind & _DEFAULT_LEFT, -np.inf, np.nan)
+        fails = ~(np.where(missing == _ZERO_IS_MISSING, absent, self._instead_of_nan) <= nodes.threshold)
+        groups = []
+        for feature in np.unique(nodes.feature):
+            mine = nodes.feature == feature
+            zero = mine & ~categorical & (missing == _ZERO_IS_MISSING)
+            number, coded = mine & ~categorical & ~zero, np.flatnonzero(mine & categorical)
+            for kind, chosen in (("number", np.flatnonzero(number)), ("zero", np.flatnonzero(zero))):
+                if len(chosen):
+                    groups.append(Group(int(feature), kind, chosen, fails[chosen]))
+            if len(coded):
+                known = tuple(nodes.categories[number] for number in nodes.category[coded])
+                groups.append(Group(int(feature), "category", coded, fails[coded], known))
+        return read_bins(nodes, groups, self._trees)
+
     def _goes_left(self, rows: Floats) -> Bools:
         values = rows[:, self._nodes.feature]
         left = np.asarray(np.where(np.isnan(values), self._instead_of_nan, values) <= self._nodes.threshold)
         if len(self._zero_missing):
             some = values[:, self._zero_missing]
-            put = np.where(np.isnan(some) | (np.abs(some) <= _ZERO), self._instead_of_zero, some)
+            put = np.where(np.isnan(some) | (np.abs(some) <= ZERO), self._instead_of_zero, some)
             left[:, self._zero_missing] = put <= self._nodes.threshold[self._zero_missing]
         for node in self._categorical:
             known = self._nodes.categories[self._nodes.category[node]]
@@ -147,7 +176,7 @@ class MaskedTrees:
 
     def score(self, row: Floats, contents: ContentMasks) -> Floats:
         """Raw score of each content in one context, shape (k,). row: shape (d,)."""
-        bits = self._context_half.bits(row[None, :])[0]
+        bits = self._context_half.bits_of(row)
         own = self._values(bits[self._context_only], self._context_only).sum()
         mixed = self._values(contents.bits & bits[self._mixed], self._mixed)
         return np.asarray(mixed.sum(axis=1) + contents.base + own)
@@ -157,7 +186,7 @@ class MaskedTrees:
         found = np.empty((len(rows), len(contents.base)))
         size = max(1, _MASKS // max(1, contents.bits.size))
         for start in range(0, len(rows), size):
-            bits = self._context_half.bits(rows[start : start + size])
+            bits = self._context_half.bits_of_many(rows[start : start + size])
             own = self._values(bits[:, self._context_only], self._context_only).sum(axis=1)
             mixed = self._values(contents.bits & bits[:, None, self._mixed], self._mixed)
             found[start : start + size] = mixed.sum(axis=2) + contents.base + own[:, None]
