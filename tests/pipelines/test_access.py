@@ -1,7 +1,9 @@
 """Calls with API keys: who may do what, how often, and on which loops."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -107,6 +109,16 @@ def test_a_key_has_a_rate(client: TestClient) -> None:
     assert 1 <= int(answer.headers["Retry-After"]) <= 3_600
     assert "3 per 1 hour" in refused(answer, 429)
     ok(client.post("/v1/rank", json=RANK, headers=other))
+
+
+def test_a_rate_holds_under_load(client: TestClient) -> None:
+    """Of many calls at once exactly as many pass as the rate names; the others are told when the next will."""
+    burst = key(client, "burst", ["rank"], rate="7/hour")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.get("/v1/loops", headers=burst), range(40)))
+    assert Counter(answer.status_code for answer in answers) == {200: 7, 429: 33}
+    waits = {int(answer.headers["Retry-After"]) for answer in answers if answer.status_code == 429}
+    assert waits <= set(range(500, 516))
 
 
 def test_a_key_may_be_limited_to_loops(client: TestClient) -> None:

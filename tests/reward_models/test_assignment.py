@@ -301,3 +301,22 @@ def test_only_units_that_chance_dealt_count(engine: Engine, secrets: Secrets) ->
     found = matured(engine, secrets, a_decision("u1", NOON), sure, now=NOON + RIPE)
 
     assert (len(found), found.by_chance().units) == (2, ("u1",))
+
+
+def test_what_a_loop_does_not_believe_is_no_deed(engine: Engine, secrets: Secrets) -> None:
+    """Purchases and refunds of a distrusted source, attributed or not, and more than a metric counts of one customer, are
+    not in the lift."""
+    document = DEFINITION.model_dump(mode="json") | {"sources": {"thief": {"trusted": False}}}
+    document["metrics"][1]["per_unit_limit"] = {"most": 2, "per": "30d"}
+    definition = parse_definition(document)
+    honest = [a_purchase(f"p{n}", "ann", NOON + days * DAY, 10 * 2**n) for n, days in enumerate((1, 5, 6))]
+    refund = an_event("r", "refund", NOON + 7 * DAY, unit="ann", reverses="p1", currency="EUR", value_micros=None)
+    forged = [a_purchase("f1", "ann", NOON + HOUR, 999), a_purchase("f2", "ann", NOON + 4 * DAY, 999), refund]
+    stolen = [msgspec.structs.replace(event, source="thief") for event in forged]
+    with writing(engine) as connection:
+        put_loop(connection, definition, NOON)
+    batch = Batch(decisions=(a_decision("ann", NOON),), events=(*honest, *stolen))
+    store.apply(engine, batch, secrets, NOON)
+    with reading(engine) as connection:
+        matured = load_register(connection, definition).matured(definition, 10 * DAY, NOON + 60 * DAY)
+    assert matured.values["revenue"].tolist() == [30.0]
