@@ -48,6 +48,7 @@ _SCOPES = (
     ("/personalizer/", "rank"),
     ("/v1/events", "events"),
     ("/v1/feedback", "events"),
+    ("/v1/suppressions", "events"),
     ("/v1/campaigns", "content"),
     ("/v1/contents", "content"),
     ("/campaigns/", "content"),

@@ -45,29 +45,29 @@ class Entry(NamedTuple):
         return self.suppressed_at is not None and (self.lifted_at is None or self.suppressed_at > self.lifted_at)
 
 
-def suppress(connection: Connection, units: Sequence[str], scope: str, reason: str, now: int) -> int:
-    """Put customers on the list; returns how many were not on it before."""
+def suppress(connection: Connection, units: Sequence[str], scope: str, reason: str, now: int) -> set[str]:
+    """Put customers on the list; returns those who were not on it before."""
     lock_join(connection)
     known = _known(connection, units)
     new = [one for one in dict.fromkeys(units) if not _entry(known, one, scope).holds]
     entries = (_entry(known, one, scope) for one in new)
     _write(connection, [one._replace(reason=reason, suppressed_at=_after(one.lifted_at, now)) for one in entries])
-    return len(new)
+    return set(new)
 
 
-def lift(connection: Connection, units: Sequence[str], scope: str | None, now: int) -> int:
-    """Take customers off the list of one scope, or (null) off every one; returns how many were on it.
+def lift(connection: Connection, units: Sequence[str], scope: str | None, now: int) -> set[str]:
+    """Take customers off the list of one scope, or (null) off every one; returns those who were on it.
 
     It is remembered: an event of before, if it comes late, does not put them back.
     """
     lock_join(connection)
     known = _known(connection, units)
     lifted: list[Entry] = []
-    were = 0
+    were: set[str] = set()
     for unit in dict.fromkeys(units):
         scopes = {EVERY_LOOP, *known.get(unit, {})} if scope is None else {scope}
         entries = [_entry(known, unit, each) for each in sorted(scopes)]
-        were += any(entry.holds for entry in entries)
+        were |= {unit} if any(entry.holds for entry in entries) else set()
         lifted += [entry._replace(lifted_at=max(now, entry.suppressed_at or now)) for entry in entries]
     _write(connection, lifted)
     return were

@@ -30,7 +30,7 @@ from infra.migrations import migrate
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating
-from ingestion import collector, problems, redirects, store, webhooks
+from ingestion import collector, problems, redirects, store, suppressing, webhooks
 from ingestion.access import Access, LoopLimits
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
@@ -84,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     app.include_router(collector.router)
+    app.include_router(suppressing.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.include_router(redirects.router)

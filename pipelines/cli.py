@@ -27,6 +27,7 @@ from pipelines.commands import (
     proving,
     serving,
     streaming,
+    suppressing,
     tokens,
     topics,
     units,
@@ -58,6 +59,7 @@ events.register(app)
 tokens.register(app)
 serving.register(app)
 streaming.register(app)
+suppressing.register(app)
 topics.register(app)
 units.register(app)
 

@@ -5,6 +5,8 @@
     action                a content of campaign ``<loop>-actions``, approved as it comes; its id is a hash
     event                 a decision
     reward                an event of type ``reward``; below 0 of type ``penalty``, with the value's size
+    apprentice mode       ``apprentice`` of the loop; the first action that is not excluded is the baseline, in slots the
+                          ``baselineAction`` of each
     default reward        ``default_reward`` of the loop; the wait time is the metrics' window
     slot                  a position; slot names are kept as context features
 
@@ -39,7 +41,7 @@ from ingestion.publisher import accept
 from ingestion.wiring import Collector
 from ingestion.wiring import Wired as Collecting
 from reward_models.serving.bodies import RankAnswer, RankBody
-from reward_models.serving.routes import Serving, Wired, choose
+from reward_models.serving.routes import Serving, Wired, ask
 
 Version = Literal["v1.0", "v1.1", "v1.1-preview.1", "v1.1-preview.2", "v1.1-preview.3"]
 
@@ -239,7 +241,18 @@ def _rank(
         )
     except ValidationError as error:
         raise BadInput(sentence(error.errors(include_url=False)[0])) from None
-    return choose(body, wired, request), {str(draft.id): name for name, draft in drafts.items()}
+    control = tuple(str(drafts[name].id) for name in _baseline(asked))
+    answered = ask(body, wired, str(request.base_url), control)
+    return answered, {str(draft.id): name for name, draft in drafts.items()}
+
+
+def _baseline(asked: RankRequest) -> list[str]:
+    """What the caller would show, by position: the actions in their order, but where slots name their own."""
+    named = [slot.baseline_action for slot in asked.slots] if isinstance(asked, MultiSlotRankRequest) else [None]
+    taken = {*named, *(asked.excluded_actions or ())}
+    others = iter([action.id for action in asked.actions if action.id not in taken])
+    found = [name if name is not None else next(others, None) for name in named]
+    return [name for name in found if name is not None]
 
 
 def _register(wired: Serving, loop_id: str, campaign_id: str) -> None:
@@ -290,6 +303,10 @@ def _check_slots(asked: MultiSlotRankRequest) -> None:
         raise BadInput("Two slots have the same id; ids are unique")
     if len(asked.slots) > len(asked.actions):
         raise BadInput(f"{len(asked.slots)} slots and {len(asked.actions)} actions; send an action for every slot")
+    named = [slot.baseline_action for slot in asked.slots if slot.baseline_action is not None]
+    open_ = {action.id for action in asked.actions} - set(asked.excluded_actions or ())
+    if len(set(named)) < len(named) or not open_.issuperset(named):
+        raise BadInput("Each slot has a baselineAction of its own, one of the actions and not excluded; correct them")
     if any(slot.excluded_actions for slot in asked.slots):
         raise BadInput("Actions are excluded for all slots or for none; use excludedActions of the request")
 

@@ -12,10 +12,15 @@ later it is one line, the difference between the stored score and the stored pre
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ingestion.events import Candidate, Content, Decision
+from sqlalchemy import Engine
+
+from infra.database import reading
+from infra.errors import RewardloopError
+from ingestion.events import NO_SEND, Candidate, Content, Decision
 from reward_models.boosted import RewardModel
 from reward_models.contributions import Line, contributions
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot
+from reward_models.serving.bodies import RankAnswer, Reason
+from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots, no_send
 
 EXPLAINED = 50
 """Most candidates that are explained: what was chosen, then the best. The others cost as much, and nobody reads them."""
@@ -119,3 +124,37 @@ def score_reasons(
     best = sorted(range(len(contents)), key=lambda place: (-expected[place], place))[:EXPLAINED]
     told = dict(zip(best, contributions(model, context, [contents[place] for place in best]), strict=True))
     return [told.get(place) for place in range(len(contents))]
+
+
+def explained(decision: Decision, snapshots: Snapshots, snapshot: Snapshot, engine: Engine) -> Reasons:
+    """:func:`reasons` with the decision's model, in memory or from disk, and the copy that the snapshot knows."""
+    campaign, loop = snapshot.campaigns.get(decision.campaign_id), snapshot.loops.get(decision.loop_id)
+    if campaign is None or loop is None or all(candidate.score is None for candidate in decision.candidates):
+        return {}
+    contents = {**campaign.contents, NO_SEND: no_send(campaign.campaign_id)}
+    model = None
+    if decision.model_version is not None:
+        same = loop.served is not None and loop.served.version == decision.model_version
+        model = loop.served.model if loop.served is not None and same else _stored(decision, snapshots, engine)
+    return reasons(decision, model, contents, snapshot)
+
+
+def told(lines: Sequence[Line] | None) -> list[Reason] | None:
+    """Lines as they are answered."""
+    return None if lines is None else [Reason(what=line.what, kind=line.kind, effect=line.effect) for line in lines]
+
+
+def with_reasons(answer: RankAnswer, found: Reasons) -> RankAnswer:
+    """The answer with the reasons of each candidate that has some."""
+    candidates = [
+        one.model_copy(update={"reasons": told(found.get(one.content_id))}) for one in answer.candidates or ()
+    ]
+    return answer.model_copy(update={"candidates": candidates})
+
+
+def _stored(decision: Decision, snapshots: Snapshots, engine: Engine) -> RewardModel | None:
+    try:
+        with reading(engine) as connection:
+            return snapshots.model(connection, decision.loop_id, decision.model_version or "")
+    except RewardloopError:
+        return None

@@ -7,11 +7,11 @@ conflict. Without the database the baseline is answered, unstored, or 503 (``uns
 
 import hmac
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi import Request as HttpRequest
 from sqlalchemy import Engine
 
@@ -33,6 +33,7 @@ from ingestion.problems import responses
 from reward_models import registry
 from reward_models.serving.answering import Shape, answer_of
 from reward_models.serving.asking import SHAPES, digest_of, request_of
+from reward_models.scoring import slot_for
 from reward_models.serving.bodies import (
     PromoteAnswer,
     PromoteBody,
@@ -43,14 +44,18 @@ from reward_models.serving.bodies import (
     ScoreBody,
     Trace,
 )
+from reward_models.serving.customers import as_counted, as_known
 from reward_models.serving.decision_log import DecisionLog, read_decisions
-from reward_models.serving.ranker import rank
+from reward_models.serving.ranker import Request, rank
+from reward_models.serving.reasons import explained, score_reasons, told, with_reasons
 from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
 from reward_models.serving.trace import trace
 
 router = APIRouter(prefix="/v1")
 
 NORMAL_95 = 1.959964
+
+WithReasons = Annotated[bool, Query(description="Say why each candidate had its score, too.")]
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,20 @@ def choose(body: RankBody, wired: Wired, request: HttpRequest) -> RankAnswer:
 
     Repeat it with the same `decision_id` and the same body: the stored answer comes back.
     """
+    return ask(body, wired, str(request.base_url), why=body.explain)
+
+
+def ask(body: RankBody, wired: Serving, base_url: str, control: tuple[str, ...] = (), why: bool = False) -> RankAnswer:
+    """The answer to a question. ``control``: what the caller would show by position; then that is its baseline. ``why``:
+    with the reasons."""
     began = time.perf_counter()
     links = body.links or {}
     check_links(links, body.slots, wired.settings)
-    decision, durable = _decide(body, wired)
-    shape = Shape(links, wired.settings.public_url or str(request.base_url), body.explain)
+    decision, durable = _decide(body, wired, control)
+    shape = Shape(links, wired.settings.public_url or base_url, body.explain)
     answered = RankAnswer.model_validate(answer_of(decision, durable, wired.secrets, shape))
+    if why:
+        answered = with_reasons(answered, explained(decision, wired.snapshots, _view(body, wired)[0], wired.engine))
     if not body.dry_run:
         telemetry.ranks.labels(decision.group, decision.learning_mode, str(durable).lower()).inc()
     telemetry.rank_seconds.labels(decision.learning_mode).observe(time.perf_counter() - began)
@@ -104,6 +117,7 @@ def score(body: ScoreBody, wired: Wired) -> ScoreAnswer:
     contents = _to_score(body, wired)
     expected = model.grid([body.context], contents)[0]
     reach = NORMAL_95 * model.spread(contents)
+    why = score_reasons(model, body.context, contents, expected.tolist()) if body.explain else [None] * len(contents)
     place = np.argsort(np.argsort(-expected, kind="stable"), kind="stable") + 1
     return ScoreAnswer(
         loop=body.loop,
@@ -117,6 +131,7 @@ def score(body: ScoreBody, wired: Wired) -> ScoreAnswer:
                 high=value + float(reach[index]),
                 relative=value - model.levels.mean,
                 rank=int(place[index]),
+                reasons=told(why[index]),
             )
             for index, value in enumerate(expected.tolist())
         ],
@@ -124,10 +139,10 @@ def score(body: ScoreBody, wired: Wired) -> ScoreAnswer:
 
 
 @router.get("/decisions/{decision_id:path}", tags=["decisions"], summary="Trace a decision", responses=responses(404))
-def read_trace(decision_id: DecisionId, wired: Wired) -> Trace:
+def read_trace(decision_id: DecisionId, wired: Wired, explain: WithReasons = False) -> Trace:
     """Everything that is known of a decision: probabilities, events and why they count, outcome, reward, replay."""
     with reading(wired.engine) as connection:
-        return trace(connection, decision_id, wired.snapshots, wired.clock())
+        return trace(connection, decision_id, wired.snapshots, wired.clock(), explain)
 
 
 @router.post(
@@ -159,21 +174,20 @@ def promote(loop_id: LoopId, body: PromoteBody, wired: Wired) -> PromoteAnswer:
     return PromoteAnswer(loop=loop_id, version=promoted.version, revision=promoted.revision)
 
 
-def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:
+def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[Decision, bool]:
     """The decision that is stored for this body, or one that is not stored; and whether it is."""
-    asked = _digest(body, wired.secrets)
-    away = False
+    asked, engine = _digest(body, wired.secrets), wired.decisions.engine
     try:
-        if body.decision_id is not None and (stored := _stored(wired.decisions.engine, body.decision_id)) is not None:
+        if body.decision_id is not None and (stored := _stored(engine, body.decision_id)) is not None:
             return _same(stored, asked), True
         _prepare(body, wired)
+        snapshot, request = _asked(body, wired, asked, control)
+        request, away = as_counted(request, snapshot, wired.secrets, engine), False
     except Unavailable:
         if body.campaign not in wired.snapshots.current.campaigns or wired.settings.unstored == "refuse":
             raise
-        away = True
-    snapshot, names = _view(body, wired)
-    now, limit = wired.clock(), wired.settings.candidate_limit
-    request = request_of(body, body.decision_id or uuid7(now), asked, names, now)
+        (snapshot, request), away = _asked(body, wired, asked, control), True
+    limit = wired.settings.candidate_limit
     decision = rank(snapshot, request, wired.secrets, limit, away)
     if body.dry_run or away:
         return decision, False
@@ -183,6 +197,14 @@ def _decide(body: RankBody, wired: Serving) -> tuple[Decision, bool]:
         if wired.settings.unstored == "refuse":
             raise
         return rank(snapshot, request, wired.secrets, limit, away=True), False
+
+
+def _asked(body: RankBody, wired: Serving, asked: str, control: tuple[str, ...]) -> tuple[Snapshot, Request]:
+    """What the question is decided on, and the question with what is known of its customer."""
+    snapshot, names = _view(body, wired)
+    now = wired.clock()
+    request = request_of(body, body.decision_id or uuid7(now), asked, names, now)
+    return snapshot, as_known(replace(request, control=control) if control else request, snapshot, wired.secrets)
 
 
 def _prepare(body: RankBody, wired: Serving) -> None:
@@ -261,13 +283,14 @@ def _same(stored: Decision, asked: str) -> Decision:
 def _to_score(body: ScoreBody, wired: Serving) -> list[Content]:
     if (body.contents is None) == (body.texts is None):
         raise BadInput("Send either contents or texts", "/contents")
-    bodies = body.contents if body.contents is not None else [_of_text(body, text) for text in body.texts or ()]
+    loop = _known_loop(wired.snapshots, body.loop)
+    slot = body.slot if "slot" in body.model_fields_set or loop.served is None else slot_for(loop.served.model)
+    bodies = body.contents if body.contents is not None else [_of_text(slot, text) for text in body.texts or ()]
     if not bodies:
         raise BadInput("There is nothing to score; send at least one text or content", "/texts")
-    loop = _known_loop(wired.snapshots, body.loop)
     campaign, limit = body.campaign or "", wired.settings.text_limit_bytes
     return [admit(loop.definition, campaign, one.content(campaign), limit, wired.clock()) for one in bodies]
 
 
-def _of_text(body: ScoreBody, text: str) -> ContentBody:
-    return ContentBody(slots={body.slot: text})
+def _of_text(slot: str, text: str) -> ContentBody:
+    return ContentBody(slots={slot: text})

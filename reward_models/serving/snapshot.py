@@ -4,7 +4,8 @@ A request reads the snapshot once and uses nothing else. A refresh builds the ne
 in by one assignment:
 
 1. look: one cheap query over counts, newest versions and the newest batch; nothing changed, nothing done
-2. loops and switches, campaigns and contents, content statistics: each read again if its part changed
+2. loops and switches, campaigns and contents, content statistics: each read again if its part changed; of the
+   suppressed customers those that changed
 3. models: a new champion is verified in a sacrificial process; refused, the last good one keeps serving
 4. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``)
 5. swap
@@ -29,6 +30,7 @@ from infra.logs import log
 from ingestion.contents import content_of
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
+from ingestion.suppressions import changed_since, newest_change
 from ingestion.switches import killed_loops
 from reward_models import registry
 from reward_models.aging import AGELESS
@@ -38,6 +40,7 @@ from reward_models.policies import in_force, policy_version
 from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
 from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
+from reward_models.serving.suppressed import Suppressed
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
@@ -159,6 +162,8 @@ class Mark(NamedTuple):
     batch_no: int = -1
     batch_at: int = 0
     """When the newest batch was applied: the time that statistics are looked at."""
+    listed: int = 0
+    """Number of the last change of the list of the suppressed."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,8 @@ class Snapshot:
     mark: Mark = field(default_factory=Mark)
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """What contexts say, by campaign."""
+    suppressed: Suppressed = field(default_factory=Suppressed)
+    """Who must not be sent anything."""
     lineups: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What the ranker keeps of campaigns (``ranker.Lineup``); another snapshot begins anew."""
     _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
@@ -270,13 +277,16 @@ class Snapshots:
             judged = {name: load_version(connection, name, one.loop_version) for name, one in champions.items()}
             campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
             statistics = load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
+            suppressed = old.suppressed
+            for changed in changed_since(connection, old.mark.listed) if mark.listed != old.mark.listed else ():
+                suppressed = suppressed.changed(changed)
         loops = {
             name: self._with_model(
                 Loop(definition, version, name in killed), champions.get(name), judged.get(name), old.loops.get(name)
             )
             for name, (definition, version) in definitions.items()
         }
-        new = Snapshot(loops, campaigns, statistics, mark, old.layers)
+        new = Snapshot(loops, campaigns, statistics, mark, old.layers, suppressed)
         return self._with_layer(new) if self._looks.due() else new
 
     def with_layer_of(self, snapshot: Snapshot, campaign_id: str) -> Snapshot:
@@ -376,6 +386,7 @@ def _look(connection: Connection) -> Mark:
         models=tuple(connection.execute(select(func.count(), func.sum(tables.champions.c.revision))).one()),
         batch_no=newest.batch_no if newest else 0,
         batch_at=newest.at if newest else 0,
+        listed=newest_change(connection),
     )
 
 

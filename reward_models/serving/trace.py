@@ -15,14 +15,22 @@ from ingestion.loops import LoopDefinition, load_loop, parse_definition
 from ingestion.outcomes import judged, matured_at
 from reward_models.boosted import RewardModel
 from reward_models.rewards import reward_of
-from reward_models.serving.bodies import ReplayAnswer, Trace, TracedEvent, TracedOutcome, TracedReward
+from reward_models.serving.bodies import (
+    ExplainedContent,
+    ReplayAnswer,
+    Trace,
+    TracedEvent,
+    TracedOutcome,
+    TracedReward,
+)
 from reward_models.serving.decision_log import decision_of
+from reward_models.serving.reasons import explained, told
 from reward_models.serving.replay import Replay, replay_choice, replay_scores
 from reward_models.serving.snapshot import Snapshots, no_send
 
 
-def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: int) -> Trace:
-    """Everything that is known of a decision. Raises :class:`NotFound`."""
+def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: int, explain: bool = False) -> Trace:
+    """Everything that is known of a decision; ``explain``: its reasons too. Raises :class:`NotFound`."""
     row = connection.execute(select(tables.decisions).where(tables.decisions.c.decision_id == decision_id)).first()
     if row is None:
         raise NotFound(f"No decision {decision_id!r}; only answers with durable true are stored")
@@ -41,6 +49,7 @@ def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: i
         outcomes=outcomes,
         rewards=_rewards(decision, definition, outcomes, mature is not None and mature <= now),
         replay=_replay(connection, decision, snapshots),
+        reasons=_reasons(decision, snapshots) if explain else None,
     )
 
 
@@ -126,6 +135,15 @@ def _replay(connection: Connection, decision: Decision, snapshots: Snapshots) ->
     )
     scores = replay_scores(decision, *_model_and_contents(connection, decision, snapshots))
     return ReplayAnswer(choice=choice.result, scores=scores.result, detail=f"{choice.detail} {scores.detail}")
+
+
+def _reasons(decision: Decision, snapshots: Snapshots) -> list[ExplainedContent]:
+    found = explained(decision, snapshots, snapshots.current, snapshots.engine)
+    scores = {candidate.content_id: candidate.score for candidate in decision.candidates}
+    return [
+        ExplainedContent(content_id=name, score=scores[name] or 0.0, reasons=told(lines) or [])
+        for name, lines in found.items()
+    ]
 
 
 def _chosen_under(connection: Connection, decision: Decision) -> int:
