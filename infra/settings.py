@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         24, description="Events dated further than this into the future are quarantined."
     )
     quarantine_days: PositiveInt = Field(30, description="How long the raw bytes of a rejected record are kept.")
+    send_days: PositiveInt = Field(
+        7, description="How long audience and result of a send made over HTTP are kept after its last change."
+    )
     public_url: str = Field(
         "",
         description="Address of the API as readers of your copy reach it, for redirect links; empty: as it was called.",

@@ -80,6 +80,8 @@ def scope_of(method: str, path: str) -> str:
     """The scope a call needs. Reading is in every scope but for decisions; whatever is not listed needs ``admin``."""
     if path.endswith("/approval"):
         return "admin"
+    if _is_send(path):
+        return "rank"
     found = next((scope for prefix, scope in _SCOPES if path.startswith(prefix)), "admin")
     if path == _PAGES:
         return "content"
@@ -175,6 +177,11 @@ def _password(encoded: str) -> str:
 
 def _is_guarded(path: str) -> bool:
     return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
+
+
+def _is_send(path: str) -> bool:
+    """Calls about a send: ``/v1/loops/<loop>/sends/…``, whatever the loop is called."""
+    return path.startswith("/v1/loops/") and path.split("/")[4:5] == ["sends"]
 
 
 def _is_strange(scope: Scope) -> bool:

@@ -45,6 +45,8 @@ from ingestion.spool import Spool
 from ingestion.vitals import LOOK_SECONDS, Vitals
 from ingestion.wiring import Collector
 from pipelines import operations
+from pipelines.audiences import routes as audiences
+from pipelines.audiences.folders import Folders
 from pipelines.operations import Jobs
 from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
@@ -55,6 +57,8 @@ from reward_models.serving.snapshot import Snapshots
 
 KEYS_SECONDS = 1.0
 """How often the API looks for new and revoked keys."""
+SWEEP_SECONDS = 3_600.0
+"""How often sends that nobody needs any more are looked for."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LOCK_MILLISECONDS = 2_000
 """How long the decision log waits for SQLite's write lock, before the baseline is answered."""
@@ -73,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
         app.state.redirects, app.state.keyring = running.redirects, running.keyring
-        app.state.loop_of = running.loop_of
+        app.state.loop_of, app.state.folders = running.loop_of, running.folders
         try:
             yield
         finally:
@@ -87,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(suppressing.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
+    app.include_router(audiences.router)
     app.include_router(redirects.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
@@ -116,6 +121,7 @@ class Running:
     redirects: Redirects
     keyring: Keyring | None
     jobs: Jobs
+    folders: Folders
     threads: tuple[Repeating, ...]
 
     def loop_of(self, campaign_id: str) -> str | None:
@@ -151,6 +157,7 @@ def _start(settings: Settings) -> Running:
     clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
     clicks.start()
     keyring = _keyring(settings, engine, secrets, clock)
+    folders = Folders(settings.home, secrets, settings.send_days)
     threads = (
         *(() if keyring is None else (Repeating("keys", KEYS_SECONDS, keyring.refresh),)),
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
@@ -158,6 +165,7 @@ def _start(settings: Settings) -> Running:
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),
         Repeating("vitals", LOOK_SECONDS, Vitals(engine, clock).look),
+        Repeating("sends", SWEEP_SECONDS, folders.sweep),
     )
     return Running(
         wired,
@@ -165,6 +173,7 @@ def _start(settings: Settings) -> Running:
         Redirects(secrets, settings, clock, clicks),
         keyring,
         Jobs(settings),
+        folders,
         threads,
     )
 

@@ -14,6 +14,7 @@ import typer
 
 from infra.errors import RewardloopError
 from pipelines.commands import (
+    audiences,
     audit,
     checkup,
     events,
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+audiences.register(app)
 audit.register(app)
 checkup.register(app)
 importing.register(app)

@@ -38,7 +38,16 @@ from reward_models.features import text_of
 from reward_models.health import Health, examine
 from reward_models.hurdle import foresee
 from reward_models.ranking import Measured, Ranking, rank_held_out
-from reward_models.scoring import ADDED, WHY, harmless, read_candidates, scored_rows
+from reward_models.scoring import (
+    ADDED,
+    WHY,
+    harmless,
+    read_candidates,
+    scored_rows,
+    scored_texts,
+    slot_for,
+    text_contents,
+)
 from reward_models.trial import decided_by_chance
 from reward_models.verification import Verifier
 
@@ -110,6 +119,42 @@ def score(
     else:
         sentence = f"{len(scored):,} texts of {campaigns:,} campaigns scored by {chosen.version}: {destination}"
         out().print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def score_texts(
+    workspace: Workspace,
+    verifier: Verifier,
+    loop: str,
+    texts: Sequence[str],
+    slot: str | None,
+    version: str | None,
+    as_json: bool,
+    why: bool = False,
+) -> None:
+    """Compare lines, the best first; ``why`` adds the reasons."""
+    chosen = _version(workspace, loop, version)
+    folder = registry.path_of(workspace.settings.bundles, loop, chosen.version)
+    model = registry.load_verified(folder, chosen.digest, verifier)
+    contents = text_contents(texts, slot_for(model, slot), workspace.settings.text_limit_bytes)
+    model = _with_embeddings(workspace, model, contents)
+    scored = scored_texts(model, contents, why)
+    if as_json:
+        print_json({"version": chosen.version, "loop_mean": model.levels.mean, "scores": scored})
+        return
+    columns = ["rank", "line", "expected", "95 % interval", *(["why"] if why else [])]
+    rows = [
+        (
+            one.rank,
+            texts[one.index],
+            f"{one.expected:.4g}",
+            f"{one.low:.4g} to {one.high:.4g}",
+            *([one.why] if why else []),
+        )
+        for one in sorted(scored, key=lambda one: (one.rank, one.index))
+    ]
+    print_table(
+        f"{len(rows)} lines by {chosen.version}; the loop's mean is {model.levels.mean:.4g}", columns, rows, [0, 2]
+    )
 
 
 def _evaluate(

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,7 +14,7 @@ from pydantic import Field
 from sqlalchemy import Engine, text
 
 from infra.database import reading
-from infra.errors import Conflict, Unavailable
+from infra.errors import Conflict, TooMany, Unavailable
 from infra.services import environment
 from infra.settings import Settings
 from ingestion.fields import Body
@@ -24,15 +26,18 @@ from reward_models.serving.routes import Serving
 router = APIRouter()
 
 STOP_SECONDS = 10.0
+SENDS = 2
+"""Most sends that are decided at once."""
 
 
 class Jobs:
-    """Retrains started over HTTP, one at a time per loop; they end with the server."""
+    """Retrains and sends started over HTTP: one retrain at a time per loop, ``SENDS`` sends; they end with the server."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._deciding: dict[Path, subprocess.Popen[bytes]] = {}
 
     def retrain(self, loop_id: str) -> str:
         """Start ``rewardloop retrain <loop>``; returns the path of its log. Raises :class:`Conflict` if one runs."""
@@ -40,22 +45,37 @@ class Jobs:
             running = self._running.get(loop_id)
             if running is not None and running.poll() is None:
                 raise Conflict(f"A retrain of loop {loop_id!r} is running; wait for its end")
-            folder = self.settings.home / "logs"
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"retrain-{loop_id}.log"
-            with path.open("ab") as output:
-                self._running[loop_id] = subprocess.Popen(  # noqa: S603 (our own program; the loop exists)
-                    [sys.executable, "-c", "from pipelines.cli import main; main()", "retrain", loop_id],
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=_environment(self.settings),
-                )
+            path = self._log(f"retrain-{loop_id}")
+            command = ("-c", "from pipelines.cli import main; main()", "retrain", loop_id)
+            self._running[loop_id] = self._begin(path, command)
         return str(path)
+
+    def decide(self, folder: Path) -> None:
+        """Decide the send of a folder (``pipelines/audiences/folders.py``). Raises :class:`TooMany` while ``SENDS`` are."""
+        with self._lock:
+            self._deciding = {path: one for path, one in self._deciding.items() if one.poll() is None}
+            if folder in self._deciding:
+                return
+            if len(self._deciding) >= SENDS:
+                raise TooMany(f"{SENDS} sends are being decided; start this one when one of them is done", 10)
+            self._deciding[folder] = self._begin(self._log("sends"), ("-m", "pipelines.audiences.jobs", str(folder)))
+
+    def _log(self, name: str) -> Path:
+        folder = self.settings.home / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"
+
+    def _begin(self, log: Path, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+        with log.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603 (our own program)
+                [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, env=_environment(self.settings)
+            )
 
     def stop(self) -> None:
         """End what still runs."""
         with self._lock:
-            running = [process for process in self._running.values() if process.poll() is None]
+            every = (*self._running.values(), *self._deciding.values())
+            running = [process for process in every if process.poll() is None]
         for process in running:
             process.terminate()
         for process in running:

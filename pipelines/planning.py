@@ -1,14 +1,11 @@
 """Sends planned ahead, and the best content of a campaign that ends: what `plan` and `best` do and print.
 
 ``plan --emails N``: 1 the newest contexts stand for the customers, 2 score and pmf in each, averaged, 3 the size of the
-test (``reward_models/sends.py``). ``plan --recipients FILE``: every row is decided and stored like a call of
-``/v1/rank``, before the file with the choices is written. ``best``: ``reward_models/best_arm.py``, by day.
+test (``reward_models/sends.py``). ``best``: ``reward_models/best_arm.py``, by day.
 """
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,31 +13,21 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from infra import tables
-from infra.database import canonical_json, chunks, reading, writing
-from infra.errors import BadInput, Conflict
-from infra.randomness import digest
+from infra.database import reading, writing
+from infra.errors import BadInput
 from ingestion.contents import read_campaign, set_approval
-from ingestion.events import Decision
-from ingestion.files import open_table
 from ingestion.loops import load_loop
-from ingestion.tokens import make_token
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
 from reward_models import limits, policies
 from reward_models.best_arm import Verdict, identify, load_days
-from reward_models.scoring import harmless
 from reward_models.sends import Plan, plan
-from reward_models.serving.decision_log import insert_decisions
-from reward_models.serving.ranker import Request, eligible, rank, score, sends
+from reward_models.serving.ranker import Request, eligible, score, sends
 from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
 
 Floats = npt.NDArray[np.float64]
 
 CUSTOMERS = 500
 """Newest decisions whose contexts stand for those of the send."""
-UNIT = "unit"
-"""Column of the recipients' file that names the customer; every other column is context."""
-ADDED = ("decision_id", "token", "content_id", "propensity", "group")
-_GROUP = 500
 
 
 @dataclass(frozen=True)
@@ -67,31 +54,6 @@ def plan_shares(workspace: Workspace, campaign: str, emails: int, as_json: bool)
         print_json(_plan_document(campaign, emails, known, planned))
     else:
         _print_plan(campaign, emails, known, planned)
-
-
-def decide_recipients(
-    workspace: Workspace, campaign: str, recipients: Path, destination: Path, name: str, as_json: bool
-) -> None:
-    """Decide for every row of a file, store the decisions, write the choices beside the rows.
-
-    The decision of row i is ``<name>-<i>``: the same command again gives the stored choices.
-    """
-    with open_table(recipients) as table:
-        columns, rows = table.columns, list(table.rows)
-    _check(columns, rows)
-    snapshot, loop, _ = _running(workspace, campaign)
-    with progress() as bar:
-        task = bar.add_task(f"deciding for {len(rows):,} customers", total=len(rows))
-        decisions = []
-        for some in chunks(list(_requests(workspace, loop, campaign, name, columns, rows)), _GROUP):
-            made = [rank(snapshot, each, workspace.secrets, workspace.settings.candidate_limit) for each in some]
-            with writing(workspace.engine) as connection:
-                stored = insert_decisions(connection, made)
-            _same(made, stored)
-            decisions += stored
-            bar.update(task, advance=len(some))
-    _write(destination, columns, rows, decisions, workspace)
-    _report_send(campaign, destination, decisions, as_json)
 
 
 def outlook(workspace: Workspace, campaign_id: str) -> Outlook:
@@ -177,82 +139,6 @@ def _noise(workspace: Workspace, loop: Loop, campaign: Campaign, ids: Sequence[s
         f"Nothing is known yet of rewards in campaign {campaign.campaign_id!r}: no outcome was counted and its loop has "
         "no model. Send a first part by /v1/rank, or import past results and train"
     )
-
-
-def _check(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if UNIT not in columns:
-        raise BadInput(f"The file has no column {UNIT!r}, which names the customer; columns: {', '.join(columns)}")
-    if taken := [name for name in ADDED if name in columns]:
-        raise BadInput(f"The file has a column {taken[0]!r}, which the plan adds; rename it")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(columns):
-            raise BadInput(f"Row {number} has {len(row)} cells, the header {len(columns)}")
-        if not row[columns.index(UNIT)].strip():
-            raise BadInput(f"Row {number} names no customer in column {UNIT!r}")
-
-
-def _requests(
-    workspace: Workspace, loop: Loop, campaign: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Iterator[Request]:
-    now, loop_id = workspace.clock(), loop.definition.loop
-    secret = workspace.secrets.loop(loop_id)
-    for number, row in enumerate(rows, 1):
-        said = dict(zip(columns, row, strict=True))
-        unit = said.pop(UNIT)
-        context = {column: _value(cell) for column, cell in said.items() if cell}
-        asked = digest(secret, "request", canonical_json([campaign, unit, context]).decode()).hex()
-        yield Request(
-            decision_id=f"{name}-{number}",
-            request_digest=asked,
-            loop_id=loop_id,
-            campaign_id=campaign,
-            decided_at=now,
-            unit=unit,
-            context=context,
-        )
-
-
-def _same(made: Sequence[Decision], stored: Sequence[Decision]) -> None:
-    for mine, there in zip(made, stored, strict=True):
-        if mine.request_digest != there.request_digest:
-            raise Conflict(
-                f"Decision {mine.decision_id!r} is stored for another customer; give this send another --name"
-            )
-
-
-def _value(cell: str) -> float | int | str:
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell
-
-
-def _write(
-    destination: Path,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    decisions: Sequence[Decision],
-    w: Workspace,
-) -> None:
-    with destination.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow([*map(harmless, columns), *ADDED])
-        for row, decision in zip(rows, decisions, strict=True):
-            chosen, token = decision.chosen[0], make_token(w.secrets, decision.decision_id)
-            added = (decision.decision_id, token, chosen.content_id, repr(chosen.propensity), decision.group)
-            writer.writerow([*map(harmless, row), *added])
-
-
-def _report_send(campaign: str, destination: Path, decisions: Sequence[Decision], as_json: bool) -> None:
-    counts: dict[str, int] = {}
-    for decision in decisions:
-        counts[decision.chosen[0].content_id] = counts.get(decision.chosen[0].content_id, 0) + 1
-    if as_json:
-        print_json({"campaign": campaign, "decisions": len(decisions), "contents": counts, "out": str(destination)})
-        return
-    print_table(f"{len(decisions):,} choices: {destination}", ["content", "e-mails"], sorted(counts.items()), [1])
 
 
 def _plan_document(campaign: str, emails: int, known: Outlook, planned: Plan) -> dict[str, Any]:

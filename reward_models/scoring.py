@@ -7,6 +7,7 @@ features are used too, all others are passed through. A campaign the model has n
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from reward_models.explanation import reasons, sentence
 Floats = npt.NDArray[np.float64]
 
 CAMPAIGN = "campaign"
+SUBJECT = "subject"
 ADDED = ("expected_reward", "expected_reward_low", "expected_reward_high", "rank")
 """Columns that are added; rank 1 is best."""
 WHY = "why"
@@ -32,6 +34,17 @@ def slots_of(model: RewardModel) -> list[str]:
     """Slots the model knows, from its feature schema."""
     dotted = (column.name for column in model.schema.content if "." in column.name)
     return sorted({name.rsplit(".", 1)[0] for name in dotted if not name.startswith("content.")})
+
+
+def slot_for(model: RewardModel, named: str | None = None) -> str:
+    """The slot of lines that are given without one: ``subject`` where the model knows it, else the first it knows.
+
+    Raises :class:`BadInput` for a named slot that the model does not know.
+    """
+    known = slots_of(model)
+    if named is not None and known and named not in known:
+        raise BadInput(f"The model knows no slot {named!r}; it knows {', '.join(known)}")
+    return named or (SUBJECT if SUBJECT in known or not known else known[0])
 
 
 def check_columns(model: RewardModel, columns: Sequence[str]) -> None:
@@ -84,6 +97,36 @@ def scored_rows(
     return [
         [*map(harmless, row), f"{value:.6g}", f"{value - half:.6g}", f"{value + half:.6g}", str(rank), *words]
         for row, value, half, rank, words in zip(rows, expected, reach, ranks(contents, expected), told, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A line's score. ``index``: its place among those given."""
+
+    index: int
+    expected: float
+    low: float
+    high: float
+    rank: int
+    why: str | None = None
+
+
+def text_contents(texts: Sequence[str], slot: str, text_limit: int) -> list[Content]:
+    """Lines as contents of a campaign that nobody knows. Raises :class:`BadInput` for one that is empty or too long."""
+    for number, text in enumerate(texts, 1):
+        if not text.strip() or len(text.encode("utf-8", "surrogateescape")) > text_limit:
+            raise BadInput(f"Line {number} is empty or longer than {text_limit} bytes; correct it")
+    return [Content(content_id=str(n), campaign_id="", slots={slot: text}) for n, text in enumerate(texts, 1)]
+
+
+def scored_texts(model: RewardModel, contents: Sequence[Content], why: bool = False) -> list[ScoredText]:
+    """Scores of such lines, in their order."""
+    expected, reach = score(model, contents)
+    told = [sentence(found) for found in reasons(model, contents)] if why else [None] * len(contents)
+    each = zip(expected.tolist(), reach.tolist(), ranks(contents, expected), told, strict=True)
+    return [
+        ScoredText(n, value, value - half, value + half, rank, text) for n, (value, half, rank, text) in enumerate(each)
     ]
 
 

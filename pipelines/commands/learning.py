@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from infra.errors import BadInput
 from pipelines.commands.workspace import JsonOption, LoopArgument, open_workspace
 from reward_models.verification import Verifier
 
@@ -51,9 +52,18 @@ def evaluate(
 def score(
     loop: LoopArgument,
     file: Annotated[
-        Path, typer.Argument(help="CSV or Parquet with `campaign` and one column per slot.", show_default=False)
-    ],
-    destination: Annotated[Path, typer.Option("--out", help="CSV to write.", show_default=False)],
+        Path | None, typer.Argument(help="CSV or Parquet with `campaign` and one column per slot.", show_default=False)
+    ] = None,
+    destination: Annotated[
+        Path | None, typer.Option("--out", help="CSV to write, for a file.", show_default=False)
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Instead of a file: a line to compare with others. May be repeated.")
+    ] = None,
+    slot: Annotated[
+        str | None,
+        typer.Option(help="With --text: where the lines stand; without it `subject`, or what the model knows."),
+    ] = None,
     version: Annotated[
         str | None,
         typer.Option(help="Model version; without it the one in force, else the newest.", show_default=False),
@@ -66,9 +76,16 @@ def score(
     """Score candidate texts: expected reward, its 95 % interval, and the rank within the campaign.
 
     Example: rewardloop score upworthy candidates.csv --out scored.csv
+
+    Example: rewardloop score emails --text "Your order is waiting" --text "Only today: 20% off" --why
     """
+    if (file is None) == (not text) or (file is None) != (destination is None):
+        raise BadInput("Give either a file with --out, the file to write, or lines by --text")
     with Verifier() as verifier:
         verifier.start()  # it imports LightGBM while this process does
         from pipelines import modelling
 
-        modelling.score(open_workspace(), verifier, loop, file, destination, version, as_json, why)
+        if file is not None and destination is not None:
+            modelling.score(open_workspace(), verifier, loop, file, destination, version, as_json, why)
+        else:
+            modelling.score_texts(open_workspace(), verifier, loop, text or [], slot, version, as_json, why)

@@ -3,12 +3,10 @@
 Each command imports ``pipelines/planning.py`` when it runs: LightGBM takes seconds to import, `--help` should not.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.errors import BadInput
 from pipelines.commands.workspace import JsonOption, open_workspace
 
 Campaign = Annotated[str, typer.Argument(help="The campaign's id.", show_default=False)]
@@ -22,35 +20,16 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     campaign: Campaign,
-    emails: Annotated[int | None, typer.Option(min=1, help="Size of the send, e-mails.", show_default=False)] = None,
-    recipients: Annotated[
-        Path | None,
-        typer.Option(help="CSV or Parquet with `unit`; every other column is context.", show_default=False),
-    ] = None,
-    destination: Annotated[Path | None, typer.Option("--out", help="CSV to write.", show_default=False)] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of this send; the same again gives the same choices.", show_default=False)
-    ] = None,
+    emails: Annotated[int, typer.Option(min=1, help="Size of the send, e-mails.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Plan a send ahead of time: sizes and shares of a test and the rest, or the choice for every recipient.
-
-    With --recipients every choice is stored with its probability, like a call of /v1/rank, and written to --out.
+    """Plan a send ahead of time: sizes and shares of a test and the rest. `rank-audience` then makes the choices.
 
     Example: rewardloop plan june-offer --emails 50000
-
-    Example: rewardloop plan june-offer --recipients customers.csv --out sends.csv --name june-1
     """
-    if (emails is None) == (recipients is None):
-        raise BadInput("Give either --emails, to plan shares, or --recipients, to choose for each")
-    if recipients is not None and (destination is None or name is None):
-        raise BadInput("--recipients needs --out, the file to write, and --name, which makes the send repeatable")
     from pipelines import planning
 
-    if recipients is not None and destination is not None and name is not None:
-        planning.decide_recipients(open_workspace(), campaign, recipients, destination, name, as_json)
-    elif emails is not None:
-        planning.plan_shares(open_workspace(), campaign, emails, as_json)
+    planning.plan_shares(open_workspace(), campaign, emails, as_json)
 
 
 def best(

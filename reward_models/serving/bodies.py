@@ -143,7 +143,9 @@ class ScoreBody(Body):
     campaign: Id | None = Field(None, description="Its level is used; default: the loop's mean.")
     contents: Annotated[list[ContentBody], Field(max_length=500)] | None = Field(None, description="Contents, whole.")
     texts: Annotated[list[str], Field(max_length=500)] | None = Field(None, description="Or texts of one slot.")
-    slot: Name = Field("subject", description="The slot that `texts` are for.")
+    slot: Name = Field(
+        "subject", description="The slot that `texts` are for. Left out: `subject`, or what the loop's model knows."
+    )
     context: Features = Field(default_factory=dict, description="For whom; default: nothing is known.")
     explain: bool = Field(False, description="Answer why, of the best 50, at about a millisecond each.")
 

@@ -183,8 +183,7 @@ def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, con
     path = tmp_path_factory.mktemp("fuzz") / "audience"
     try:
         rows = read(path, (b"unit,a\n" if head else b"") + content)
-    except BadInput as refused:
-        assert str(refused)
+    except BadInput:
         return
     lines = [row.line for row in rows]
     assert lines == sorted(lines)

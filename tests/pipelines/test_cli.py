@@ -210,7 +210,14 @@ def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     with (tmp_path / "out.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
 
+    lines = ("--text", "a garden", "--text", "Surprise: a garden", "--why")
+    compared = document(capsys, "score", "upworthy", *lines)["scores"]
+    _, printed, _ = said(capsys, "score", "upworthy", *lines)
+
     assert trained == ["upworthy-1", "upworthy-1"]
+    assert [one["rank"] for one in compared] == [2, 1]
+    assert f"{compared[1]['expected']:.6g}" == rows[0]["expected_reward"]
+    assert printed.index("Surprise") < printed.index("a garden")
     assert [row["rank"] for row in rows] == ["1", "2", "1"]
     assert float(rows[0]["expected_reward"]) > float(rows[1]["expected_reward"]) > 0
     assert rows[2]["headline"] == "'=1+1"
@@ -225,7 +232,9 @@ def test_scoring_needs_a_model_and_the_columns(capsys: pytest.CaptureFixture[str
     untrained = said(capsys, *score)
     document(capsys, "train", "upworthy")
     wrong = said(capsys, *score)
+    both = said(capsys, *score, "--text", "a")
 
+    assert (both[0], "either a file with --out" in both[2]) == (1, True)
     assert (untrained[0], "train one with: rewardloop train upworthy" in untrained[2]) == (1, True)
     assert (wrong[0], "no column 'headline'" in wrong[2]) == (1, True)
     assert not (tmp_path / "out.csv").exists()

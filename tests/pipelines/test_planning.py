@@ -1,6 +1,5 @@
 """``rewardloop plan`` and ``rewardloop best`` over an installation with a running campaign."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pipelines import cli
-from tests.pipelines.api import click, define, ok, rank, running, send, trace
+from tests.pipelines.api import click, define, ok, rank, running, send
 
 
 @pytest.fixture
@@ -55,46 +54,6 @@ def test_nothing_known_cannot_be_planned(client: TestClient, capsys: pytest.Capt
     define(client)
 
     assert "Nothing is known yet" in said(capsys, "plan", "june", "--emails", "100", code=1)
-
-
-def test_recipients_are_decided_and_stored(
-    client: TestClient, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Every row gets a stored decision that replays; the same send again gives the same file; another customer clashes."""
-    define(client, limits={"a": {"least": 0.6, "most": 0.7}})
-    file, done = tmp_path / "customers.csv", tmp_path / "sends.csv"
-    file.write_text("unit,tier,age\n" + "".join(f"u{n},gold,{n}\n" for n in range(12)))
-    plan = ("plan", "june", "--recipients", str(file), "--out", str(done), "--name", "s1")
-    first = said(capsys, *plan)
-    written = done.read_text()
-    rows = list(csv.DictReader(written.splitlines()))
-
-    assert first["decisions"] == len(rows) == 12
-    for row in rows:
-        stored = trace(client, row["decision_id"])
-        chosen = stored["decision"]["chosen"][0]
-        assert (row["content_id"], float(row["propensity"])) == (chosen["content_id"], chosen["propensity"])
-        assert stored["replay"]["choice"] == "exact"
-        assert stored["decision"]["context"] == {"tier": "gold", "age": int(row["age"])}
-    assert said(capsys, *plan) == first
-    assert done.read_text() == written
-
-    file.write_text("unit,tier,age\nsomebody-else,gold,1\n")
-    assert "another --name" in said(capsys, *plan, code=1)
-
-
-def test_a_file_without_customers_is_refused(
-    client: TestClient, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """The column that names the customer is missed by name; half of the options are not enough."""
-    define(client)
-    file = tmp_path / "customers.csv"
-    file.write_text("customer\nu1\n")
-    plan = ("plan", "june", "--recipients", str(file))
-
-    assert "no column 'unit'" in said(capsys, *plan, "--out", str(tmp_path / "o.csv"), "--name", "s", code=1)
-    assert "--name" in said(capsys, *plan, code=1)
-    assert "either --emails" in said(capsys, "plan", "june", code=1)
 
 
 def test_the_best_is_told_and_the_beaten_retired(client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,18 @@ import pytest
 from infra.errors import BadInput
 from ingestion.events import Content
 from reward_models.boosted import RewardModel, fit
-from reward_models.scoring import check_columns, harmless, ranks, read_candidates, score, scored_rows, slots_of
+from reward_models.scoring import (
+    check_columns,
+    harmless,
+    ranks,
+    read_candidates,
+    score,
+    scored_rows,
+    scored_texts,
+    slot_for,
+    slots_of,
+    text_contents,
+)
 from tests.reward_models.training import SMALL, worded
 
 COLUMNS = ["note", "campaign", "subject"]
@@ -41,6 +52,28 @@ def test_scores_can_be_explained(model: RewardModel) -> None:
 
     assert [row[:-1] for row in told] == plain
     assert ["“secret”" in row[-1] for row in told] == [True, False, True]
+
+
+def test_lines_are_compared(model: RewardModel) -> None:
+    """Lines without a file: the model's slot is taken, the better word ranks first, and the reasons name it."""
+    texts = ["old common garden", "old secret garden"]
+    contents = text_contents(texts, slot_for(model), 1_000)
+    first, second = scored_texts(model, contents, why=True)
+
+    assert [content.slots for content in contents] == [{"subject": text} for text in texts]
+    assert (first.rank, second.rank) == (2, 1)
+    assert first.low < first.expected < first.high
+    assert [first.expected, second.expected] == score(model, contents)[0].tolist()
+    assert "“secret”" in (second.why or "")
+    assert scored_texts(model, contents)[0].why is None
+
+
+def test_a_line_needs_words_and_a_slot(model: RewardModel) -> None:
+    """An empty line is named by its number, a slot that the model does not know by its name."""
+    with pytest.raises(BadInput, match="Line 2 is empty"):
+        text_contents(["a", " "], "subject", 1_000)
+    with pytest.raises(BadInput, match="no slot 'body'; it knows subject"):
+        slot_for(model, "body")
 
 
 def test_an_unknown_campaign_is_at_the_loops_level(model: RewardModel) -> None:

@@ -1,0 +1,193 @@
+"""What the API keeps of a send: a folder per send under the data folder, until retention takes it.
+
+    sends/<keyed hash of loop and send>/
+        send.json            what was asked for
+        part-00000.ndjson    the audience, as it came in
+        lock                 held by the process that decides it
+        progress.json        rows behind it
+        report.json          what became of every row; failed.json: why it ended
+        result.csv           and result.csv.rejected.ndjson
+
+Names come from the loop's secret, so that nobody finds a folder who does not know the send. The folder holds customers'
+ids in clear: only its owner reads it.
+"""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from infra.drafts import replacing
+from infra.errors import Conflict, NotFound, TooMany
+from infra.randomness import digest
+from infra.secrets import Secrets
+from pipelines.audiences.deciding import Report
+
+Format = Literal["csv", "ndjson", "parquet"]
+State = Literal["open", "running", "done", "failed", "stopped"]
+"""open: parts may come; stopped: its process ended without a word, start it again."""
+
+PARTS = 1_000
+"""Most parts of one audience."""
+SENDS = 100
+"""Most sends that are kept at once, of all loops."""
+_DAY = 86_400.0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for."""
+
+    loop: str
+    send: str
+    campaign: str
+    format: Format = "csv"
+    links: dict[str, str] = {}
+
+
+class Failure(msgspec.Struct):
+    """Why a send ended before its audience did."""
+
+    detail: str
+    retriable: bool
+
+
+class Folder:
+    """One send's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def order(self) -> Order:
+        """What was asked for."""
+        return msgspec.json.decode((self.path / "send.json").read_bytes(), type=Order)
+
+    @property
+    def result(self) -> Path:
+        """Where the output is once it is whole."""
+        return self.path / f"result.{self.order.format}"
+
+    @property
+    def state(self) -> State:
+        """How the send stands."""
+        if self._is_held():
+            return "running"
+        if (self.path / "report.json").exists():
+            return "done"
+        if (self.path / "failed.json").exists():
+            return "failed"
+        return "stopped" if (self.path / "progress.json").exists() else "open"
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read by the run that is under way, or was last."""
+        return int(self._read("progress.json", int) or 0)
+
+    @property
+    def report(self) -> Report | None:
+        """What became of every row, once it is done."""
+        found: Report | None = self._read("report.json", Report)
+        return found
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed."""
+        found: Failure | None = self._read("failed.json", Failure)
+        return found
+
+    @property
+    def parts(self) -> list[Path]:
+        """The parts of the audience, in their order."""
+        return sorted(self.path.glob("part-*.ndjson"))
+
+    def put_part(self, number: int, recipients: list[Any]) -> None:
+        """Store a part; the same number again replaces it. Raises :class:`Conflict` while the send is decided."""
+        if self._is_held():
+            raise Conflict("The send is being decided; send more of its audience when it is done")
+        lines = msgspec.json.Encoder().encode_lines(recipients)
+        self.write(f"part-{number:05d}.ndjson", lines)
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file of the folder, whole or not at all."""
+        with replacing(self.path / name) as file:
+            file.write(content)
+
+    def forget_last_run(self) -> None:
+        """Before a run: what the one before said holds no more."""
+        for name in ("report.json", "failed.json"):
+            (self.path / name).unlink(missing_ok=True)
+        self.write("progress.json", b"0")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The right to decide the send. Raises :class:`Conflict` while another process has it."""
+        with (self.path / "lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict("The send is being decided already") from None
+            yield
+
+    def _is_held(self) -> bool:
+        try:
+            with self.held():
+                return False
+        except Conflict:
+            return True
+
+    def _read(self, name: str, kind: type[Any]) -> Any:
+        try:
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+
+
+class Folders:
+    """All folders of an installation. ``days``: how long one is kept after its last change."""
+
+    def __init__(self, home: Path, secrets: Secrets, days: int) -> None:
+        self._root, self._secrets, self._days = home / "sends", secrets, days
+
+    def create(self, order: Order) -> Folder:
+        """The folder of a send; the same order again finds it. Raises :class:`Conflict` for another order,
+        :class:`TooMany` when too many are kept."""
+        path = self._path(order.loop, order.send)
+        if not (path / "send.json").exists():
+            self.sweep()
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if sum(1 for _ in self._root.iterdir()) >= SENDS:
+                raise TooMany(
+                    f"{SENDS} sends are kept already; they are deleted {self._days} days after they ended", 3_600
+                )
+            path.mkdir(mode=0o700, exist_ok=True)
+            with suppress(Conflict):  # another server is doing the same
+                Folder(path).write("send.json", msgspec.json.encode(order))
+        folder = self.find(order.loop, order.send)
+        if folder.order != order:
+            raise Conflict(f"The send {order.send!r} was asked for otherwise; give this one its own name", "/campaign")
+        return folder
+
+    def find(self, loop: str, send: str) -> Folder:
+        """The folder of a send. Raises :class:`NotFound`."""
+        path = self._path(loop, send)
+        if not (path / "send.json").exists():
+            raise NotFound(f"No send {send[:64]!r} of this loop; create it with PUT /v1/loops/{loop}/sends/{send[:64]}")
+        return Folder(path)
+
+    def sweep(self) -> None:
+        """Delete what was not touched for as long as it is kept."""
+        oldest = time.time() - self._days * _DAY
+        for path in self._root.glob("*"):
+            with suppress(FileNotFoundError, Conflict):
+                newest = max(one.stat().st_mtime for one in (path, *path.iterdir()))
+                if newest < oldest:
+                    with Folder(path).held():
+                        shutil.rmtree(path)
+
+    def _path(self, loop: str, send: str) -> Path:
+        return self._root / digest(self._secrets.loop(loop), "send-folder", send).hex()[:32]
