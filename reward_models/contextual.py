@@ -7,11 +7,12 @@
 content owe to kinds of customer, so that a content shown a few times borrows from those like it; δ_k is the content's
 own. Contexts and features are scaled to mean 0 and variance 1.
 
-1. ridge regression of y on (1, x) ⊗ (1, f), all contents in one: coefficients ~ N(0, τ²)
-2. of what is left, per content a ridge regression on (1, x): δ_k ~ N(0, τ²·I), one τ² for all
-3. τ²/σ² of each step is averaged over a grid by its evidence, σ² integrated out (conjugate prior; MacKay 1992)
+1. columns of x: numbers and words; how like a context is to some that were seen (a Gaussian kernel on landmarks, Williams
+   & Seeger 2001), because the customers of the middle are often others than those of both ends, and two things together
+   often more than each alone; where contents and columns are too many, the contexts' principal directions instead
+2. all of it together: a mixed model whose prior scales are found by their evidence (``slopes.py``)
 
-The grid reaches down to nothing: where contexts tell nothing, τ² goes there and the layer stays silent. What is left of
+Where contexts tell nothing the scales go to nothing and the layer stays silent. What is left of
 a content's average stays the business of ``posterior.py``: the constant of δ_k only keeps its slopes honest where
 the content was shown to chosen customers, and what the layer expected of those customers (``usual``) is added to what
 the counts are compared with. Mean and variance are added to those of the content; policies need nothing else, and a
@@ -20,19 +21,21 @@ stored decision replays as ever. Only decisions of the model that serves are use
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reward_models.slopes import BENT, CONSTANT, STRAIGHT, fit_slopes
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 WINDOW = 5_000
 """Newest decisions of a campaign that are looked at."""
-LEAST = 10
+LEAST = 5
 """Fewer decisions than this say nothing."""
 COLUMNS = 64
 """Most columns of a context: the most common ones."""
@@ -42,10 +45,29 @@ REACH = 4.0
 """Standard deviations beyond which a number counts as that many: no slope is followed further than it was seen."""
 _LEVELS = 12
 """Most values of a word that get a column each."""
-_GRID = np.concatenate([[1e-6], np.geomspace(1e-3, 10.0, 13)])
-"""Variance that one step explains a priori, relative to what it leaves; the first is nothing."""
-_PSEUDO = 10.0
-"""Decisions that the variance of y counts for in what is left of it."""
+_LANDMARKS = 48
+"""Most contexts that others are compared with; no more than there are decisions per content."""
+_COMPARED, _SLIGHT = 500, 1e-3
+"""Contexts whose distances are looked at; least share of the largest eigenvalue that counts."""
+_OWN_STEPS, _SHARED_COLUMNS = 15_000_000, 400
+"""Most of K·D³ and of D·(1 + F): what a fit costs. D is 113 for ten contents, 31 for five hundred."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like a context is to landmarks, as columns that are uncorrelated a priori."""
+
+    landmarks: Floats
+    """(m, columns)"""
+    width: float
+    """Squared distance at which the likeness is 1/e."""
+    root: Floats
+    """(m, r): inverse root of the landmarks' likeness to each other."""
+    mean: Floats
+
+    def of(self, known: Floats) -> Floats:
+        """Shape (n, r), about their mean."""
+        return np.asarray(np.exp(-_distances(known, self.landmarks) / self.width) @ self.root - self.mean)
 
 
 @dataclass(frozen=True)
@@ -55,12 +77,25 @@ class Encoder:
     columns: tuple[tuple[str, str | None], ...]
     mean: Floats
     scale: Floats
+    likeness: Likeness | None = None
+    directions: Floats | None = None
+    """(columns, d): what is kept of too many columns."""
 
     def rows(self, values: Sequence[Mapping[str, Any]]) -> Floats:
         """Scaled columns within ±``REACH``; what is missing is 0, the mean."""
+        return self.spread(self.scaled(values))
+
+    def scaled(self, values: Sequence[Mapping[str, Any]]) -> Floats:
+        """The columns alone."""
         found = np.array([[_cell(one, name, word) for name, word in self.columns] for one in values], dtype=np.float64)
         scaled = (found.reshape(len(values), len(self.columns)) - self.mean) / self.scale
         return np.clip(np.nan_to_num(scaled), -REACH, REACH)
+
+    def spread(self, scaled: Floats) -> Floats:
+        """:meth:`rows`, from the columns alone."""
+        if self.directions is not None:
+            return np.asarray(scaled @ self.directions)
+        return scaled if self.likeness is None else np.hstack([scaled, self.likeness.of(scaled)])
 
 
 @dataclass(frozen=True)
@@ -165,56 +200,53 @@ def fit_contextual(
     encoder = fit_encoder(contexts, COLUMNS)
     if not encoder.columns:
         return None
-    x = np.hstack([np.ones((len(left), 1)), encoder.rows(contexts)])
     described = fit_encoder(features, FEATURES).rows(features) if len(features) > 1 else np.zeros((len(features), 0))
     f = np.hstack([np.ones((len(features), 1)), described])
-    design = (x[:, :, None] * f[content][:, None, :]).reshape(len(x), -1)
-    shared, covariance = _ridge(design.T @ design, design.T @ left, float(left @ left), len(left))
-    rest = left - design @ shared
-    own, own_covariance = _own(x, content, rest, len(features))
-    d, width = x.shape[1], f.shape[1]
-    shared, covariance = shared.reshape(d, width), covariance.reshape(d, width, d, width)
+    scaled = encoder.scaled(contexts)
+    encoder = _fitting(encoder, scaled, *f.shape)
+    rows = encoder.spread(scaled)
+    x = np.hstack([np.ones((len(left), 1)), rows])
+    straight = rows.shape[1] if encoder.likeness is None else scaled.shape[1]
+    kind = np.repeat([CONSTANT, STRAIGHT, BENT], [1, straight, rows.shape[1] - straight])
+    found = fit_slopes(x, kind, content, left, f)
+    shared, own = found.shared.copy(), found.own[:, 1:]
     shared[0, 0] = 0.0
-    own, own_covariance = own[:, 1:], own_covariance[:, 1:, 1:]
-    added = ((x @ shared) * f[content]).sum(axis=1) + (x[:, 1:] * own[content]).sum(axis=1)
+    added = ((x @ shared) * f[content]).sum(axis=1) + (rows * own[content]).sum(axis=1)
     shown = np.bincount(content, minlength=len(features)).clip(1)
     usual = np.bincount(content, added, minlength=len(features)) / shown
     index = {name: place for place, name in enumerate(content_ids)}
-    return Contextual(index, encoder, f, shared, covariance, own, own_covariance, usual)
+    return Contextual(index, encoder, f, shared, found.shared_covariance, own, found.own_covariance[:, 1:, 1:], usual)
 
 
-def _ridge(gram: Floats, pull: Floats, total: float, n: int) -> tuple[Floats, Floats]:
-    """Posterior mean and covariance of the coefficients, averaged over the prior's width."""
-    values, vectors = np.linalg.eigh(gram)
-    values, z = np.maximum(values, 0.0), vectors.T @ pull
-    shrunk, spread = _averaged(values, z, total, n)
-    return vectors @ (shrunk * z), (vectors * spread) @ vectors.T
+def _fitting(encoder: Encoder, scaled: Floats, contents: int, width: int) -> Encoder:
+    """The encoder with as many columns as can be afforded."""
+    n, d = scaled.shape
+    most = min(int((_OWN_STEPS / contents) ** (1.0 / 3.0)), _SHARED_COLUMNS // width) - 1
+    if d > most:
+        return replace(encoder, directions=np.linalg.eigh(scaled.T @ scaled)[1][:, : -most - 1 : -1])
+    distinct = np.unique(scaled, axis=0)
+    marks = min(_LANDMARKS, n // contents, most - d, len(distinct))
+    return encoder if marks < 2 else replace(encoder, likeness=_likeness(scaled, _evenly(distinct, marks)))
 
 
-def _own(x: Floats, content: Ints, rest: Floats, contents: int) -> tuple[Floats, Floats]:
-    """The same for each content, with one width for all."""
-    d = x.shape[1]
-    gram, pull = np.zeros((contents, d, d)), np.zeros((contents, d))
-    for k in np.unique(content):
-        mine = x[content == k]
-        gram[k], pull[k] = mine.T @ mine, mine.T @ rest[content == k]
-    values, vectors = np.linalg.eigh(gram)
-    values, z = np.maximum(values, 0.0), np.einsum("kij,ki->kj", vectors, pull)
-    shrunk, spread = (
-        a.reshape(values.shape) for a in _averaged(values.ravel(), z.ravel(), float(rest @ rest), len(rest))
-    )
-    return np.einsum("kij,kj->ki", vectors, shrunk * z), np.einsum("kij,kj,klj->kil", vectors, spread, vectors)
+def _likeness(scaled: Floats, landmarks: Floats) -> Likeness:
+    """Widths are those that are usual between contexts; directions that landmarks hardly have are left out."""
+    some = _evenly(scaled, min(_COMPARED, len(scaled)))
+    width = float(_distances(some, landmarks).mean())
+    values, vectors = np.linalg.eigh(np.exp(-_distances(landmarks, landmarks) / width))
+    kept = values > _SLIGHT * values[-1]
+    root = vectors[:, kept] / np.sqrt(values[kept])
+    return Likeness(landmarks, width, root, (np.exp(-_distances(scaled, landmarks) / width) @ root).mean(axis=0))
 
 
-def _averaged(values: Floats, z: Floats, total: float, n: int) -> tuple[Floats, Floats]:
-    """What multiplies z in the posterior mean, and the posterior variance, per eigenvector: over the grid of τ²/σ²."""
-    ratio = _GRID[:, None] / max(float(values.sum()) / n, 1e-12)
-    pulled = ratio / (1.0 + values * ratio)
-    noise = (_PSEUDO * total / n + total - (z**2 * pulled).sum(axis=1)) / (_PSEUDO + n)
-    log_evidence = -0.5 * (_PSEUDO + n) * np.log(noise) - 0.5 * np.log1p(values * ratio).sum(axis=1)
-    weight = np.exp(log_evidence - log_evidence.max())
-    weight /= weight.sum()
-    return weight @ pulled, (weight * noise) @ pulled
+def _evenly(rows: Floats, count: int) -> Floats:
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)])
+
+
+def _distances(rows: Floats, landmarks: Floats) -> Floats:
+    """Squared, shape (n, m)."""
+    apart = (rows**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1) - 2.0 * rows @ landmarks.T
+    return np.asarray(np.maximum(apart, 0.0))
 
 
 def _columns(name: str, cells: Sequence[Any]) -> list[tuple[str, str | None]]:
