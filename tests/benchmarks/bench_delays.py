@@ -6,8 +6,9 @@ In the evening a model is trained on the decisions so far and scores the next da
     waiting    only decisions whose outcome is final
     ours       ``fit_delays`` and ``foresee``: rows with the share of their outcome that has come in
     truth      the final outcomes of all rows, which nobody has yet
+    law known  ours, with laws learned from the final outcomes: what no better law could pass
 
-All four are the product's ``fit`` on the same rows. Closed is (ours - ignoring) / (truth - ignoring) of the mean over
+All are the product's ``fit`` on the same rows. Closed is (ours - ignoring) / (truth - ignoring) of the mean over
 the repeats; intervals come from bootstrapping worlds (simulator) or households (Complete Journey).
 
 1. Five laws of lateness on simulator worlds: a month of decisions, contents that start one after the other in its
@@ -98,7 +99,7 @@ class Scored:
     promised: dict[str, Floats]
 
 
-ARMS = ("ignoring", "waiting", "ours", "truth")
+ARMS = ("ignoring", "waiting", "ours", "truth", "law known")
 METRICS: dict[str, tuple[Callable[[Floats, Floats], float], float, float]] = {
     "AUC": (lambda y, p: float(roc_auc_score(y, p)), 1.0, 0.6),
     "PR-AUC": (lambda y, p: float(average_precision_score(y, p)), 1.0, 0.7),
@@ -165,6 +166,9 @@ def trained(arm: str, log: Log, rules: LoopDefinition, now: float) -> RewardMode
         return fit(known.subset(known.mature), rules.model)
     if arm == "ours":
         return fit(foresee(known, fit_delays(known, rules), rules), rules.model)
+    if arm == "law known":
+        final = training_set(past, rules, np.inf)
+        return fit(foresee(known, fit_delays(final, rules), rules), rules.model)
     return fit(known, rules.model)
 
 
@@ -390,6 +394,8 @@ class Finding:
     gain: tuple[float, float]
     closed: float
     closed_between: tuple[float, float]
+    ceiling: float
+    """The share closed by one who knows the law."""
 
     @property
     def counts(self) -> bool:
@@ -414,6 +420,7 @@ def findings(setting: str, repeats: Sequence[dict[str, Floats]], drawn: int) -> 
                 _interval(gain, drawn),
                 float(closed[0]),
                 (float(np.nanquantile(closed[1:], 0.025)), float(np.nanquantile(closed[1:], 0.975))),
+                float((values[0, 4] - values[0, 0]) / (values[0, 3] - values[0, 0])),
             )
         )
     return found
@@ -463,7 +470,7 @@ def goals(found: Sequence[Finding]) -> Iterator[Goal]:
 def show(found: Sequence[Finding]) -> None:
     """The table for people."""
     table = Table(title="what lateness costs, and how much of it is won back (intervals of 95 %)")
-    for column in ("setting", "metric", *ARMS, "gap", "gain", "closed"):
+    for column in ("setting", "metric", *ARMS, "gap", "gain", "closed", "ceiling"):
         table.add_column(column)
     for one in found:
         closed = (
@@ -471,7 +478,7 @@ def show(found: Sequence[Finding]) -> None:
         )
         means = [f"{one.means[arm]:.4f}" for arm in ARMS]
         ranges = [f"[{low:+.4f}, {high:+.4f}]" for low, high in (one.gap, one.gain)]
-        table.add_row(one.setting, one.metric, *means, *ranges, closed)
+        table.add_row(one.setting, one.metric, *means, *ranges, closed, f"{one.ceiling:.2f}")
     Console(width=180).print(table)
 
 
