@@ -1,14 +1,16 @@
 """The HTTP API: one app that mounts the collector's and the ranker's calls, and the threads behind them.
 
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
-4 the way to Kafka, decision log and click log, 5 the threads: ``refresh`` (new models, copy, statistics), ``tick``
-(decisions become exposures), ``bots`` (machines' clicks are labelled), ``spool`` (clicks that waited for their log)
-and ``vitals`` (the gauges about the ledger).
-The stop goes the other way round; both logs write what they have taken.
+4 the way to Kafka, decision log and click log, 5 a rehearsal, so that the first request is like any other, 6 the
+threads: ``refresh`` (new models, copy, statistics), ``tick`` (decisions become exposures), ``bots`` (machines' clicks are
+labelled), ``spool`` (clicks that waited for their log) and ``vitals`` (the gauges about the ledger). Only then it listens.
+The stop goes the other way round: it takes no more connections, answers what it was asked, and both logs write what
+they have taken.
 
     create_app(settings) -> FastAPI          serve(settings)          python -m pipelines.app
 """
 
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
 from infra.clock import Clock
@@ -27,11 +29,13 @@ from infra.database import open_database
 from infra.errors import RewardloopError, Unavailable
 from infra.logs import configure_logs, log
 from infra.migrations import migrate
+from infra.pulse import Pulse
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating
 from ingestion import collector, problems, redirects, store, suppressing, webhooks
 from ingestion.access import Access, LoopLimits
+from ingestion.admission import Admission
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
@@ -47,11 +51,13 @@ from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.audiences import routes as audiences
 from pipelines.audiences.folders import Folders
+from pipelines.connections import open_files_for, protocol
 from pipelines.operations import Jobs
 from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
 from reward_models.serving.quick import QuickRank
+from reward_models.serving.rehearsal import rehearse
 from reward_models.serving.routes import Serving
 from reward_models.serving.snapshot import Snapshots
 
@@ -60,8 +66,10 @@ KEYS_SECONDS = 1.0
 SWEEP_SECONDS = 3_600.0
 """How often sends that nobody needs any more are looked for."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-LOCK_MILLISECONDS = 2_000
-"""How long the decision log waits for SQLite's write lock, before the baseline is answered."""
+ANSWER_SECONDS = 2.0
+"""How long the decision log waits for the database, on SQLite for its lock, before the baseline is answered."""
+SNAPSHOT_SECONDS = 20.0
+"""How long one query of a refresh may take."""
 
 _ABOUT = """Joins clicks and purchases to the exact generation that caused them, learns a reward model of the business
 metric, and picks the next generation online, with the probability of every choice on record.
@@ -77,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
         running = await run_in_threadpool(_start, settings)
         app.state.collector, app.state.serving, app.state.jobs = running.collector, running.serving, running.jobs
         app.state.redirects, app.state.keyring = running.redirects, running.keyring
-        app.state.loop_of, app.state.folders = running.loop_of, running.folders
+        app.state.loop_of, app.state.pulse = running.loop_of, running.pulse
+        app.state.folders = running.folders
         try:
             yield
         finally:
@@ -100,6 +109,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
     app.add_middleware(Access)
     app.add_middleware(SecurityHeaders)
+    wait, body = settings.wait_milliseconds / 1_000, settings.body_seconds
+    app.add_middleware(Admission, most=settings.in_flight, wait_seconds=wait, body_seconds=body)
     problems.install(app)
     _describe(app)
     return app
@@ -108,8 +119,17 @@ def create_app(settings: Settings) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Serve until a signal comes."""
     configure_logs(settings.log_level)
-    level = "warning" if settings.log_level == "info" else settings.log_level
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level=level, access_log=False)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # uvicorn sends it again once it has drained
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        http=protocol(open_files_for(settings.connections)),
+        timeout_graceful_shutdown=settings.drain_seconds,
+        log_level="warning" if settings.log_level == "info" else settings.log_level,
+        access_log=False,
+    )
+    uvicorn.Server(config).run()
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,7 @@ class Running:
     keyring: Keyring | None
     jobs: Jobs
     folders: Folders
+    pulse: Pulse
     threads: tuple[Repeating, ...]
 
     def loop_of(self, campaign_id: str) -> str | None:
@@ -138,6 +159,8 @@ class Running:
             self.collector.publisher.close()
         self.serving.decisions.stop()
         self.jobs.stop()
+        self.pulse.stop()
+        self.serving.snapshots.engine.dispose()
         self.serving.decisions.engine.dispose()
         self.serving.engine.dispose()
 
@@ -148,12 +171,13 @@ def _start(settings: Settings) -> Running:
     migrate(engine)
     secrets = load_secrets(settings)
     webhooks.check_webhooks(secrets)
-    snapshots = Snapshots(engine, settings.bundles)
+    snapshots = Snapshots(open_database(settings.database, SNAPSHOT_SECONDS), settings.bundles)
     snapshots.refresh()
-    decisions = DecisionLog(_impatient(open_database(settings.database)))
+    decisions = DecisionLog(open_database(settings.database, ANSWER_SECONDS))
     decisions.start()
+    rehearse(snapshots.current, decisions.engine, secrets, clock())
     publisher = _publisher(settings)
-    wired = Collector(engine, secrets, settings, clock, lambda: _try_to_refresh(snapshots), publisher)
+    wired = Collector(engine, secrets, settings, clock, lambda: _try_to_look(snapshots), publisher)
     clicks = ClickLog(_recorder(wired), Spool(settings.spool, settings.spool_limit_bytes))
     clicks.start()
     keyring = _keyring(settings, engine, secrets, clock)
@@ -164,7 +188,7 @@ def _start(settings: Settings) -> Running:
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),
-        Repeating("vitals", LOOK_SECONDS, Vitals(engine, clock).look),
+        Repeating("vitals", LOOK_SECONDS, Vitals(snapshots.engine, clock).look),
         Repeating("sends", SWEEP_SECONDS, folders.sweep),
     )
     return Running(
@@ -174,6 +198,7 @@ def _start(settings: Settings) -> Running:
         keyring,
         Jobs(settings),
         folders,
+        Pulse(decisions.engine),
         threads,
     )
 
@@ -217,18 +242,13 @@ def _recorder(wired: Collector) -> Record:
     return record
 
 
-def _try_to_refresh(snapshots: Snapshots) -> None:
-    """Show a change at once; if the database went away since, the refresh thread will."""
+def _try_to_look(snapshots: Snapshots) -> None:
+    """Show a change at once, without waiting for a model that is being loaded; if the database went away since, the
+    refresh thread will."""
     try:
-        snapshots.refresh()
+        snapshots.look()
     except RewardloopError as error:
         log.warning("refresh_failed", reason=str(error))
-
-
-def _impatient(engine: Engine) -> Engine:
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda raw, _: raw.execute(f"PRAGMA busy_timeout={LOCK_MILLISECONDS}"))
-    return engine
 
 
 def _describe(app: FastAPI) -> None:

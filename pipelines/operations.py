@@ -11,13 +11,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
-from sqlalchemy import Engine, text
 
 from infra.database import reading
-from infra.errors import Conflict, TooMany, Unavailable
+from infra.errors import Conflict, TooMany
+from infra.pulse import Pulse
 from infra.services import environment
 from infra.settings import Settings
+from ingestion.access import key_in
 from ingestion.fields import Body
+from ingestion.keys import Keyring
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from reward_models.lift_report import LiftReport, measure
@@ -119,9 +121,9 @@ class Readiness(Body):
         description="`degraded`: it answers, but something below is not as it should be."
     )
     database: Literal["ok", "away"] = Field(description="`away`: answers are the baseline, unstored.")
-    reason: str | None = Field(description="What the database said last.")
+    reason: str | None = Field(description="Why it is degraded, in a sentence.")
     stats_version: int = Field(description="Batch whose statistics are in use.")
-    loops: dict[str, LoopHealth] = Field(description="By loop.")
+    loops: dict[str, LoopHealth] = Field(description="By loop; empty for a caller without the key that is required.")
 
 
 class RetrainAnswer(Body):
@@ -132,31 +134,35 @@ class RetrainAnswer(Body):
 
 
 @router.get("/healthz", tags=["operations"], summary="Health")
-def healthz() -> Health:
+async def healthz() -> Health:
     """The process is alive; nothing else is asked."""
     return Health(status="ok")
 
 
 @router.get("/readyz", tags=["operations"], summary="Readiness")
-def readyz(serving: Annotated[Serving, Depends(_serving)]) -> Readiness:
-    """Database, degraded states, and the model version per loop.
+async def readyz(request: Request, serving: Annotated[Serving, Depends(_serving)]) -> Readiness:
+    """Database, degraded states, and the model version per loop. The database is asked once a second at most.
 
-    Without the database it still answers 200 as `degraded`, because the baseline is served from memory.
+    Without the database it still answers 200 as `degraded`, because the baseline is served from memory. Where keys are
+    required, a call without one is told whether all is well, and no names.
     """
-    fault = _database_fault(serving.engine)
+    pulse: Pulse = request.app.state.pulse
+    fault = await pulse.fault()
     loops = {name: _health(serving, name) for name in sorted(serving.snapshots.current.loops)}
-    fine = fault is None and all(loop.state in ("choosing", "killed") for loop in loops.values())
+    odd = [name for name, loop in loops.items() if loop.state not in ("choosing", "killed")]
+    reason = fault or serving.snapshots.fault or (loops[odd[0]].reason if odd else None)
+    told = _may_know(request)
     return Readiness(
-        status="ready" if fine else "degraded",
+        status="ready" if reason is None else "degraded",
         database="ok" if fault is None else "away",
-        reason=fault or serving.snapshots.fault,
+        reason=reason if told or reason is None else _in_general(fault is not None),
         stats_version=serving.snapshots.current.stats_version,
-        loops=loops,
+        loops=loops if told else {},
     )
 
 
 @router.get("/metrics", tags=["operations"], summary="Metrics", response_class=Response)
-def metrics() -> Response:
+async def metrics() -> Response:
     """Prometheus metrics, in the text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
@@ -184,13 +190,15 @@ def lift(loop_id: LoopId, serving: Annotated[Serving, Depends(_serving)]) -> Lif
         return measure(connection, definition, version, serving.clock())
 
 
-def _database_fault(engine: Engine) -> str | None:
-    try:
-        with reading(engine) as connection:
-            connection.execute(text("SELECT 1"))
-    except Unavailable as error:
-        return str(error)
-    return None
+def _may_know(request: Request) -> bool:
+    """Whether the caller may read names and reasons: it has a key, or needs none."""
+    keyring: Keyring | None = request.app.state.keyring
+    return keyring is None or keyring.find(key_in(request.headers)) is not None
+
+
+def _in_general(away: bool) -> str:
+    what = "The database does not answer" if away else "A loop is not served as it should be"
+    return f"{what}; ask with an API key for the details"
 
 
 def _health(serving: Serving, loop_id: str) -> LoopHealth:

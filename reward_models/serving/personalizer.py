@@ -260,7 +260,7 @@ def _register(wired: Serving, loop_id: str, campaign_id: str) -> None:
     snapshot = wired.snapshots.current
     if campaign_id in snapshot.campaigns:
         return
-    if loop_id not in snapshot.loops and loop_id not in wired.snapshots.refresh().loops:
+    if loop_id not in snapshot.loops and loop_id not in wired.snapshots.seek().loops:
         return
     with writing(wired.engine) as connection:
         put_campaign(connection, Campaign(campaign_id=campaign_id, loop_id=loop_id, created_at=wired.clock()))

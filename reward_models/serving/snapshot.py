@@ -6,11 +6,13 @@ in by one assignment:
 1. look: one cheap query over counts, newest versions and the newest batch; nothing changed, nothing done
 2. loops and switches, campaigns and contents, content statistics: each read again if its part changed; of the
    suppressed customers those that changed
-3. models: a new champion is verified in a sacrificial process; refused, the last good one keeps serving
-4. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``)
-5. swap
+3. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``)
+4. swap: switches and copy hold from here on, whatever the models do
+5. models: a new champion is verified in a sacrificial process, which may take its time, and warmed up; then the second
+   swap. Refused, the last good one keeps serving
 
-A refused version is tried again after ``RETRY_SECONDS``: its file may have been put right.
+A refused version is tried again after ``RETRY_SECONDS``: its file may have been put right. Who asks for what the
+snapshot does not know has it looked for (``seek``); many who ask at once share a look.
 """
 
 import threading
@@ -25,7 +27,7 @@ from sqlalchemy import Connection, Engine, Integer, cast, func, select
 
 from infra import tables, telemetry
 from infra.database import reading
-from infra.errors import RewardloopError
+from infra.errors import RewardloopError, Unavailable
 from infra.logs import log
 from ingestion.contents import content_of
 from ingestion.events import NO_SEND, Content
@@ -44,6 +46,12 @@ from reward_models.serving.suppressed import Suppressed
 from reward_models.statistics import Statistics, arm_counts, load_statistics
 
 RETRY_SECONDS = 30.0
+SEEK_SECONDS = 0.05
+"""Least time between two looks for what is not known: a flood of wrong names must not be a flood of queries."""
+AWAY_SECONDS = 1.0
+"""How long a database that did not answer is not asked again for what is not known."""
+WARM_CONTENTS = 2_000
+"""Most contents that are encoded before a model serves, so that its first requests do not wait for it."""
 EARLIER = 4
 """Most earlier models kept for replays."""
 
@@ -234,12 +242,43 @@ class Snapshots:
         self.fault: str | None = None
         """Why the last refresh failed; null when it did not."""
         self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._seeking = threading.Lock()
+        self._sought_at = -float("inf")
+        self._champions: Mapping[str, tuple[registry.Champion, LoopDefinition]] = {}
+        """Of the newest look, each with the definition it was judged under."""
         self._refused: dict[str, Refusal] = {}
         self._earlier: dict[str, RewardModel] = {}
         self._looks = Looks()
 
     def refresh(self) -> Snapshot:
-        """Look for changes, and swap in what is new. Raises ``Unavailable`` when the database is away."""
+        """Look for changes and swap in what is new, models too. Raises ``Unavailable`` when the database is away."""
+        self.look()
+        with self._loading:
+            for name, (champion, judged) in self._champions.items():
+                if name in self.current.loops and self._must_load(self.current.loops[name], champion):
+                    self._load(name, champion, judged)
+        return self.current
+
+    def seek(self) -> Snapshot:
+        """A snapshot that is at least as new as this call, without waiting for models.
+
+        Raises ``Unavailable`` when the database is away.
+        """
+        asked_at = time.monotonic()
+        with self._seeking:
+            now = time.monotonic()
+            if self.fault is not None and now < self._sought_at + AWAY_SECONDS:
+                raise Unavailable(self.fault)
+            if self._sought_at < asked_at:
+                time.sleep(max(0.0, self._sought_at + SEEK_SECONDS - now))
+                self._sought_at = time.monotonic()
+                self.look()
+        return self.current
+
+    def look(self) -> None:
+        """Look for changes and swap in what is new, but for models that are not loaded yet: those wait for
+        :meth:`refresh`. Raises ``Unavailable`` when the database is away."""
         with self._lock:
             try:
                 self.current = self._next(self.current)
@@ -248,7 +287,6 @@ class Snapshots:
                 raise
             self.loaded, self.fault = True, None
             telemetry.refreshed_at.set_to_current_time()
-            return self.current
 
     def model(self, connection: Connection, loop_id: str, version: str) -> RewardModel:
         """Any version of a loop's model: the one in memory, else verified from disk.
@@ -269,7 +307,7 @@ class Snapshots:
     def _next(self, old: Snapshot) -> Snapshot:
         with reading(self.engine) as connection:
             mark = _look(connection)
-            if mark == old.mark and not self._retry_is_due():
+            if mark == old.mark:
                 return old
             definitions = load_loops(connection)
             killed = killed_loops(connection)
@@ -280,10 +318,9 @@ class Snapshots:
             suppressed = old.suppressed
             for changed in changed_since(connection, old.mark.listed) if mark.listed != old.mark.listed else ():
                 suppressed = suppressed.changed(changed)
+        self._champions = {name: (champion, judged[name]) for name, champion in champions.items()}
         loops = {
-            name: self._with_model(
-                Loop(definition, version, name in killed), champions.get(name), judged.get(name), old.loops.get(name)
-            )
+            name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
             for name, (definition, version) in definitions.items()
         }
         new = Snapshot(loops, campaigns, statistics, mark, old.layers, suppressed)
@@ -317,27 +354,26 @@ class Snapshots:
         self._looks.looked()
         return self.with_layer_of(snapshot, moved)
 
-    def _retry_is_due(self) -> bool:
-        return any(time.monotonic() >= refusal.retry_at for refusal in self._refused.values())
-
-    def _with_model(
-        self, loop: Loop, champion: registry.Champion | None, judged: LoopDefinition | None, old: Loop | None
-    ) -> Loop:
-        """The loop with its model: the champion's, or the last good one and the reason."""
-        if champion is None or judged is None:
+    def _with_model(self, loop: Loop, champion: registry.Champion | None, before: Loop | None) -> Loop:
+        """The loop with the model that is loaded; one that must be loaded first changes nothing yet."""
+        if champion is None:
             return loop
-        name, served = loop.definition.loop, old.served if old else None
+        name, before = loop.definition.loop, before or loop
         refusal = self._refused.get(name)
-        if served is None or served.version != champion.version:
-            if refusal is None or refusal.version != champion.version or time.monotonic() >= refusal.retry_at:
-                served, refusal = self._load(name, champion, judged, served)
-        else:
-            refusal = self._refused.pop(name, None) and None
-        return replace(loop, champion=champion.version, served=served, fault=refusal.reason if refusal else None)
+        if before.served is not None and before.served.version == champion.version:
+            self._refused.pop(name, None)
+            return replace(loop, champion=champion.version, served=before.served)
+        if refusal is not None and refusal.version == champion.version:
+            return replace(loop, champion=champion.version, served=before.served, fault=refusal.reason)
+        return replace(loop, champion=before.champion, served=before.served, fault=before.fault)
 
-    def _load(
-        self, name: str, champion: registry.Champion, judged: LoopDefinition, last_good: Served | None
-    ) -> tuple[Served | None, Refusal | None]:
+    def _must_load(self, loop: Loop, champion: registry.Champion) -> bool:
+        if loop.served is not None and loop.served.version == champion.version:
+            return False
+        refusal = self._refused.get(loop.definition.loop)
+        return refusal is None or refusal.version != champion.version or time.monotonic() >= refusal.retry_at
+
+    def _load(self, name: str, champion: registry.Champion, judged: LoopDefinition) -> None:
         try:
             model = registry.load_verified(registry.path_of(self.bundles, name, champion.version), champion.digest)
             with reading(self.engine) as connection:
@@ -347,13 +383,43 @@ class Snapshots:
             log.error("model_refused", loop=name, version=champion.version, reason=str(error))
             refusal = Refusal(champion.version, str(error), time.monotonic() + RETRY_SECONDS)
             self._refused[name] = refusal
-            return last_good, refusal
+            self._swap(name, champion, {"fault": refusal.reason})
+            return
+        self._refused.pop(name, None)
+        served = Served(champion.version, model, judged)
+        warm(self.current, name, served)
+        last_good = self.current.loops[name].served
+        if not self._swap(name, champion, {"served": served, "fault": None}):
+            return
         if last_good is not None:
             telemetry.model_info.remove(name, last_good.version)
         telemetry.model_info.labels(name, champion.version).set(1)
         log.info("model_loaded", loop=name, version=champion.version, fast=model.trees is not None)
-        self._refused.pop(name, None)
-        return Served(champion.version, model, judged), None
+
+    def _swap(self, name: str, champion: registry.Champion, changes: Mapping[str, Any]) -> bool:
+        """Let the loop serve, or say why it does not; False: another champion was seen meanwhile."""
+        with self._lock:
+            if self._champions[name][0] != champion:
+                return False
+            loop = replace(self.current.loops[name], champion=champion.version, **changes)
+            self.current = replace(self.current, loops={**self.current.loops, name: loop}, _standings={})
+            return True
+
+
+def warm(snapshot: Snapshot, loop_id: str, served: Served) -> None:
+    """Encode what running campaigns of the loop will be asked for, before the model is asked."""
+    left = WARM_CONTENTS
+    for campaign in snapshot.campaigns.values():
+        if campaign.loop_id != loop_id or campaign.state != "running":
+            continue
+        contents = [content for content in campaign.contents.values() if content.approval == "approved"]
+        if served.definition.no_send and contents:
+            contents = sorted([*contents, no_send(campaign.campaign_id)], key=lambda content: content.content_id)
+        if not contents or len(contents) > left:
+            continue
+        left -= len(contents)
+        encoded = served.encode(contents)
+        served.model.score({}, encoded)
 
 
 def _name(content: Content) -> _Name:

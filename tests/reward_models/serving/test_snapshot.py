@@ -1,8 +1,13 @@
 """The snapshot: what is read again when, and what a reader sees."""
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -16,12 +21,14 @@ from ingestion.contents import add_contents, put_campaign, set_approval, start_c
 from ingestion.events import Batch, Campaign, Content
 from ingestion.loops import ModelSettings, parse_definition, put_loop
 from ingestion.switches import set_switch
-from reward_models.boosted import fit
+from reward_models import registry
+from reward_models.boosted import RewardModel, fit
 from reward_models.memory import NOTHING, Day, Memory
 from reward_models.serving.decision_log import insert_decisions
 from reward_models.serving.ranker import rank
-from reward_models.serving.snapshot import Served, Snapshots, no_send
+from reward_models.serving.snapshot import SEEK_SECONDS, Served, Snapshots, no_send
 from tests.pipelines.api import away
+from tests.reward_models.serving.models import registered, trained
 from tests.reward_models.serving.worlds import SECRETS, contents, definition, request, snapshot
 from tests.reward_models.training import training_set
 
@@ -112,6 +119,106 @@ def test_without_the_database_the_last_snapshot_stays(snapshots: Snapshots) -> N
     assert "does not answer" in (snapshots.fault or "")
     snapshots.refresh()
     assert snapshots.fault is None
+
+
+def looks(snapshots: Snapshots) -> list[str]:
+    """The statements of all looks from now on, one each."""
+    found: list[str] = []
+    event.listen(
+        snapshots.engine,
+        "before_cursor_execute",
+        lambda *about: found.append(about[2]) if "max(audit.id)" in about[2] else None,
+    )
+    return found
+
+
+def test_who_seeks_sees_what_was_there(snapshots: Snapshots) -> None:
+    """A campaign that was registered before it is asked for is found, however short ago others looked."""
+    for number in range(5):
+        name = f"new{number}"
+        with writing(snapshots.engine) as connection:
+            put_campaign(connection, Campaign(campaign_id=name, loop_id="mail"))
+
+        assert name in snapshots.seek().campaigns
+
+
+def test_many_who_seek_share_a_look(snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who ask while somebody looks share the next look: a flood of wrong names is not a flood of queries."""
+    looked, go, real = [], threading.Event(), snapshots.look
+
+    def look() -> None:
+        looked.append(time.monotonic())
+        assert go.wait(60)
+        real()
+
+    monkeypatch.setattr(snapshots, "look", look)
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(snapshots.seek) for _ in range(20)]
+        while not looked or not all(one.running() for one in asked):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        go.set()
+        for one in asked:
+            one.result()
+
+    assert len(looked) <= 4
+    assert all(later - sooner >= SEEK_SECONDS * 0.9 for sooner, later in pairwise(looked))
+
+
+def test_without_the_database_who_seeks_is_told_so(snapshots: Snapshots) -> None:
+    """One look finds out; the others are told without another."""
+    with away(snapshots.engine), pytest.raises(Unavailable):
+        snapshots.seek()
+    statements = looks(snapshots)
+    with pytest.raises(Unavailable, match="does not answer"):
+        snapshots.seek()
+
+    assert statements == []
+
+
+def test_a_switch_does_not_wait_for_a_model(
+    snapshots: Snapshots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a new champion is being verified, which may take a minute, the kill switch works and the old state serves."""
+    version = registered(snapshots.engine, tmp_path, trained(), "mail")
+    real, begun, go = registry.load_verified, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(registry, "load_verified", slow)
+    with writing(snapshots.engine) as connection:
+        registry.promote(connection, "mail", version, registry.NO_CHAMPION, 3, "ann")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(snapshots.refresh)
+        assert begun.wait(60)
+        before = snapshots.current.loops["mail"]
+        with writing(snapshots.engine) as connection:
+            set_switch(connection, "mail", True, "", "ann", 4)
+        snapshots.look()
+        killed = snapshots.current.loops["mail"]
+        go.set()
+        loading.result()
+    after = snapshots.current.loops["mail"]
+
+    assert (before.champion, before.fallback) == (None, None)
+    assert killed.killed
+    assert (after.killed, after.model_version) == (True, version)
+
+
+def test_a_model_is_warm_before_it_serves(
+    snapshots: Snapshots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a running campaign asks for was encoded when the first request comes."""
+    version = registered(snapshots.engine, tmp_path, trained(), "mail")
+    with writing(snapshots.engine) as connection:
+        registry.promote(connection, "mail", version, registry.NO_CHAMPION, 3, "ann")
+    world = snapshots.refresh()
+    monkeypatch.setattr(RewardModel, "encode", lambda *_: pytest.fail("encoded again"))
+
+    assert rank(world, request("d1"), SECRETS, 500).model_version == version
 
 
 def test_the_look_is_one_read(snapshots: Snapshots) -> None:

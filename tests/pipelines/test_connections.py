@@ -1,0 +1,113 @@
+"""Connections that bring nothing, on a real socket: each is ended, and there are only so many."""
+
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from pipelines import connections
+from pipelines.connections import open_files_for, protocol
+
+LARGE = 32 << 20
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers ``ok``, or very much."""
+    if scope["type"] != "http":
+        return
+    body = b"x" * (LARGE if scope["path"] == "/large" else 2)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def listening(most: int) -> Iterator[tuple[int, uvicorn.Server]]:
+    """The port of a server of that app with this many connections, and the server."""
+    config = uvicorn.Config(app, port=0, http=protocol(most), log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def connected(port: int, sent: bytes = b"") -> socket.socket:
+    """A connection that has sent this."""
+    link = socket.create_connection(("127.0.0.1", port), 10.0)
+    link.sendall(sent)
+    return link
+
+
+def told(link: socket.socket) -> bytes:
+    """Everything until the server closes."""
+    found = b""
+    with suppress(ConnectionError):
+        while part := link.recv(65_536):
+            found += part
+    return found
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", GET + b"GET / HT"])
+def test_a_head_that_does_not_come_ends_the_connection(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the beginning or after an answer: 408, and closed."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    with listening(10) as (port, server):
+        found = told(connected(port, sent))
+
+        assert found.endswith(connections._LATE)
+        assert found.count(b"HTTP/1.1 200 OK") == sent.count(GET)
+        assert not server.server_state.connections
+
+
+def test_an_answer_that_is_not_taken_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not read is cut off, and what waited for it is given up."""
+    monkeypatch.setattr(connections, "TAKE_SECONDS", 0.2)
+    with listening(10) as (port, server):
+        link = connected(port, GET.replace(b"/ ", b"/large "))
+        deadline = time.monotonic() + 20.0
+        while server.server_state.connections or not server.server_state.total_requests:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert len(told(link)) < LARGE
+
+
+def test_there_are_only_so_many_connections() -> None:
+    """One more than allowed is told 503 with Retry-After and closed; once another ends there is room again."""
+    with listening(2) as (port, server):
+        first, second = connected(port, GET), connected(port, GET)
+        first.recv(1_000), second.recv(1_000)
+        refused = told(connected(port))
+        first.close()
+        while len(server.server_state.connections) > 1:
+            time.sleep(0.01)
+        again = connected(port, GET).recv(1_000)
+
+        assert refused == connections._FULL
+        assert again.startswith(b"HTTP/1.1 200 OK")
+        second.close()
+
+
+def test_as_many_connections_as_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit on open files is raised as far as it may be, and what it leaves is how many connections there are."""
+    raised = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: raised.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 1_024))
+
+    assert open_files_for(100) == 100
+    assert open_files_for(10_000) == 1_024 - connections.SPARE_FILES
+    assert raised == [(1_024, 1_024)]
