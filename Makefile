@@ -6,7 +6,7 @@ UV     := 0.13.9
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint types layers property faults fuzz audit bench results docs reference lock clean
+.PHONY: help setup demo up test check lint types layers property faults steady fuzz audit bench results docs reference lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ property: setup ## the join's properties at full length (20,000 examples)
 
 faults: setup ## break everything, lose nothing: the fault suite at full length (FAULTS="--seed 5 --only kill_at_random")
 	@$(BIN)/python -m tests.stack.faults $(FAULTS)
+
+steady: setup ## damage models, take dependencies away, ask too much: three tables and a verdict (STEADY="--only outage")
+	@$(BIN)/python -m tests.stack.steady $(STEADY)
 
 fuzz: setup ## throw 50,000 requests made from the OpenAPI document at a real server
 	@$(BIN)/python -m tests.stack.fuzzing 1500

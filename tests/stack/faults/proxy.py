@@ -41,6 +41,8 @@ class Proxy:
         self._trap: tuple[int, Break] | None = None
         self._refusing = False
         self._delay = 0.0
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -53,6 +55,7 @@ class Proxy:
 
     def close(self) -> None:
         """Take no more connections and end those there are."""
+        self.thaw()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -78,6 +81,15 @@ class Proxy:
     def delay(self, seconds: float) -> None:
         """Hold back every message from the client for so long."""
         self._delay = seconds
+
+    def freeze(self) -> None:
+        """Let connections be, and take new ones, but pass nothing on from clients until :meth:`thaw`: a server whose
+        disk or process hangs."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Pass on what was held back, and all that comes."""
+        self._flowing.set()
 
     def break_commit(self, nth: int, how: Break) -> None:
         """Break the ``nth`` commit of the join from now."""
@@ -111,6 +123,7 @@ class Proxy:
 
     def wait(self) -> None:
         """Hold a message back, if that was asked for."""
+        self._flowing.wait()
         if self._delay:
             time.sleep(self._delay)
 
