@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from infra.database import writing
 from ingestion.access import actor
 from ingestion.audit import record
-from ingestion.fields import Body, Person
+from ingestion.fields import Body, Person, storable
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from ingestion.suppressions import EVERY_LOOP, lift, suppress
@@ -21,7 +21,7 @@ Units = Annotated[
     Field(min_length=1, max_length=1_000, description="Customers, in clear; stored hashed. At most 1,000."),
 ]
 Where = Annotated[LoopId | None, Field(description="The loop; default: every loop.")]
-Reason = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Reason = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)]
 
 
 class SuppressBody(Body):

@@ -13,7 +13,7 @@
 
     contributions(model, context, contents) -> for each content its lines, each times s·b
 
-SHAP values cost as much per content as scoring hundreds: about a millisecond for 300 trees of 31 leaves.
+SHAP values cost as much per content as predicting a hundred: 2 ms for 300 trees of 31 leaves, 0.1 s for fifty contents.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

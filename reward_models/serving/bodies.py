@@ -64,7 +64,7 @@ class RankBody(Body):
     explain: bool = Field(
         False,
         description="Answer every candidate's numbers too, and why it has its score: of the chosen and the best, 50 in all, at "
-        "about a millisecond each. Nothing of it is stored.",
+        "about two milliseconds each. Nothing of it is stored.",
     )
 
 
@@ -147,7 +147,7 @@ class ScoreBody(Body):
         "subject", description="The slot that `texts` are for. Left out: `subject`, or what the loop's model knows."
     )
     context: Features = Field(default_factory=dict, description="For whom; default: nothing is known.")
-    explain: bool = Field(False, description="Answer why, of the best 50, at about a millisecond each.")
+    explain: bool = Field(False, description="Answer why, of the best 50, at about two milliseconds each.")
 
 
 class Score(Body):
