@@ -153,14 +153,15 @@ def joining(restricted: bool, at_a_batch: bool, guarded: bool = False) -> Select
 
 def same_customers(wanted: FromClause, limited: FromClause, as_of: AsOf = None) -> CompoundSelect[Any]:
     """The wanted decisions, and all others of their customers in the same loop, if it is one of ``limited``."""
-    own, other = decisions.alias("own"), decisions.alias("other")
-    loop = func.coalesce(other.c.loop_id, "")  # not the bare column: they are to be found by their customer
+    own, other = decisions.alias("asked"), decisions.alias("theirs")
+    # not the bare columns: they are to be found by id and by customer, never all those of a loop
+    loop, same_loop = func.coalesce(own.c.loop_id, ""), func.coalesce(other.c.loop_id, "")
     together = (
         select(other.c.decision_id)
         .select_from(wanted)
         .join(own, own.c.decision_id == wanted.c.decision_id)
-        .join(other, and_(other.c.unit == own.c.unit, loop == own.c.loop_id, stamped(other, as_of)))
-        .where(own.c.loop_id.in_(select(limited.c.loop_id)))
+        .join(other, and_(other.c.unit == own.c.unit, same_loop == loop, stamped(other, as_of)))
+        .where(loop.in_(select(limited.c.loop_id)))
     )
     return union(select(wanted.c.decision_id), together)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 _PERIODS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 _RATE = re.compile(rf"([1-9][0-9]{{0,8}})/({'|'.join(_PERIODS)})")
 _MANY = 1_000
-"""Buckets at which the full ones are forgotten."""
+"""Buckets at which the full ones are looked for, and forgotten; then again at twice as many as are left."""
 
 
 class Rate(NamedTuple):
@@ -46,6 +46,7 @@ class Buckets:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._full_at: dict[str, float] = {}
+        self._look_at = _MANY
 
     def take(self, key_id: str, rate: Rate) -> float:
         """Take a token: 0.0, or how many seconds there is none yet, and then nothing is taken."""
@@ -54,8 +55,9 @@ class Buckets:
         wait = full_at + each - now - rate.seconds
         if wait > each * 1e-6:
             return wait
-        if len(self._full_at) >= _MANY:
+        if len(self._full_at) >= self._look_at:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}
+            self._look_at = max(_MANY, 2 * len(self._full_at))
         self._full_at[key_id] = full_at + each
         return 0.0
 

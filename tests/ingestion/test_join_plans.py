@@ -10,7 +10,7 @@ from sqlalchemy.dialects import sqlite
 from infra.database import reading
 from ingestion import rejoin, store
 
-FACTS = "events|decisions|attributions|outcomes|event_keys|event_labels|forgotten_units"
+FACTS = "events|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units"
 
 STATEMENTS = {
     name.strip("_"): getattr(module, name).__wrapped__
@@ -19,7 +19,7 @@ STATEMENTS = {
             rejoin,
             (
                 *("_events_of", "_labelled", "_tied_by", "_forget", "_attribute_directly", "_attribute_reversals"),
-                *("_stored", "_joined", "_drop_outcomes", "_counted"),
+                *("_stored", "_joined", "_joined_guarded", "_together", "_drop_outcomes", "_counted"),
             ),
         ),
         (store, ("_gone", "_stored_requests", "_stored_alike")),
@@ -43,6 +43,17 @@ def test_no_table_of_facts_is_read_whole(name: str, engine: Engine) -> None:
 
     assert [step for step in steps if re.match(rf"SCAN ({FACTS})\b(?!_json)", step)] == []
     assert steps != []
+
+
+@pytest.mark.parametrize("name", ["together", "joined_guarded"])
+def test_decisions_of_a_customer_are_found_by_the_customer(name: str, engine: Engine) -> None:
+    """Those that are asked for are found by their ids, the customer's others by the customer, none by their loop."""
+    steps = [step for step in plan(engine, STATEMENTS[name]) if re.match(r"SEARCH (asked|theirs) ", step)]
+
+    assert steps == [
+        "SEARCH asked USING INDEX sqlite_autoindex_decisions_1 (decision_id=?)",
+        "SEARCH theirs USING INDEX ix_decisions_unit (unit=?)",
+    ]
 
 
 def test_events_to_attribute_are_not_looked_up(engine: Engine) -> None:

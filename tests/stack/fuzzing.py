@@ -34,7 +34,8 @@ ALWAYS = 1_500
 
 
 class Counted:
-    """An app whose requests are counted by call; those of no call under ``nowhere``."""
+    """An app whose requests are counted by call; under ``refused`` those that reached none, being too large, no JSON, of a
+    method that a path does not have …"""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -44,7 +45,8 @@ class Counted:
         await self._app(scope, receive, send)
         if scope["type"] == "http":
             route = scope.get("route")
-            self.calls["nowhere" if route is None else f"{scope['method']} {route.path}"] += 1
+            known = route is not None and scope["method"] in route.methods
+            self.calls[f"{scope['method']} {route.path}" if known else "refused"] += 1
 
 
 class Installation(NamedTuple):
@@ -62,7 +64,7 @@ def installation(home: Path) -> Iterator[Installation]:
     migrate(open_database(settings.database))
     app = Counted(create_app(settings))
     with served(app) as address:
-        with Client(base_url=address) as client:
+        with Client(base_url=address, timeout=120) as client:
             contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
             for answer in (
                 client.put("/v1/loops/mail", json=LOOP),
