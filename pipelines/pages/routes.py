@@ -89,7 +89,7 @@ def _scored(wired: Wired, loop: str, texts: str, scorable: Sequence[str]) -> dic
     if len(lines) > MOST_LINES:
         return nothing | {"problem": f"{len(lines)} lines; compare at most {MOST_LINES} at a time."}
     try:
-        answer = score(ScoreBody(loop=loop, texts=lines), wired)
+        answer = score(ScoreBody(loop=loop, texts=lines, explain=True), wired)
     except RewardloopError as error:
         return nothing | {"problem": str(error)}
     return {"scores": scores_view(lines, answer.scores), "mean": amount(answer.loop_mean), "problem": ""}

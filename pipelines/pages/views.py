@@ -11,12 +11,14 @@ from sqlalchemy import Connection, select
 from infra import tables
 from ingestion.contents import read_campaign
 from ingestion.results import Result, campaign_results
-from reward_models.serving.bodies import Score
+from reward_models.serving.bodies import Reason, Score
 from reward_models.serving.snapshot import Loop
 
 MOST_CAMPAIGNS = 50
 """Newest campaigns of a loop that are listed."""
 MOST_CONTENTS = 200
+MOST_REASONS = 3
+"""Reasons that are told of a line."""
 
 
 def loops_view(connection: Connection, loops: Mapping[str, Loop]) -> list[dict[str, Any]]:
@@ -46,6 +48,7 @@ def scores_view(texts: Sequence[str], scores: Sequence[Score]) -> list[dict[str,
             "from": round(100 * (one.low - low) / reach, 1),
             "width": round(100 * (one.high - one.low) / reach, 1),
             "at": round(98 * (one.expected - low) / reach, 1),
+            "why": why(one.reasons or ()),
         }
         for one in sorted(scores, key=lambda one: one.rank)
     ]
@@ -70,6 +73,14 @@ def campaign_view(connection: Connection, campaign_id: str) -> dict[str, Any]:
         "most": MOST_CONTENTS,
         "contents": sorted(contents, key=lambda content: (-content["times"], content["id"])),
     }
+
+
+def why(reasons: Iterable[Reason]) -> str:
+    """What in a line moves its score most: what is the same for all lines is left out."""
+    own = [one for one in reasons if one.kind in ("factor", "wording")]
+    strongest = sorted(own, key=lambda one: -abs(one.effect))[:MOST_REASONS]
+    told = ((one.what, amount(abs(one.effect)), "+" if one.effect > 0 else "−") for one in strongest)
+    return "; ".join(f"{what} {sign}{size}" for what, size, sign in told)
 
 
 def amount(value: float) -> str:

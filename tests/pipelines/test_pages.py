@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 
 from infra.database import writing
 from ingestion.keys import create_key
-from pipelines.pages.views import amount, scores_view
-from reward_models.serving.bodies import Score
+from pipelines.pages.views import amount, scores_view, why
+from reward_models.serving.bodies import Reason, Score
 from tests.pipelines.api import click, define, ok, rank, running, send
 
 HOSTILE = (
@@ -149,6 +149,16 @@ def test_scores_share_one_scale() -> None:
     assert (first["text"], first["rank"], first["expected"]) == ("b", 1, "500")
     assert [(one["text"], one["rank"]) for one in others] == [("a", 2), ("c", 2)]
     assert (others[0]["from"], round(first["from"] + first["width"])) == (0.0, 100)
+
+
+def test_why_tells_what_is_in_the_line() -> None:
+    """The three strongest of its factors and its wording, signed, per 1,000; what all lines share is not told."""
+    told = [("average copy", "campaign", 0.5), ("question", "factor", 0.002), ("the wording", "wording", -0.01)]
+    told += [("no number", "factor", 0.0001), ("urgency", "factor", -0.0015), ("everything else", "rest", 0.3)]
+    lines = [Reason(what=what, kind=kind, effect=effect) for what, kind, effect in told]  # type: ignore[arg-type]
+
+    assert why(lines) == "the wording −10; question +2; urgency −1.5"
+    assert why([]) == ""
 
 
 @pytest.mark.parametrize(

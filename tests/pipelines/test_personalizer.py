@@ -19,6 +19,7 @@ from infra.settings import Settings
 from ingestion.keys import create_key
 from ingestion.loops import parse_definition, put_loop
 from pipelines.app import create_app
+from reward_models.serving.trace import trace
 from tests.pipelines.serving import served
 
 PERSONALIZER = {
@@ -251,3 +252,30 @@ def test_rewards_are_between_minus_one_and_one(http: Client, value: Any) -> None
     answer = http.post("/personalizer/v1.0/events/round-9/reward", json={"value": value})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "BadRequest"
+
+
+def test_an_apprentice_answers_the_callers_own_choice(app: FastAPI, client: PersonalizerClient, http: Client) -> None:
+    """In apprentice mode the first action that is not excluded is answered, and in slots the baseline action of each: what
+    the caller would have shown. Its probability is 1, and the stored decision replays."""
+    with writing(app.state.serving.engine) as connection:
+        put_loop(connection, parse_definition({"loop": "food", "learning_mode": "apprentice"} | PERSONALIZER), 1)
+    app.state.serving.snapshots.refresh()
+    try:
+        for order in (ACTIONS, ACTIONS[::-1]):
+            answer = client.rank(RankRequest(actions=order, context_features=CONTEXT))
+            assert answer.reward_action_id == order[0].id
+            assert {one.id: one.probability for one in answer.ranking}[order[0].id] == 1.0
+        answer = client.rank(RankRequest(actions=ACTIONS, excluded_actions=["pasta"], event_id="learning"))
+        assert answer.reward_action_id == "ice cream"
+        page = [{"id": "hero", "baselineAction": "salad"}, {"id": "side"}]
+        filled = slots(http, slots=page).json()["slots"]
+        assert [one["rewardActionId"] for one in filled] == ["salad", "pasta"]
+        twice = slots(http, slots=[{"id": name, "baselineAction": "salad"} for name in ("hero", "side")])
+        assert (twice.status_code, "baselineAction" in twice.json()["error"]["message"]) == (400, True)
+        with reading(app.state.serving.engine) as connection:
+            found = trace(connection, "learning", app.state.serving.snapshots, app.state.serving.clock())
+        assert (found.replay.choice, found.decision["learning_mode"]) == ("exact", "apprentice")
+    finally:
+        with writing(app.state.serving.engine) as connection:
+            put_loop(connection, parse_definition({"loop": "food"} | PERSONALIZER), 2)
+        app.state.serving.snapshots.refresh()
