@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -31,6 +32,15 @@ def groups(waiting: "queue.Queue[Waiting | None]", most: int) -> Iterator[list[W
         yield group
 
 
+def stop_all(threads: "Sequence[Repeating]") -> None:
+    """End them all, and wait for all together as long as for one."""
+    for thread in threads:
+        thread.end()
+    deadline = time.monotonic() + STOP_SECONDS
+    for thread in threads:
+        thread.stop(max(0.0, deadline - time.monotonic()))
+
+
 class Repeating:
     """A thread that does one thing again and again. A failure is logged once, and tried again."""
 
@@ -49,10 +59,14 @@ class Repeating:
     ) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """End it after what it is doing."""
+    def end(self) -> None:
+        """Let it end after what it is doing, without waiting for that."""
         self._stop.set()
-        self._thread.join(STOP_SECONDS)
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End it, and wait for what it is doing."""
+        self.end()
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):

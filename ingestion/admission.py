@@ -212,7 +212,7 @@ class Admission:
     def arriving(self, size: int) -> None:
         """Count bytes of unfinished bodies; negative: they are whole, or given up."""
         self._unfinished += size
-        if self._unfinished > UNFINISHED_BYTES:
+        if size > 0 and self._unfinished > UNFINISHED_BYTES:
             raise _TurnedAway(FULL_OF_BODIES)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from infra.errors import Unavailable
 
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 1.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 

@@ -3,7 +3,9 @@
 import queue
 import threading
 
-from infra.threads import Repeating, groups
+import pytest
+
+from infra.threads import Repeating, groups, stop_all
 
 
 def test_a_failure_does_not_end_the_work() -> None:
@@ -22,6 +24,30 @@ def test_a_failure_does_not_end_the_work() -> None:
 
     assert came == [True, True, True]
     assert not rounds.acquire(timeout=0.05)
+
+
+def test_threads_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that does not end holds a stop up once, however many threads of it there are; the others have ended."""
+    monkeypatch.setattr("infra.threads.STOP_SECONDS", 0.2)
+    waited: list[float] = []
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        go.wait(60)
+
+    threads = [Repeating(f"test{number}", 0.001, hang) for number in range(3)]
+    for _ in threads:
+        assert begun.acquire(timeout=60)
+    for thread in threads:
+        join = thread._thread.join
+        monkeypatch.setattr(thread._thread, "join", lambda seconds, join=join: (waited.append(seconds), join(seconds)))
+    stop_all(threads)
+    go.set()
+
+    assert len(waited) == 3
+    assert sum(waited) <= 0.2 + 0.2
+    assert all(thread._stop.is_set() for thread in threads)
 
 
 def test_what_waits_is_handed_out_together_until_the_end() -> None:

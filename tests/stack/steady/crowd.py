@@ -22,6 +22,11 @@ class Asked(NamedTuple):
     at: float
 
     @property
+    def asked_at(self) -> float:
+        """When it was asked."""
+        return self.at - self.answer.seconds
+
+    @property
     def is_durable(self) -> bool:
         """Whether it was answered as stored."""
         return self.answer.is_ok and bool(self.answer.document["durable"])

@@ -110,8 +110,10 @@ def database_away(place: Place, server: Address, how: str, seconds: float) -> Li
     with asking(server) as crowd:
         before = lasting(crowd, 0.5)
         begin()
+        begun = time.monotonic()
         until(lambda: crowd.asked[-1].is_baseline, PATIENCE, "the baseline is answered")
         during = lasting(crowd, seconds, lambda: place.pass_time(HOUR // steps))
+        during = [one for one in during if one.asked_at > begun]
         ready = server.ask("GET", "/readyz").document
         gone = time.monotonic()
         end()
@@ -125,7 +127,9 @@ def database_away(place: Place, server: Address, how: str, seconds: float) -> Li
     if ready["status"] != "degraded" or ready["database"] != "away" or not ready["reason"]:
         faults.append(f"readiness said {ready}")
     slowest = max(one.answer.seconds for one in during)
+    unknown = place.made.stored([one.decision_id for one in asked if one.answer.is_ok and not one.is_durable])
     note = f"slowest answer {slowest:.2f} s, stored again after {back:.1f} s; {ready['reason']}"
+    note += f"; {len(unknown)} whose commit was cut off were stored all the same" if unknown else ""
     return line(f"database {how}, an hour", asked, note, faults)
 
 
