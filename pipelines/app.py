@@ -32,7 +32,7 @@ from infra.migrations import migrate
 from infra.pulse import Pulse
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
-from infra.threads import Repeating
+from infra.threads import Repeating, stop_all
 from ingestion import collector, problems, redirects, store, suppressing, webhooks
 from ingestion.access import Access, LoopLimits
 from ingestion.admission import Admission
@@ -152,8 +152,7 @@ class Running:
 
     def stop(self) -> None:
         """Stop the threads, write the clicks and decisions that wait, end the jobs, close the database."""
-        for thread in self.threads:
-            thread.stop()
+        stop_all(self.threads)
         self.redirects.clicks.stop()
         if self.collector.publisher is not None:
             self.collector.publisher.close()
