@@ -327,12 +327,16 @@ def schema_drift(trial: Trial, repeats: int) -> Injected:
 
 
 def same_id_another_payload(trial: Trial, repeats: int) -> Injected:
-    """A record comes again under its id with another body: the first is the fact, the other is in quarantine."""
+    """A record comes again under its id with another body: the first is the fact, the other is in quarantine.
+
+    Only records with a key: without one both go to any partition, and none of them is the first.
+    """
     trial.define()
     trial.crew(1)
     sendings = trial.in_order()
     trial.send(sendings)
-    others = [conflicting(sending) for sending in trial.random.sample(sendings, len(sendings) // 5)]
+    keyed = [sending for sending in sendings if sending.key is not None]
+    others = [conflicting(sending) for sending in trial.random.sample(keyed, len(keyed) // 5)]
     trial.send(others)
     trial.send(shuffled([*others, *sendings], trial.random))
     return Injected(len(others))
