@@ -34,10 +34,12 @@ Kind = Literal["number", "zero", "category"]
 class Nodes(Protocol):
     """Inner nodes, shape (n,) each; see ``masks.py``."""
 
-    tree: Ints
-    feature: Ints
-    threshold: Floats
-    mask: Bits
+    @property
+    def tree(self) -> Ints: ...
+    @property
+    def threshold(self) -> Floats: ...
+    @property
+    def mask(self) -> Bits: ...
 
 
 class Group(NamedTuple):

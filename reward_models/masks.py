@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reward_models.bins import ZERO, Bins, Group, read_bins
+from reward_models.bins import ZERO, Bins, Group, Kind, read_bins
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -130,9 +130,10 @@ class _Half:
             mine = nodes.feature == feature
             zero = mine & ~categorical & (missing == _ZERO_IS_MISSING)
             number, coded = mine & ~categorical & ~zero, np.flatnonzero(mine & categorical)
-            for kind, chosen in (("number", np.flatnonzero(number)), ("zero", np.flatnonzero(zero))):
-                if len(chosen):
-                    groups.append(Group(int(feature), kind, chosen, fails[chosen]))
+            kinds: tuple[tuple[Kind, Bools], ...] = (("number", number), ("zero", zero))
+            for kind, those in kinds:
+                if those.any():
+                    groups.append(Group(int(feature), kind, np.flatnonzero(those), fails[those]))
             if len(coded):
                 known = tuple(nodes.categories[number] for number in nodes.category[coded])
                 groups.append(Group(int(feature), "category", coded, fails[coded], known))

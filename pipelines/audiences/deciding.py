@@ -29,9 +29,10 @@ from infra.errors import BadInput, Conflict
 from infra.randomness import digest
 from infra.secrets import Secrets
 from infra.settings import Settings
+from ingestion import store
 from ingestion.audience import Audience, Columns, Recipient, Unread, Value, open_audience
 from ingestion.contents import read_campaign
-from ingestion.events import NO_SEND, Decision
+from ingestion.events import NO_SEND, Batch, Decision
 from ingestion.links import check_links, make_link
 from ingestion.tokens import make_token
 from pipelines.audiences.output import Answer, columns_of, rejects_of, writing_rejects, writing_rows
@@ -39,11 +40,13 @@ from pipelines.audiences.storing import Choice, choice_of, read_choices, store_m
 from reward_models.serving.asking import digest_of
 from reward_models.serving.eligibility import OPEN, capped, suppressed
 from reward_models.serving.many import rank_many
-from reward_models.serving.ranker import Request
+from reward_models.serving.ranker import Request, sends
 from reward_models.serving.snapshot import Snapshot, Snapshots
 
 CHUNK = 4_096
 """Recipients decided together."""
+LEAST = 100
+"""Fewest recipients decided together where a budget is nearly used up: it may be passed by as many."""
 ROWS_LIMIT = 10_000_000
 """Most rows of an audience: what was seen of each is kept in memory."""
 SEND = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -51,8 +54,8 @@ SEND = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _REASONS = 50
 """Most reasons that are told apart in the report."""
 
-Tell = Callable[[int, int], None]
-"""Told how much of how much was read."""
+Tell = Callable[[int, int, int], None]
+"""Told how many rows are done, and how much of how much of the file that is."""
 Write = Callable[[Sequence[Sequence[Value | None]]], None]
 Reject = Callable[[Unread], None]
 
@@ -152,11 +155,27 @@ class _Deciding:
         """All chunks of the audience. Without ``write`` nothing is stored."""
         self._snapshots.refresh()
         self._snapshots.current = self._snapshots.with_layer_of(self._snapshots.current, self._send.campaign)
-        while chunk := list(islice(audience.rows, CHUNK)):
+        while chunk := list(islice(audience.rows, self._size())):
             self._chunk(chunk, write, reject)
-            tell(audience.position(), audience.size)
+            tell(self.report.rows, audience.position(), audience.size)
             if self.report.rows > ROWS_LIMIT:
                 raise BadInput(f"The audience has more than {ROWS_LIMIT:,} rows; make several sends of it")
+
+    def _size(self) -> int:
+        """Recipients of the next chunk: about as many as the scarcest budget has left, so that it is hardly passed."""
+        snapshot = self._snapshots.current
+        loop, campaign = snapshot.loops[self._loop], snapshot.campaigns[self._send.campaign]
+        budgets = {name: one.budget for name, one in loop.definition.limits.items()}
+        left = [(budgets[name] or 0) - sent for name, sent in sends(snapshot, loop.definition, campaign).items()]
+        return min(CHUNK, max(LEAST, min((one for one in left if one > 0), default=CHUNK)))
+
+    def _count_sends(self) -> None:
+        """Make exposures of what was decided, as the server's tick does, where a budget depends on it."""
+        snapshot = self._snapshots.current
+        campaign = snapshot.campaigns[self._send.campaign]
+        if sends(snapshot, snapshot.loops[self._loop].definition, campaign):
+            store.apply(self._desk.engine, Batch(), self._desk.secrets, self._desk.clock())
+            self._snapshots.refresh()
 
     def _chunk(self, chunk: Sequence[Recipient | Unread], write: Write | None, reject: Reject | None) -> None:
         people = [(self._id(row.unit), row) for row in chunk if isinstance(row, Recipient)]
@@ -186,15 +205,9 @@ class _Deciding:
         with reading(self._desk.engine) as connection:
             found = read_choices(connection, list(people))
             gone = suppressed(connection, self._loop, {every[name][0]: every[name] for name in found})
-        for choice in found.values():
-            if choice.campaign_id != self._send.campaign:
-                raise Conflict(
-                    f"The send {self._send.name!r} was decided for campaign {choice.campaign_id!r}; give this one its own "
-                    "name"
-                )
         return {name: self._answer(choice, gone.get(every[name][0])) for name, choice in found.items()}
 
-    def _decided(self, people: Mapping[str, Recipient], store: bool) -> dict[str, Answer]:
+    def _decided(self, people: Mapping[str, Recipient], stored: bool) -> dict[str, Answer]:
         """Decisions for these, stored unless it is a dry run."""
         if not people:
             return {}
@@ -203,7 +216,10 @@ class _Deciding:
         decisions = [one for one in made if isinstance(one, Decision)]
         both = zip(requests, made, strict=True)
         refused = {request.decision_id: _refused(request, one) for request, one in both if isinstance(one, Conflict)}
-        choices = store_many(self._desk.engine, decisions) if store else [choice_of(one) for one in decisions]
+        choices = [choice_of(one) for one in decisions]
+        if stored:
+            choices = store_many(self._desk.engine, decisions)
+            self._count_sends()
         return refused | {choice.decision_id: self._answer(choice) for choice in choices}
 
     def _requests(self, snapshot: Snapshot, people: Mapping[str, Recipient]) -> list[Request]:
@@ -235,6 +251,10 @@ class _Deciding:
 
     def _answer(self, choice: Choice, gone: str | None = None) -> Answer:
         """A choice as it is written. ``gone``: why the customer may not be sent anything any more."""
+        if choice.campaign_id != self._send.campaign:
+            raise Conflict(
+                f"The send {self._send.name!r} was decided for campaign {choice.campaign_id!r}; give this one its own name"
+            )
         content_id, reason = choice.content_id, choice.withheld
         if gone is not None and content_id != NO_SEND:
             content_id, reason = NO_SEND, f"suppressed: {gone}"

@@ -52,7 +52,7 @@ def _decided(folder: Folder, order: Order, desk: Desk) -> Report:
         links=order.links,
         resume=True,
     )
-    report = decide(desk, send, lambda done, _size: folder.write("progress.json", msgspec.json.encode(done)))
+    report = decide(desk, send, lambda rows, _done, _size: folder.write("progress.json", msgspec.json.encode(rows)))
     audience.unlink()
     report.output = report.rejects = None
     return report

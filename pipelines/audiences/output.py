@@ -74,7 +74,7 @@ def columns_of(keep: Sequence[str], links: Sequence[str]) -> list[str]:
 def writing_rows(path: Path, columns: Sequence[str]) -> Iterator[Rows]:
     """The file in the place of ``path`` once the block has ended well."""
     with replacing(path) as file:
-        rows = _WRITERS[format_of(path)](file, columns)
+        rows = _writer(file, path, columns)
         yield rows
         rows.close()
 
@@ -170,4 +170,11 @@ def _of_type(kind: pyarrow.DataType, values: Sequence[Value | None]) -> Sequence
     return [value if value is None or isinstance(value, str) else str(_cell(value)) for value in values]
 
 
-_WRITERS = {"csv": _Csv, "ndjson": _Ndjson, "parquet": _Parquet}
+def _writer(file: BinaryIO, path: Path, columns: Sequence[str]) -> Rows:
+    match format_of(path):
+        case "csv":
+            return _Csv(file, columns)
+        case "ndjson":
+            return _Ndjson(file, columns)
+        case _:
+            return _Parquet(file, columns)

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, select
-from sqlalchemy.exc import IntegrityError
 
 from infra import tables
-from infra.database import Cells, chunks, insert_all, writing
+from infra.database import chunks, writing
 from ingestion.events import Decision, Group, Mode
 from reward_models.serving.decision_log import insert_decisions
 
-_COLUMNS = tuple(str(column.name) for column in tables.decisions.columns if column.name != "batch_no")
-_READ = 500
+_READ, _WRITE = 500, 1_000
+"""Rows in one statement."""
 
 
 class Choice(NamedTuple):
@@ -28,26 +27,11 @@ class Choice(NamedTuple):
 
 
 def store_many(engine: Engine, decisions: Sequence[Decision]) -> list[Choice]:
-    """Store each id once; what is stored under each id, in their order.
-
-    PostgreSQL copies them in. Where an id is there already, as when two processes make one send, that fails as a whole,
-    and they are inserted like any others.
-    """
-    if engine.dialect.name == "postgresql":
-        try:
-            with writing(engine) as connection:
-                insert_all(connection, tables.decisions, cells(decisions))
-            return [choice_of(decision) for decision in decisions]
-        except IntegrityError:
-            pass
-    with writing(engine) as connection:
-        return [choice_of(stored) for some in chunks(decisions, _READ) for stored in insert_decisions(connection, some)]
-
-
-def cells(decisions: Sequence[Decision]) -> Cells:
-    """The decisions by column, in the order of their ids: writers who meet wait for each other in one order."""
+    """Store each id once, all in one commit; what is stored under each id, in the order of the ids: two writers who meet
+    wait for each other in one order."""
     ordered = sorted(decisions, key=lambda decision: decision.decision_id)
-    return {name: [getattr(decision, name) for decision in ordered] for name in _COLUMNS} if ordered else {}
+    with writing(engine) as connection:
+        return [choice_of(one) for some in chunks(ordered, _WRITE) for one in insert_decisions(connection, some)]
 
 
 def read_choices(connection: Connection, decision_ids: Sequence[str]) -> dict[str, Choice]:

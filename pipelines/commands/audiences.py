@@ -75,7 +75,7 @@ def rank_audience(
     desk = Desk(workspace.engine, workspace.secrets, workspace.settings, workspace.clock)
     with progress() as bar:
         task = bar.add_task(f"deciding for {source.name}", total=None)
-        report = decide(desk, send, lambda done, size: bar.update(task, completed=done, total=size))
+        report = decide(desk, send, lambda _rows, done, size: bar.update(task, completed=done, total=size))
     if as_json:
         print_json({"dry_run": dry, **msgspec.to_builtins(report)})
     else:

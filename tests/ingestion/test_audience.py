@@ -29,7 +29,7 @@ def people(rows: list[Recipient | Unread]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def complaints(rows: list[Recipient | Unread]) -> list[tuple[int, str, str]]:
-    return [tuple(row) for row in rows if isinstance(row, Unread)]
+    return [(row.line, row.reason, row.raw) for row in rows if isinstance(row, Unread)]
 
 
 @pytest.fixture

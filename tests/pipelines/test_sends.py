@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_more_may_come_and_the_same_changes_nothing(client: TestClient) -> None:
 def test_what_cannot_be_is_refused(client: TestClient) -> None:
     """Another order under the name, another loop's campaign, no audience, too much of it, unknown sends and odd names."""
     ok(client.put(SEND, json={"campaign": "june"}))
-    odd = {"recipients": []}
+    odd: dict[str, Any] = {"recipients": []}
 
     assert "asked for otherwise" in refused(client.put(SEND, json={"campaign": "june", "format": "ndjson"}), 409)
     assert "belongs to loop 'mail'" in refused(client.put("/v1/loops/other/sends/s", json={"campaign": "june"}), 422)
@@ -100,7 +101,6 @@ def test_what_cannot_be_is_refused(client: TestClient) -> None:
     assert "no audience yet" in refused(client.post(f"{SEND}/start"), 422)
     assert "at least 1" in refused(client.put(f"{SEND}/parts/0", json=odd), 422)
     assert refused(client.put(f"{SEND}/parts/1000", json=part(1)), 422)
-    assert refused(client.put("/v1/loops/mail/sends/..", json={"campaign": "june"}), 404)
     assert refused(client.put("/v1/loops/mail/sends/a%2Fb", json={"campaign": "june"}), 404)
     assert "No send" in refused(client.get("/v1/loops/mail/sends/nobody"), 404)
     assert "No send" in refused(client.get("/v1/loops/other/sends/june-1"), 404)
@@ -142,7 +142,7 @@ def test_folders_are_private_and_forgotten(tmp_path: Path, monkeypatch: pytest.M
     for folder in (old, busy):
         for path in (folder.path, *folder.path.iterdir()):
             os.utime(path, (time.time() - 8 * 86_400,) * 2)
-    assert not any(word in str(path) for path in (tmp_path / "sends").iterdir() for word in ("mail", "old", "june"))
+    assert all(re.fullmatch(r"[0-9a-f]{32}", path.name) for path in (tmp_path / "sends").iterdir())
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "sends", old.path)} == {0}
     with busy.held():
         os.utime(busy.path / "lock", (time.time() - 8 * 86_400,) * 2)
