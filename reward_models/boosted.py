@@ -23,7 +23,6 @@ The same bytes give the same scores: the booster that is returned was read back 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import lightgbm as lgb
@@ -44,16 +43,17 @@ from reward_models.features import (
     content_rows,
     context_row,
     context_rows,
-    fill_context,
     plain,
     text_of,
 )
-from reward_models.folds import codes_of, components, deal
+from reward_models.folds import codes_of, codes_of_texts, components, deal
 from reward_models.golden import Example, GoldenRows, golden_matrix
 from reward_models.levels import Levels, centred, fit_levels, group
 from reward_models.masks import ContentMasks, MaskedTrees, join_masks, read_masks
 from reward_models.memory import NOTHING, Memory
+from reward_models.table import Table
 from reward_models.text import TextFit, TextModel, fit_text
+from reward_models.trees import Aim, Trees, staged, stages_of, start
 from reward_models.vectors import NO_VECTORS, Vectors
 
 Floats = npt.NDArray[np.float64]
@@ -68,14 +68,12 @@ PLENTY = 200_000
 HANDFUL = 10
 """Below so many contents LightGBM is quicker than masks (300 trees of 31 leaves: 40 µs for 10 either way)."""
 
-_THREADS = 1  # boosting is memory-bound here, and a second thread costs most when the machine is busy
 _EXAMPLES = 16
 _PAIRS = 50_000
 _AT_ONCE = 100
 """Rows for which every node of every tree is looked at together."""
-_SHRINK = 5.0
-_STAGES = (0.05, 0.125, 0.25, 0.5, 1.0)
-"""Shares of the rounds after which held-out rows are looked at: past the best of them, trees learn noise."""
+_CENTRED = 2_000
+"""Decisions of a campaign that say where its predictions lie in the mean."""
 
 
 @dataclass(frozen=True)
@@ -154,16 +152,14 @@ class RewardModel:
         row = context_row(self.schema, context, position)
         if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
             return self._expected(assemble(row, encoded.rows), encoded)
-        return encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.score(row, encoded.masks))
+        return encoded.mean + encoded.scale * (start(encoded.rows) + self.trees.score(row, encoded.masks))
 
     def scores(self, contexts: Sequence[Mapping[str, Any]], encoded: Encoded, position: int = 1) -> Floats:
         """:meth:`score` of every context, shape (n, k): the same bytes."""
         rows = context_rows(self.schema, contexts, [position] * len(contexts))
         if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
             return self._grid(rows, encoded)
-        return np.asarray(
-            encoded.mean + encoded.scale * (_start(encoded.rows) + self.trees.scores(rows, encoded.masks))
-        )
+        return np.asarray(encoded.mean + encoded.scale * (start(encoded.rows) + self.trees.scores(rows, encoded.masks)))
 
     def grid(self, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content], position: int = 1) -> Floats:
         """Expected reward of every content in every context, shape (n, k)."""
@@ -173,11 +169,11 @@ class RewardModel:
         contents = len(encoded.rows)
         scores = np.empty((len(rows), contents))
         size = max(1, _PAIRS // max(1, contents))
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
+        for begin in range(0, len(rows), size):
+            part = rows[begin : begin + size]
             matrix = np.hstack([np.repeat(part, contents, axis=0), np.tile(encoded.rows, (len(part), 1))])
             g = self.relative(matrix).reshape(len(part), contents)
-            scores[start : start + len(part)] = encoded.mean + encoded.scale * g
+            scores[begin : begin + len(part)] = encoded.mean + encoded.scale * g
         return scores
 
     def rows(
@@ -206,7 +202,7 @@ class RewardModel:
         if self.trees is None:
             return None
         parts = [self.trees.predict(matrix[at : at + _AT_ONCE]) for at in range(0, len(matrix), _AT_ONCE)]
-        return _start(matrix) + np.concatenate(parts)
+        return start(matrix) + np.concatenate(parts)
 
     def _expected(self, matrix: Floats, encoded: Encoded) -> Floats:
         return encoded.mean + encoded.scale * self.relative(matrix) if len(matrix) else np.zeros(0)
@@ -262,14 +258,16 @@ def fit(training: TrainingSet, settings: ModelSettings, *, plenty: int = PLENTY)
     words = _fit_text(training, rows, target, linked, settings.seed) if settings.text else None
     schema = build_schema(training.contexts, [training.contents[index] for index in np.unique(rows.content)])
     unseen, seen = _text_scores(training, words)
-    matrix = _matrix(schema, training, rows, unseen)
-    trees = _Trees(schema, matrix, target, settings)
-    booster_text, calibration = _fit_trees(training, rows, target, trees, _groups(training, linked), plenty)
+    table, groups = Table.of(schema, training, rows.content, rows.position), _groups(training, linked)
+    booster_text, calibration = _fit_trees(training, rows, target, table, unseen, groups, settings, plenty)
     booster = lgb.Booster(model_str=booster_text)
-    matrix[:, -1] = seen[rows.content]
+    some, times = _centring(rows, len(training))
+    matrix = table.rows(some, seen)
     model = RewardModel(
         schema=schema,
-        levels=target.levels.centred_at(rows.campaign, rows.names, _g(booster, matrix), target.precision),
+        levels=target.levels.centred_at(
+            rows.campaign[some], rows.names, _g(booster, matrix), times * target.precision[some]
+        ),
         text=words and words[0].model,
         calibration=calibration,
         booster_text=booster_text,
@@ -368,7 +366,7 @@ def _groups(training: TrainingSet, linked: Ints) -> Ints:
     if int(linked.max()) + 1 >= FEW:
         return linked
     unit = [unit or decision for unit, decision in zip(training.unit, training.decision_id, strict=True)]
-    return np.concatenate([codes_of(unit), len(unit) + np.arange(len(linked) - len(unit))])
+    return np.concatenate([codes_of_texts(unit), len(unit) + np.arange(len(linked) - len(unit))])
 
 
 def _fit_text(training: TrainingSet, rows: _Rows, target: _Target, linked: Ints, seed: int) -> Words | None:
@@ -407,19 +405,6 @@ def _level_sampling(training: TrainingSet, rows: _Rows, target: _Target) -> Floa
     return np.maximum(mean[target.campaign] / rows.exposures, 1e-12)
 
 
-def _matrix(schema: FeatureSchema, training: TrainingSet, rows: _Rows, unseen: Floats) -> Floats:
-    """All columns of all rows, held-out text scores last, shape (n + m, columns). Past results have no context."""
-    count, width = len(training), len(schema.context)
-    matrix = np.empty((len(rows), len(schema.columns)))
-    fill_context(schema, training.contexts, rows.position[:count], matrix[:count, :width])
-    matrix[count:, : width - 1] = np.nan
-    matrix[count:, width - 1] = rows.position[count:]
-    of_contents = content_rows(schema, training.contents, unseen)
-    for column in range(of_contents.shape[1]):
-        matrix[:, width + column] = of_contents[rows.content, column]
-    return matrix
-
-
 def _text_scores(training: TrainingSet, words: Words | None) -> tuple[Floats, Floats]:
     """Text score of each content of the set, held out (for fitting) and by the full model (for serving).
 
@@ -447,24 +432,69 @@ def _text_scores(training: TrainingSet, words: Words | None) -> tuple[Floats, Fl
 
 
 def _fit_trees(
-    training: TrainingSet, rows: _Rows, target: _Target, trees: "_Trees", groups: Ints, plenty: int
+    training: TrainingSet,
+    rows: _Rows,
+    target: _Target,
+    table: Table,
+    unseen: Floats,
+    groups: Ints,
+    settings: ModelSettings,
+    plenty: int,
 ) -> tuple[str, Calibration]:
     """The trees that serve, as text, and their calibration on rows that the calibrated trees have not seen."""
-    folds, every = deal(groups, FOLDS, trees.settings.seed), np.arange(len(rows))
+    aim = Aim(target.deviation, target.precision / target.precision.mean(), target.campaign)
+    folds, stages, categorical = deal(groups, FOLDS, settings.seed), stages_of(settings), table.schema.categorical
     if len(rows) < plenty:
-        judged, stages, fold = every, trees.held_out(folds), folds
-        rounds = _best_rounds(target, judged, stages, trees.stages)
-        booster_text = trees.train(every, rounds)
+        judged, fold = np.arange(len(rows)), folds
+        matrix = table.rows(judged, unseen)
+        trees = Trees(matrix, categorical, aim, settings)
+        found = _out_of_fold(trees, matrix, folds, stages)
+        rounds = _best_rounds(target, judged, found, stages)
+        booster_text = trees.train(rounds)
     else:
-        sizes = np.bincount(folds, minlength=FOLDS)
-        kept = folds == np.argmin(np.abs(sizes - len(rows) / FOLDS))
-        booster_text = trees.train(every[~kept], trees.stages[-1])
-        judged, stages = every[kept], trees.staged(booster_text, kept)
-        fold = deal(codes_of(groups[kept].tolist()), FOLDS, trees.settings.seed)
-        rounds = _best_rounds(target, judged, stages, trees.stages)
+        learned, judged = _parted(folds)
+        trees = Trees(table.rows(learned, unseen), categorical, aim.of(learned), settings)
+        booster_text = trees.train(stages[-1])
+        found = staged(booster_text, table.rows(judged, unseen), stages)
+        fold = deal(codes_of(groups[judged].tolist()), FOLDS, settings.seed)
+        rounds = _best_rounds(target, judged, found, stages)
         booster_text = trim(lgb.Booster(model_str=booster_text).model_to_string(num_iteration=rounds))
-    g = stages[trees.stages.index(rounds)]
+    g = found[stages.index(rounds)]
     return booster_text, fit_calibration(_held_out(training, rows, target, judged, g, fold))
+
+
+def _parted(folds: Ints) -> tuple[Ints, Ints]:
+    """Rows to learn from and rows to judge by: the fold whose size is nearest to its share."""
+    sizes = np.bincount(folds, minlength=FOLDS)
+    kept = folds == np.argmin(np.abs(sizes - len(folds) / FOLDS))
+    return np.flatnonzero(~kept), np.flatnonzero(kept)
+
+
+def _out_of_fold(trees: Trees, matrix: Floats, folds: Ints, stages: Sequence[int]) -> Floats:
+    """g of each row by trees that saw nothing of its fold, after each of the stages, shape (s, n)."""
+    g = np.zeros((len(stages), len(folds)))
+    for fold in np.unique(folds):
+        inside = folds == fold
+        if not inside.all():
+            g[:, inside] = staged(trees.train(stages[-1], np.flatnonzero(~inside)), matrix[inside], stages)
+    return g
+
+
+def _centring(rows: _Rows, decided: int) -> tuple[Ints, Floats]:
+    """Rows that campaigns are centred by, shape (k,), and how many each of them stands for.
+
+    All of them; of plenty every past result, and in equal steps a tenth of each campaign's decisions, though not fewer
+    than ``_CENTRED``. The noise of a centre is then small beside that of the campaign's own mean.
+    """
+    if len(rows) < PLENTY:
+        return np.arange(len(rows)), np.ones(len(rows))
+    campaign = rows.campaign[:decided]
+    sizes, order = np.bincount(campaign, minlength=len(rows.names)), np.argsort(campaign, kind="stable")
+    place = np.empty(decided, dtype=np.int64)
+    place[order] = np.arange(decided) - (np.cumsum(sizes) - sizes)[campaign[order]]
+    step = np.maximum(1, sizes // np.maximum(sizes // 10, _CENTRED))
+    some = np.concatenate([np.flatnonzero(place % step[campaign] == 0), np.arange(decided, len(rows))])
+    return some, np.where(some < decided, step[rows.campaign[some]], 1.0)
 
 
 def _best_rounds(target: _Target, judged: Ints, stages: Floats, rounds: Sequence[int]) -> int:
@@ -489,78 +519,8 @@ def _held_out(training: TrainingSet, rows: _Rows, target: _Target, judged: Ints,
     )
 
 
-def tree_parameters(settings: ModelSettings) -> dict[str, Any]:
-    """What LightGBM is told, but for the objective."""
-    return {
-        "num_leaves": settings.leaves,
-        "learning_rate": settings.learning_rate,
-        "min_data_in_leaf": settings.min_leaf,
-        "lambda_l2": _SHRINK,
-        "seed": settings.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": _THREADS,
-        "feature_pre_filter": False,
-        "verbosity": -1,
-    }
-
-
-class _Trees:
-    """LightGBM over one binned matrix. The last column is the text score."""
-
-    def __init__(self, schema: FeatureSchema, matrix: Floats, target: _Target, settings: ModelSettings) -> None:
-        self.matrix, self.settings, self.campaign = matrix, settings, target.campaign
-        self.stages = sorted({max(1, round(share * settings.rounds)) for share in _STAGES})
-        self.deviation, self.weights = target.deviation, target.precision / target.precision.mean()
-        self.parameters = tree_parameters(settings)
-        self.data = lgb.Dataset(
-            matrix,
-            label=target.deviation,
-            init_score=_start(matrix),
-            feature_name=[f"f{index}" for index in range(matrix.shape[1])],
-            categorical_feature=schema.categorical,
-            params=self.parameters,
-            free_raw_data=True,
-        ).construct()
-
-    def train(self, rows: Ints, rounds: int) -> str:
-        """A booster of these rows, as LightGBM's text, trimmed."""
-        part = self.data if len(rows) == len(self.matrix) else self.data.subset(rows.tolist())
-        campaign, weights = self.campaign[rows], self.weights[rows]
-        deviation = centred(self.deviation[rows], campaign, weights)
-
-        def contrasts(g: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
-            return weights * (centred(g, campaign, weights) - deviation), weights
-
-        booster = lgb.train({**self.parameters, "objective": contrasts}, part, num_boost_round=rounds)
-        return trim(booster.model_to_string(num_iteration=-1))
-
-    def held_out(self, folds: Ints) -> Floats:
-        """g of each row by trees that saw nothing of its fold, after each of ``stages``, shape (s, n)."""
-        g = np.zeros((len(self.stages), len(folds)))
-        for fold in np.unique(folds):
-            inside = folds == fold
-            if not inside.all():
-                g[:, inside] = self.staged(self.train(np.flatnonzero(~inside), self.stages[-1]), inside)
-        return g
-
-    def staged(self, booster_text: str, rows: npt.NDArray[np.bool_]) -> Floats:
-        """g of some rows after each of ``stages``, shape (s, k)."""
-        booster, matrix = lgb.Booster(model_str=booster_text), self.matrix[rows]
-        parts = [
-            booster.predict(matrix, start_iteration=start, num_iteration=end - start, num_threads=_THREADS)
-            for start, end in pairwise([0, *self.stages])
-        ]
-        return np.asarray(_start(matrix) + np.cumsum(parts, axis=0))
-
-
 def _g(booster: lgb.Booster, matrix: Floats) -> Floats:
-    return _start(matrix) + np.asarray(booster.predict(matrix, num_threads=1), dtype=np.float64)
-
-
-def _start(matrix: Floats) -> Floats:
-    """The text score, 0 where there is none."""
-    return np.nan_to_num(matrix[:, -1])
+    return start(matrix) + np.asarray(booster.predict(matrix, num_threads=1), dtype=np.float64)
 
 
 def _golden(model: RewardModel, training: TrainingSet, rows: _Rows, matrix: Floats) -> GoldenRows:

@@ -134,7 +134,7 @@ def bare(folder: Path, size: int) -> dict[str, float]:
     """``lightgbm.train`` on the ready matrix of the same rows, with the product's parameters."""
     import lightgbm as lgb
 
-    from reward_models.boosted import tree_parameters
+    from reward_models.trees import tree_parameters
 
     matrix, reward = np.load(folder / f"{size}.npy"), np.load(folder / f"{size}-reward.npy")
     settings = definition().model

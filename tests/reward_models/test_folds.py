@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reward_models.folds import codes_of, components, deal
+from reward_models.folds import codes_of, codes_of_texts, components, deal
 
 
 def test_rows_sharing_a_campaign_or_a_text_are_one_component() -> None:
@@ -44,3 +44,11 @@ def test_groups_go_one_by_one_to_the_fold_that_holds_least() -> None:
             load[expected[group]] += sizes[group]
 
         assert [expected[group] for group in groups] == deal(groups, 5, seed=3).tolist()
+
+
+def test_texts_are_numbered_as_anything_is() -> None:
+    """In order of first appearance, many or none."""
+    values = [f"u{number}" for number in np.random.default_rng(2).integers(0, 40, 300)]
+
+    assert codes_of_texts(values).tolist() == codes_of(values).tolist()
+    assert codes_of_texts([]).tolist() == []
