@@ -298,7 +298,7 @@ def test_a_call_without_a_time_happened_when_it_came(api: TestClient) -> None:
 def test_old_and_new_key_are_live(api: TestClient) -> None:
     """A connection with two keys takes either, under its own name as source."""
     assert counts(shopify(api, "orders/create", order(1), "shop-eu", KEY)) == (0, 0, 1, 0, 0)
-    assert counts(shopify(api, "orders/create", order(2), "shop-eu", "newer")) == (0, 0, 1, 0, 0)
+    assert counts(shopify(api, "orders/create", order(2), "shop-eu", "the-newer-secret")) == (0, 0, 1, 0, 0)
     refused(shopify(api, "orders/create", order(3), "shop-eu", "another"), 401)
 
 
