@@ -11,7 +11,7 @@ from sqlalchemy import Engine, inspect, select, text
 
 from infra.database import new_numbers, open_database, reading, writing
 from infra.migrations import downgrade, heads, migrate
-from infra.tables import DOCS, attributions, event_keys, events, metadata
+from infra.tables import DOCS, attributions, event_keys, events, metadata, suppressions
 from tests.conftest import new_postgres_database
 
 
@@ -135,3 +135,35 @@ def test_numbers_cost_one_hash_an_event(bare: Engine, monkeypatch: pytest.Monkey
     assert len([data for data in calls if data.startswith(b"e")]) <= 2 * count
     with reading(bare) as connection:
         assert None not in connection.scalars(select(event_keys.c.event_no)).all()
+
+
+def test_who_unsubscribed_before_is_suppressed(bare: Engine) -> None:
+    """0008 takes the list from the stored events: by customer, or by the decision that the event names; the latest counts."""
+    said = [("e1", "unsubscribe", "ann", None, 3), ("e2", "complaint", "ann", None, 5), ("e3", "click", "bob", None, 4)]
+    said += [("e4", "spam_report", None, "d1", 6), ("e5", "unsubscribe", None, "unknown", 7)]
+    migrate(bare, "0007")
+    with writing(bare) as connection:
+        names = "decision_id, unit, request_digest, loop_id, campaign_id, policy_version, sampler, seed, learning_mode"
+        others = "context, candidates, excluded, chosen, constraints"
+        connection.execute(
+            text(
+                f'INSERT INTO decisions ({names}, {others}, "group", loop_version, floor, deferred, decided_at) '
+                "VALUES ('d1', 'eve', 'x', 'l', 'c', 'p', 's', '', 'online', '{}', '[]', '[]', '[]', '{}', 't', 1, 0, :no, 1)"
+            ),
+            {"no": False},
+        )
+        for event_id, kind, unit, decision_id, at in said:
+            connection.execute(
+                text(
+                    "INSERT INTO events (source, event_id, type, unit, decision_id, occurred_at, received_at, raw, batch_no) "
+                    "VALUES ('mail', :event_id, :kind, :unit, :decision_id, :at, 1, '{}', 1)"
+                ),
+                {"event_id": event_id, "kind": kind, "unit": unit, "decision_id": decision_id, "at": at},
+            )
+
+    migrate(bare)
+
+    with reading(bare) as connection:
+        c = suppressions.c
+        found = connection.execute(select(c.unit, c.scope, c.suppressed_at, c.lifted_at).order_by(c.unit))
+        assert list(map(tuple, found)) == [("ann", "", 5, None), ("eve", "", 6, None)]

@@ -155,7 +155,7 @@ def test_why_tells_what_is_in_the_line() -> None:
     """The three strongest of its factors and its wording, signed, per 1,000; what all lines share is not told."""
     told = [("average copy", "campaign", 0.5), ("question", "factor", 0.002), ("the wording", "wording", -0.01)]
     told += [("no number", "factor", 0.0001), ("urgency", "factor", -0.0015), ("everything else", "rest", 0.3)]
-    lines = [Reason(what=what, kind=kind, effect=effect) for what, kind, effect in told]  # type: ignore[arg-type]
+    lines = [Reason(what=what, kind=kind, effect=effect) for what, kind, effect in told]
 
     assert why(lines) == "the wording −10; question +2; urgency −1.5"
     assert why([]) == ""

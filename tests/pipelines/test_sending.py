@@ -130,7 +130,7 @@ def test_a_customer_is_sent_no_more_than_the_cap(client: TestClient) -> None:
     loop, strict = capped_loop(client, frequency=cap, no_send=True), capped_loop(client, frequency=cap)
     for each in (loop, strict):
         for number in range(2):
-            body = {"unit": "jane", "loop": each, "campaign": each, "decision_id": f"{each}-{number}"}
+            body: dict[str, Any] = {"unit": "jane", "loop": each, "campaign": each, "decision_id": f"{each}-{number}"}
             body["excluded"] = ["no_send"]
             first = rank(client, **body)
             assert first["withheld"] is None
