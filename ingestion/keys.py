@@ -28,9 +28,9 @@ from ingestion.rates import Rate, parse_rate
 from ingestion.redirects import REDIRECT
 
 SCOPES = ("rank", "events", "signed", "content", "admin")
-"""rank: choose, score, activate, trace. events: send events and feedback, suppress customers. signed: send events that carry a token of
-``/v1/rank``, for keys that the public can read. content: register copy, read results. admin: approve, define loops,
-retrain, promote, kill."""
+"""rank: choose, score, activate, trace. events: send events and feedback, suppress customers. signed: send events that
+carry a token of ``/v1/rank``, for keys that the public can read. content: register copy, read results. admin: approve,
+define loops, retrain, promote, kill."""
 
 DEFAULT_RATE = "2000/second"
 
