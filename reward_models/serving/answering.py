@@ -49,13 +49,14 @@ def _ranked(decision: Decision, durable: bool, secrets: Secrets, shape: Shape) -
         {
             "content_id": one.content_id,
             "position": one.position,
-            "score": scores.pop(one.content_id),
+            "score": scores[one.content_id],
             "propensity": one.propensity,
             "links": _links(decision.decision_id, one.position, durable, secrets, shape) if shape.links else None,
         }
         for one in decision.chosen
     ]
-    others = sorted((-(score or 0.0), name) for name, score in scores.items())
+    shown = {one.content_id for one in decision.chosen}
+    others = sorted((-(score or 0.0), name) for name, score in scores.items() if name not in shown)
     ranked += [
         {"content_id": name, "position": place, "score": scores[name], "propensity": None, "links": None}
         for place, (_, name) in enumerate(others, len(ranked) + 1)

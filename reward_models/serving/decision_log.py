@@ -15,12 +15,13 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from operator import attrgetter
 
 import msgspec
 from sqlalchemy import Connection, Engine, Row, select
 
-from infra import tables
-from infra.database import chunks, insert_new, writing
+from infra import arrays, tables
+from infra.database import Pen, chunks, insert_new
 from infra.errors import RewardloopError, Unavailable
 from infra.logs import log
 from infra.telemetry import decision_log_depth
@@ -37,6 +38,7 @@ PATIENCE_SECONDS = 5.0
 STOP_SECONDS = 30.0
 
 _COLUMNS = tuple(str(column.name) for column in tables.decisions.columns if column.name != "batch_no")
+_row = attrgetter(*_COLUMNS)
 
 
 class _Ticket:
@@ -64,6 +66,7 @@ class DecisionLog:
 
     def __init__(self, engine: Engine, waiting: int = WAITING) -> None:
         self.engine = engine
+        self._pen = Pen(engine)
         self._queue: queue.Queue[_Ticket | None] = queue.Queue(waiting)
         self._reach = Reach()
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
@@ -114,13 +117,15 @@ class DecisionLog:
     def _run(self) -> None:
         for tickets in groups(self._queue, GROUP):
             self._write(tickets)
+        self._pen.close()
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
         tickets = [ticket for ticket in tickets if ticket.claim()]
         stored: Sequence[Decision | Exception]
         try:
-            with self._reach.committing(), writing(self.engine) as connection:
-                stored = insert_decisions(connection, [ticket.decision for ticket in tickets])
+            decisions = [ticket.decision for ticket in tickets]
+            with self._reach.committing():
+                stored = self._pen.write(lambda connection: insert_decisions(connection, decisions))
         except RewardloopError as error:
             stored = [error] * len(tickets)
         except Exception as error:  # the writer must live: the next group may be storable
@@ -135,8 +140,7 @@ def insert_decisions(connection: Connection, decisions: Sequence[Decision]) -> l
     mine: dict[str, Decision] = {}
     for decision in decisions:
         mine.setdefault(decision.decision_id, decision)
-    rows = [decision_row(decision) for _, decision in sorted(mine.items())]
-    new = {key for (key,) in insert_new(connection, tables.decisions, rows)}
+    new = _insert_new(connection, [decision for _, decision in sorted(mine.items())])
     earlier = read_decisions(connection, sorted(set(mine) - new))
     return [earlier.get(decision.decision_id, mine[decision.decision_id]) for decision in decisions]
 
@@ -151,9 +155,12 @@ def read_decisions(connection: Connection, decision_ids: Sequence[str]) -> dict[
     return found
 
 
-def decision_row(decision: Decision) -> dict[str, object]:
-    """The decision as a row of ``decisions``, not yet counted."""
-    return {name: msgspec.to_builtins(getattr(decision, name)) for name in _COLUMNS}
+def _insert_new(connection: Connection, decisions: Sequence[Decision]) -> set[str]:
+    """Insert them, not yet counted, in this order; returns the ids that are new."""
+    cells = dict(zip(_COLUMNS, zip(*map(_row, decisions), strict=True), strict=True))
+    if connection.dialect.name == "postgresql":
+        return arrays.insert_new(connection, tables.decisions, cells)
+    return {key for (key,) in insert_new(connection, tables.decisions, cells)}
 
 
 def decision_of(row: Row[tuple[object, ...]]) -> Decision:
