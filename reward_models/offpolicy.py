@@ -273,7 +273,8 @@ def apart(logged: Logged, scored: Scored, unbiased: Scored) -> float:
 
 def _grid(logged: Logged) -> list[float]:
     weight = logged.shown(logged.target) / logged.propensity
-    return [0.0, *np.quantile(weight[weight > 0.0], QUANTILES).tolist(), np.inf] if weight.any() else [0.0, np.inf]
+    middle = np.unique(np.quantile(weight[weight > 0.0], QUANTILES)).tolist() if weight.any() else []
+    return [0.0, *middle, np.inf]
 
 
 def _doubly_robust(name: str, logged: Logged, measure: FloatArray, weight: Weights, note: str) -> Scored:
