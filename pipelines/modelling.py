@@ -37,6 +37,7 @@ from reward_models.evaluation import Evaluation, MetricReport, evaluate
 from reward_models.features import text_of
 from reward_models.health import Health, examine
 from reward_models.hurdle import foresee
+from reward_models.lists import ListEvaluation, ListReport, evaluate_lists, has_lists
 from reward_models.ranking import Measured, Ranking, rank_held_out
 from reward_models.scoring import (
     ADDED,
@@ -48,6 +49,7 @@ from reward_models.scoring import (
     slot_for,
     text_contents,
 )
+from reward_models.slates import READERS, Reader
 from reward_models.trial import decided_by_chance
 from reward_models.verification import Verifier
 
@@ -71,22 +73,39 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
         print_table(f"Trained {version}", ["", ""], [(name, _figure(value)) for name, value in report.items()])
 
 
-def evaluate_loop(workspace: Workspace, loop: str, only: Sequence[str], as_json: bool) -> None:
-    """Evaluate decisions, past results, or both. Raises :class:`EstimateRefused` when there are neither, or when
-    the log of the decisions cannot be believed."""
+LISTS = (
+    "Some decisions were lists of several contents, of which only the first position is valued here; name how they are "
+    f"read to value them whole: --reader {', '.join(READERS)}."
+)
+
+
+def evaluate_loop(
+    workspace: Workspace, loop: str, only: Sequence[str], as_json: bool, reader: Reader | None = None
+) -> None:
+    """Evaluate decisions, past results, or both, and lists if a reader is named.
+
+    Raises :class:`EstimateRefused` when there are neither, or when the log of the decisions cannot be believed.
+    """
     definition, training = _training_set(workspace, loop)
     metrics = [definition.metric(name).name for name in only or [each.name for each in definition.metrics]]
     health = _health(workspace, definition, training)
     if not as_json and training.decision_id:
         print_health(health)
     decisions, ranking = _evaluate(loop, definition, training, metrics, health)
+    lists = None if reader is None else evaluate_lists(training, definition, metrics, reader)
     with reading(workspace.engine) as connection:
         invented = _times_invented(connection, loop)
     if as_json:
-        print_json(_evaluation_document(loop, decisions, ranking, invented) | {"health": health_document(health)})
+        document = _evaluation_document(loop, decisions, ranking, invented)
+        document |= {} if lists is None else {"lists": msgspec.to_builtins(lists)}
+        print_json(document | {"health": health_document(health)})
         return
     if decisions is not None:
         _print_decisions(definition, decisions, invented)
+    if lists is not None:
+        _print_lists(lists)
+    elif has_lists(training):
+        out().print(LISTS, highlight=False, soft_wrap=True)
     if ranking is not None:
         _print_ranking(ranking)
 
@@ -304,7 +323,7 @@ def _print_metric(definition: LoopDefinition, report: MetricReport) -> None:
     name = report.metric
     rows = [
         [
-            value.name,
+            f"{value.name} (chosen)" if value.name == report.chosen else value.name,
             _mean(definition, name, value.value),
             f"{_mean(definition, name, value.low)} to {_mean(definition, name, value.high)}",
             f"{value.ess:,.0f}",
@@ -315,6 +334,23 @@ def _print_metric(definition: LoopDefinition, report: MetricReport) -> None:
     rows += [[estimator, "refused", "", "", reason] for estimator, reason in report.refused.items()]
     title = f"Learned policy for {name}, cross-fitted"
     print_table(title, ["estimate", name, "95 % interval", "effective sample", "note"], rows, numbers=(1, 2, 3))
+
+
+def _print_lists(found: ListEvaluation) -> None:
+    title = f"Lists of {found.positions}, per list; {READERS[found.reader]}"
+    rows = [row for report in found.metrics for row in _list_rows(report)]
+    columns = ["metric", "policy", "value", "95 % interval", "effective sample", "note"]
+    print_table(title, columns, rows, numbers=(2, 3, 4))
+    left = f", {found.left_out:,} left out (no known propensity, other candidates or length)" if found.left_out else ""
+    out().print(f"{found.lists:,} lists{left}.", highlight=False, soft_wrap=True)
+
+
+def _list_rows(report: ListReport) -> list[list[str]]:
+    rows = [
+        [report.metric, name, f"{each.value:.4f}", f"{each.low:.4f} to {each.high:.4f}", f"{each.ess:,.0f}", ""]
+        for name, each in report.values.items()
+    ]
+    return rows + [[report.metric, name, "refused", "", "", reason] for name, reason in report.refused.items()]
 
 
 def _print_ranking(found: Ranking) -> None:

@@ -2,7 +2,8 @@
 
 Names of figures: ``<word>_per_1000`` is what was seen, ``<word>_per_1000_<policy>`` what a policy would earn, with
 ``_low`` and ``_high`` for its 95 % interval. ``<word>`` is the name of the reward's metric where there is only one,
-else ``reward``. Values are doubly robust (DR) where an interval is given.
+else ``reward``. Values are doubly robust (DR) where an interval is given; those of the other estimators end in their name
+(``<word>_per_1000_<policy>_snips``), ``_automatic`` being the one to believe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition
 from pipelines.mirror import Report
+from reward_models.automatic import CHOSEN
 from reward_models.boosted import RewardModel
 from reward_models.dataset import TrainingSet
 from reward_models.features import text_of
@@ -199,7 +201,8 @@ def _power(gain: Estimate) -> dict[str, float]:
 def _figures(name: str, estimate: Estimate) -> dict[str, float]:
     if estimate.name.lower() == "dr":
         return _interval(name, estimate)
-    return {f"{name}_{estimate.name.lower()}": THOUSAND * estimate.value}
+    estimator = estimate.name.lower().replace("-", "_").replace(" ", "_")
+    return {f"{name}_{estimator}": THOUSAND * estimate.value}
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, float]:
@@ -212,7 +215,11 @@ def _interval(name: str, estimate: Estimate) -> dict[str, float]:
 
 def _value_bars(values: Values) -> list[Bar]:
     return [
-        Bar(TITLES[policy], THOUSAND * each.value, THOUSAND * each.low, THOUSAND * each.high, each.name)
+        Bar(
+            f"{TITLES[policy]}, {each.name}",
+            *(THOUSAND * amount for amount in (each.value, each.low, each.high)),
+            marked=each.name == CHOSEN,
+        )
         for policy, estimates in values.items()
         for each in estimates
     ]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from infra.errors import EstimateRefused
 from ingestion.loops import LoopDefinition
-from reward_models.automatic import ESTIMATORS
+from reward_models.automatic import CHOSEN, ESTIMATORS
 from reward_models.boosted import PLENTY, fit
 from reward_models.choices import Choices
 from reward_models.contexts import Contexts
@@ -70,7 +70,8 @@ class CrossFitted:
 
 @dataclass(frozen=True)
 class MetricReport:
-    """One metric. ``reference``: the best single arm, chosen out of fold. ``refused``: why a value is missing."""
+    """One metric. ``reference``: the best single arm, chosen out of fold. ``refused``: why a value is missing.
+    ``chosen``: the estimate to believe, among ``values``."""
 
     metric: str
     reference: str
@@ -78,6 +79,7 @@ class MetricReport:
     refused: dict[str, str]
     verdict: Verdict
     sentence: str
+    chosen: str = CHOSEN
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def cross_fit(
     chosen, contexts = chosen_arm(rows), Contexts.of(rows.contexts)
     q = np.zeros((len(rows), len(contents)))
     target, reference = np.zeros_like(q), np.zeros_like(q)
-    measured, parts = replace(rows, reward=reward), _parts(rows, definition)
+    measured, parts = replace(rows, reward=reward), lessons(rows, definition)
     for done, (teaching, judged) in enumerate(parts, 1):
         inside = np.flatnonzero(judged)
         if np.ptp(reward[teaching]) > 0.0:
@@ -203,8 +205,8 @@ def report(rows: TrainingSet, metric: str, fitted: CrossFitted, definition: Loop
     return MetricReport(metric, reference, tuple(values), refused, verdict, _sentence(metric, reference, verdict))
 
 
-def _parts(rows: TrainingSet, definition: LoopDefinition) -> list[tuple[Mask, Mask]]:
-    """Rows that teach and rows that are judged by it."""
+def lessons(rows: TrainingSet, definition: LoopDefinition) -> list[tuple[Mask, Mask]]:
+    """Step 3: rows that teach and rows that are judged by it, (n,) each."""
     codes = codes_of(clusters_of(rows))
     if definition.gate.split == "unit":
         return list(across(deal(codes, FOLDS, definition.model.seed)))

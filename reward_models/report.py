@@ -25,13 +25,15 @@ _INK, _ACCENT, _QUIET = "#1f2933", "#0b7285", "#9aa5b1"
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of a chart: a label, a value and its interval; ``low`` and ``high`` may be the value itself."""
+    """One line of a chart: a label, a value and its interval; ``low`` and ``high`` may be the value itself.
+    ``marked``: it stands out."""
 
     label: str
     value: float
     low: float
     high: float
     note: str = ""
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def reliability_diagram(predicted: np.ndarray, observed: np.ndarray, weight: np.
 
 def value_chart(bars: Sequence[Bar], words: str) -> bytes:
     """What each policy would earn per 1,000 decisions, with 95 % intervals."""
-    return _bars(bars, f"{words} per 1,000 decisions", "What each policy would earn (95 % intervals)")
+    title = "What each policy would earn (95 % intervals; dark: the estimate to believe)"
+    return _bars(bars, f"{words} per 1,000 decisions", title)
 
 
 def content_chart(bars: Sequence[Bar], words: str) -> bytes:
@@ -143,12 +146,14 @@ def _number(value: float) -> str:
 
 
 def _bars(bars: Sequence[Bar], axis: str, title: str) -> bytes:
-    figure, axes = _canvas(8.0, 1.4 + 0.55 * max(1, len(bars)))
+    labels = [_label(bar) for bar in bars]
+    lines = sum(1 + label.count("\n") for label in labels)
+    figure, axes = _canvas(8.0, 1.4 + 0.28 * max(2, lines))
     rows = np.arange(len(bars))[::-1]
-    values = np.array([bar.value for bar in bars])
-    reach = [[bar.value - bar.low for bar in bars], [bar.high - bar.value for bar in bars]]
-    axes.errorbar(values, rows, xerr=np.maximum(reach, 0), fmt="o", color=_ACCENT, ecolor=_ACCENT, capsize=3)
-    axes.set_yticks(rows, [_label(bar) for bar in bars])
+    for row, bar in zip(rows, bars, strict=True):
+        reach = [[max(bar.value - bar.low, 0.0)], [max(bar.high - bar.value, 0.0)]]
+        axes.errorbar(bar.value, row, xerr=reach, fmt="o", color=_INK if bar.marked else _ACCENT, capsize=3)
+    axes.set_yticks(rows, labels)
     axes.set_ylim(-0.7, max(len(bars), 1) - 0.3)
     axes.set_xlabel(axis)
     axes.set_title(title)

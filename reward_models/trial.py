@@ -7,7 +7,7 @@
 3. pmfs to compare with: what runs (as stored; before the champion served, the frozen champion), the baseline, the
    best single content
 4. nuisance predictions q of the reward of every candidate, from models that saw other units, earlier decisions
-5. for each policy IPS, SNIPS, DM and DR; for the gate the paired difference by DR, clustered by unit
+5. for each policy every estimator of its value; for the gate the paired difference by DR, clustered by unit
 
 Candidates differ between decisions, so arrays are padded to the widest: entries past ``width`` are 0.
 """
@@ -26,10 +26,11 @@ from infra.errors import EstimateRefused
 from ingestion.events import Content
 from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
 from reward_models import limits as shares
+from reward_models.automatic import ESTIMATORS
 from reward_models.boosted import RewardModel, fit
 from reward_models.choices import Choices
 from reward_models.dataset import TrainingSet
-from reward_models.offpolicy import Estimate, Logged, dm, dr, ips, snips
+from reward_models.offpolicy import Estimate, Logged
 from reward_models.policies import baseline_pmf, pmf
 from reward_models.posterior import content_effects, no_counts
 from reward_models.priors import prior_of
@@ -246,7 +247,7 @@ def _stored(judged: TrainingSet, rows: Ints, name: Literal["policy_p", "behaviou
 
 def _estimates(logged: Logged) -> list[Estimate]:
     found = []
-    for estimator in (ips, snips, dm, dr):
+    for estimator in ESTIMATORS.values():
         with suppress(EstimateRefused):
             found.append(estimator(logged))
     return found

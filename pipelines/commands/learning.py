@@ -4,7 +4,7 @@ Each command imports ``pipelines/modelling.py`` when it runs: LightGBM takes sec
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,18 +35,24 @@ def train(loop: LoopArgument, as_json: JsonOption = False) -> None:
 def evaluate(
     loop: LoopArgument,
     metric: Annotated[list[str] | None, typer.Option(help="Only this metric; may be repeated.")] = None,
+    reader: Annotated[
+        Literal["standard", "cascade", "independent"] | None,
+        typer.Option(help="Value lists of several contents too, for readers who read like this.", show_default=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the data of a loop can prove, on rows that the model has not seen.
 
     Decisions with known probabilities: every single arm, the value of a learned policy, the gate's verdict. Past
-    results: how well held-out campaigns are ranked.
+    results: how well held-out campaigns are ranked. Lists (`slots` of 2 or more): only their first positions, unless
+    a reader is named, whose clicks depend on what stands there (independent), there and above (cascade), or on the
+    whole list (standard).
 
     Example: rewardloop evaluate hillstrom
     """
     from pipelines import modelling
 
-    modelling.evaluate_loop(open_workspace(), loop, metric or [], as_json)
+    modelling.evaluate_loop(open_workspace(), loop, metric or [], as_json, reader)
 
 
 def score(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from sqlalchemy import Text, func, type_coerce
+from sqlalchemy import Text, func, select, type_coerce
 
 from infra import tables
 from infra.database import open_database, writing
@@ -253,6 +253,8 @@ def test_evaluate_decisions(capsys: pytest.CaptureFixture[str]) -> None:
     assert arms["hillstrom-mens"]["n"] == len(visits)
     assert arms["hillstrom-mens"]["means"]["visit"] == pytest.approx(sum(visits) / len(visits))
     assert [value["name"] for value in found["decisions"]["metrics"][0]["values"]] == list(ESTIMATORS)
+    assert found["decisions"]["metrics"][0]["chosen"] == "automatic"
+    assert "automatic (chosen)" in said(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
     assert found["decisions"]["metrics"][0]["verdict"]["state"] in ("failed", "refused")
     assert (found["health"]["decisions"], found["health"]["refused"]) == (120, None)
 
@@ -273,6 +275,31 @@ def test_health_comes_before_any_number(capsys: pytest.CaptureFixture[str], home
     assert (healthy["refused"], sum(content["decisions"] for content in healthy["contents"])) == (None, 120)
     assert (code, "The log is not healthy: 120 of 120 decisions have probabilities" in printed) == (3, True)
     assert (evaluated, "DR" in numbers, "The log is not healthy" in reason) == (1, False, True)
+
+
+def test_evaluate_lists(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    """Lists of two are valued when a reader is named, with the model of the reader said; else the command says how."""
+    document(capsys, "import", *CUSTOMERS)
+    engine = open_database(f"sqlite:///{home / 'rewardloop.db'}")
+    with writing(engine) as connection:
+        c = tables.decisions.c
+        for row in connection.execute(select(c.decision_id, c.candidates, c.chosen)).all():
+            top = row.chosen[0] | {"position": 1}
+            rest = [one for one in row.candidates if one["content_id"] != top["content_id"]]
+            chance = rest[0]["behaviour_p"] / sum(one["behaviour_p"] for one in rest)
+            below = {"position": 2, "content_id": rest[0]["content_id"], "propensity": chance}
+            connection.execute(
+                tables.decisions.update().where(c.decision_id == row.decision_id).values(chosen=[top, below])
+            )
+    engine.dispose()
+    found = document(capsys, "evaluate", "hillstrom", "--metric", "visit", "--reader", "independent")["lists"]
+    code, printed, _ = said(capsys, "evaluate", "hillstrom", "--metric", "visit", "--reader", "cascade")
+    unnamed = said(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
+
+    assert (found["reader"], found["positions"], found["lists"] + found["left_out"]) == ("independent", 2, 120)
+    assert found["metrics"][0]["values"]["what ran"]["n"] > 0
+    assert (code, "readers go from top to bottom" in printed, "what ran" in printed) == (0, True, True)
+    assert "--reader standard, cascade, independent" in unnamed
 
 
 def test_evaluate_results(capsys: pytest.CaptureFixture[str]) -> None:
