@@ -5,14 +5,19 @@ reward model is fitted on an earlier log of other customers of the same size (th
 and the target is valued by every estimator; several models per setting, because their luck counts too.
 
 1. error: root mean squared error over all logs, also those the gate would refuse. The automatic estimate against the
-   best single estimator in hindsight, per setting
+   best single estimator in hindsight, per setting; the interval is a bootstrap over models, both on the same logs, the
+   best one as named (which flatters the best one: it was picked on these logs)
 2. coverage: of the gate's estimate (target less what ran, doubly robust), over logs that are not refused at the gate's
-   default floor
+   default floor; some logs are drawn for this alone
 3. refusals: per overlap, and where there is none: a target that was never shown, or once in thousands
 4. ranking: Kendall's τ between the truth and the automatic values of twenty policies
+
+The rule was chosen on other seeds and other worlds: logs of logistic tastes with two kinds of simple models, and of this
+world with other blends, models and seeds (``DECISIONS.md``).
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -37,16 +42,19 @@ from tests.benchmarks.harness import Goal, finish
 from tests.benchmarks.offpolicy_worlds import K, Logging, World, greedy
 
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
-SEED = 20_261_127
+SEED = 20_261_131
 OVERLAPS = {"good": 0.9, "fair": 0.3, "poor": 0.06}
 """Share that the logging policy draws evenly."""
 LOGGINGS: tuple[Logging, ...] = ("fixed", "adaptive")
 MODELS, LOGS = (
     ({1_000: 4, 10_000: 3, 100_000: 2}, {1_000: 12, 10_000: 4, 100_000: 1})
     if QUICK
-    else ({1_000: 12, 10_000: 8, 100_000: 4}, {1_000: 20, 10_000: 10, 100_000: 5})
+    else ({1_000: 12, 10_000: 8, 100_000: 3}, {1_000: 15, 10_000: 6, 100_000: 3})
 )
 """Reward models per setting, and logs per model, by decisions."""
+COVERED = {1_000: 40, 10_000: 8, 100_000: 0} if QUICK else {1_000: 15, 10_000: 10, 100_000: 3}
+"""Logs per model beside those, for coverage alone."""
+RESAMPLED = 1_000
 RANKED = 1
 """Logs per model in which twenty policies are ranked."""
 GONE = {"never shown": 0.0, "once in 5,000": 0.001}
@@ -85,6 +93,8 @@ class Found:
     """Of the logs that were not refused."""
     refused: int
     tau: list[float]
+    seconds: float
+    """Of the processor."""
 
 
 def main() -> None:
@@ -94,7 +104,12 @@ def main() -> None:
     settings = [Setting(*each) for each in product(LOGGINGS, OVERLAPS, LOGS)]
     rows = {setting: _row([one for one in found if one.setting == setting]) for setting in settings}
     _print(rows, gone)
-    finish("offpolicy", _goals(rows, gone), {"settings": [_figures(*item) for item in rows.items()], "gone": gone})
+    figures = {
+        "settings": [_figures(*item) for item in rows.items()],
+        "gone": gone,
+        "processor_seconds": sum(one.seconds for one in found),
+    }
+    finish("offpolicy", _goals(rows, gone), figures)
 
 
 def _tasks() -> list[tuple[Setting, int]]:
@@ -118,25 +133,26 @@ def measure(task: tuple[Setting, int]) -> Found:
     """The logs of one reward model."""
     setting, model = task
     world, even = _world(), OVERLAPS[setting.overlap]
+    truth, begun = world.value(world.target), time.process_time()
     place = (LOGGINGS.index(setting.logging), list(OVERLAPS).index(setting.overlap), setting.n, model)
     generator = np.random.default_rng([SEED, *place])
     q = world.predictions(world.log(setting.logging, even, setting.n, generator))
-    found = Found(setting, {name: [] for name in (*SINGLE, CHOSEN)}, [], 0, [])
-    refused = 0
-    for number in range(LOGS[setting.n]):
+    errors: dict[str, list[float]] = {name: [] for name in (*SINGLE, CHOSEN)}
+    held: list[bool | None] = []
+    tau = []
+    for number in range(LOGS[setting.n] + COVERED[setting.n]):
         log = world.log(setting.logging, even, setting.n, generator)
         logged = world.logged(log, q, world.target)
-        truth = world.value(world.target)
-        for name, estimator in {**SINGLE, CHOSEN: automatic}.items():
-            found.errors[name].append(estimator(logged, floor=ANY).value - truth)
-        covered = _covers(logged, truth - log.ran)
-        refused += covered is None
-        found.covered.extend([] if covered is None else [covered])
+        held.append(_covers(logged, truth - log.ran))
+        if number < LOGS[setting.n]:
+            for name, estimator in {**SINGLE, CHOSEN: automatic}.items():
+                errors[name].append(estimator(logged, floor=ANY).value - truth)
         if number < RANKED:
             values = [automatic(world.logged(log, q, policy), floor=ANY).value for policy in world.policies]
             truths = [world.value(policy) for policy in world.policies]
-            found.tau.append(float(stats.kendalltau(values, truths).statistic))
-    return Found(setting, found.errors, found.covered, refused, found.tau)
+            tau.append(float(stats.kendalltau(values, truths).statistic))
+    covered = [each for each in held if each is not None]
+    return Found(setting, errors, covered, len(held) - len(covered), tau, time.process_time() - begun)
 
 
 def _covers(logged: Logged, truth: float) -> bool | None:
@@ -169,11 +185,12 @@ def _never(target: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """One setting. ``ratio``: error of the automatic estimate to that of the best single one."""
+    """One setting. ``ratio``: error of the automatic estimate to that of the best single one, with its interval."""
 
     rmse: Mapping[str, float]
     best: str
     ratio: float
+    interval: tuple[float, float]
     logs: int
     refused: float
     covered: list[bool]
@@ -188,10 +205,28 @@ def _row(found: list[Found]) -> Row:
     errors = {name: np.concatenate([one.errors[name] for one in found]) for name in (*SINGLE, CHOSEN)}
     rmse = {name: float(np.sqrt(np.mean(values**2))) for name, values in errors.items()}
     best = min(SINGLE, key=lambda name: rmse[name])
-    logs = len(errors[CHOSEN])
     covered = [held for one in found for held in one.covered]
+    refused = sum(one.refused for one in found)
     tau = float(np.mean([value for one in found for value in one.tau]))
-    return Row(rmse, best, rmse[CHOSEN] / rmse[best], logs, sum(one.refused for one in found) / logs, covered, tau)
+    return Row(
+        rmse=rmse,
+        best=best,
+        ratio=rmse[CHOSEN] / rmse[best],
+        interval=_resampled(found, best),
+        logs=len(errors[CHOSEN]),
+        refused=refused / (refused + len(covered)),
+        covered=covered,
+        tau=tau,
+    )
+
+
+def _resampled(found: list[Found], best: str) -> tuple[float, float]:
+    """95 % of the ratios of errors when models are drawn again, with all their logs."""
+    squares = np.array([[np.mean(np.square(one.errors[name])) for name in (CHOSEN, best)] for one in found])
+    drawn = np.random.default_rng(SEED).integers(0, len(found), (RESAMPLED, len(found)))
+    means = squares[drawn].mean(axis=1)
+    low, high = np.quantile(np.sqrt(means[:, 0] / means[:, 1]), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _goals(rows: Mapping[Setting, Row], gone: Mapping[str, float]) -> list[Goal]:
@@ -209,7 +244,7 @@ def _goals(rows: Mapping[Setting, Row], gone: Mapping[str, float]) -> list[Goal]
         ),
         Goal("coverage of the gate's 95 % interval, at least", coverage, ">= 0.93", interval),
         Goal("coverage of the gate's 95 % interval, at most", coverage, "<= 0.97", interval),
-        Goal("replicates behind it", len(held), f">= {100 if QUICK else 1_000}"),
+        Goal("replicates behind it", len(held), ">= 1000"),
         Goal("refusal rate where overlap is good, worst setting", good, "<= 0"),
         Goal("refusal rate where overlap is gone, least", min(gone.values()), ">= 1"),
     ]
@@ -225,7 +260,8 @@ def _print(rows: Mapping[Setting, Row], gone: Mapping[str, float]) -> None:
     for setting, row in rows.items():
         errors = [f"{1e3 * row.rmse[name]:.2f}{' *' if name == row.best else ''}" for name in (*SINGLE, CHOSEN)]
         held = f"{row.coverage:.1%} of {len(row.covered)}" if row.covered else "all refused"
-        table.add_row(*map(str, setting), *errors, f"{row.ratio:.2f}", f"{row.refused:.0%}", held, f"{row.tau:.2f}")
+        ratio = f"{row.ratio:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
+        table.add_row(*map(str, setting), *errors, ratio, f"{row.refused:.0%}", held, f"{row.tau:.2f}")
     console = Console(width=200)
     console.print("Root mean squared error, per 1,000 decisions; * the best single one in hindsight")
     console.print(table)
@@ -238,6 +274,7 @@ def _figures(setting: Setting, row: Row) -> dict[str, object]:
         "rmse_per_1000": {name: 1e3 * value for name, value in row.rmse.items()},
         "best": row.best,
         "automatic_to_best": row.ratio,
+        "automatic_to_best_interval": row.interval,
         "logs": row.logs,
         "refused": row.refused,
         "coverage": row.coverage if row.covered else None,
