@@ -31,9 +31,9 @@ from ingestion.links import check_links
 from ingestion.loops import LoopId, load_loop
 from ingestion.problems import responses
 from reward_models import registry
+from reward_models.scoring import slot_for
 from reward_models.serving.answering import Shape, answer_of
 from reward_models.serving.asking import SHAPES, digest_of, request_of
-from reward_models.scoring import slot_for
 from reward_models.serving.bodies import (
     PromoteAnswer,
     PromoteBody,
@@ -54,6 +54,7 @@ from reward_models.serving.trace import trace
 router = APIRouter(prefix="/v1")
 
 NORMAL_95 = 1.959964
+UNSTORED = "The decision cannot be stored now, so none was made; ask the same again, or do without"
 
 WithReasons = Annotated[bool, Query(description="Say why each candidate had its score, too.")]
 
@@ -183,9 +184,11 @@ def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[D
         _prepare(body, wired)
         snapshot, request = _asked(body, wired, asked, control)
         request, away = as_counted(request, snapshot, wired.secrets, engine), False
-    except Unavailable:
-        if body.campaign not in wired.snapshots.current.campaigns or wired.settings.unstored == "refuse":
+    except Unavailable as reason:
+        if body.campaign not in wired.snapshots.current.campaigns:
             raise
+        if wired.settings.unstored == "refuse" and not body.dry_run:
+            raise Unavailable(UNSTORED) from reason
         (snapshot, request), away = _asked(body, wired, asked, control), True
     limit = wired.settings.candidate_limit
     decision = rank(snapshot, request, wired.secrets, limit, away)
@@ -193,9 +196,9 @@ def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[D
         return decision, False
     try:
         return _same(wired.decisions.store(decision), asked), True
-    except Unavailable:
+    except Unavailable as reason:
         if wired.settings.unstored == "refuse":
-            raise
+            raise Unavailable(UNSTORED) from reason
         return rank(snapshot, request, wired.secrets, limit, away=True), False
 
 

@@ -280,7 +280,7 @@ class TestDecisions:
         """What only the database could know is not denied while it is away: try again."""
         define(client)
         serving = client.app.state.serving  # type: ignore[attr-defined]
-        with away(serving.engine, serving.decisions.engine):
+        with away(serving.engine, serving.decisions.engine, serving.snapshots.engine):
             answer = client.post("/v1/rank", json={"loop": "mail", "campaign": "july"})
 
         assert "does not answer" in refused(answer, 503)

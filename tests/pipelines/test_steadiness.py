@@ -30,7 +30,7 @@ def test_refuse_means_no_answer_without_its_row(client: TestClient, fields: dict
     with away(serving.engine, serving.decisions.engine):
         answer = client.post("/v1/rank", json={"loop": "mail", "campaign": "june"} | fields)
 
-    assert "does not answer" in refused(answer, 503)
+    assert "ask the same again" in refused(answer, 503)
     assert answer.headers["retry-after"] == "1"
     assert rank(client, **fields)["durable"]
 
