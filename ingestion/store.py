@@ -92,7 +92,7 @@ from ingestion.events import (
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
 from ingestion.loops import load_loops
 from ingestion.outcomes import EXCLUDING_LABELS
-from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of, hold, kind_of, release
+from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of, hold, kind_of, release, unnamed
 from ingestion.rejoin import Facts, Rejoined, rejoin
 from ingestion.suppressions import suppress_by_events
 
@@ -233,13 +233,15 @@ def keep_ledger(
         *("applied" if new else "duplicate" for new in (*inserted.labels, *inserted.results)),
         *("quarantined" if new else "duplicate" for new in newly_held),
     ]
-    reasons = [record.reason for record, new in zip(rejected, newly_held, strict=True) if new]
-    ignored = Counter(batch.ignored) + Counter({FORGOTTEN: words.count("ignored")})
+    reasons = [unnamed(record.reason) for record, new in zip(rejected, newly_held, strict=True) if new]
+    ignored = Counter({FORGOTTEN: words.count("ignored")})
+    for reason, count in batch.ignored.items():
+        ignored[unnamed(reason)] += count
     counts = Counts(
         read=_read(batch),
         ignored=ignored.total(),
         **tally(word for word in words if word != "ignored"),
-        reasons={"ignored": dict(ignored), "quarantined": tally(reasons)},
+        reasons={"ignored": dict(+ignored), "quarantined": tally(reasons)},
         left_pending=rejoined.left_pending,
         became_pending=rejoined.became_pending,
         left_quarantine=left_quarantine,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from ingestion.events import Candidate, Decision, Event, Label, Placement
 from ingestion.loops import LoopDefinition, parse_definition
 
@@ -61,12 +63,12 @@ GUARDED: dict[str, LoopDefinition] = {
             "orders": {"most": 2, "per": "16s"},
             "first_order": {"most": 1, "per": "3s"},
         },
-        {"bank": {"trusted": False}, "*": {"types": ["click", "purchase"], "largest": 4}},
+        {"bank": {"trusted": False}},
     ),
     "banners": limited(
         BANNERS,
         {"clicks": {"most": 1, "per": "16s"}, "refunded": {"most": 1, "per": "8s"}},
-        {"shop": {"largest": 4}},
+        {"shop": {"largest": 4}, "*": {"types": ["click", "purchase"]}},
     ),
 }
 """The same loops; sources and customers are limited so tightly that every limit is met often."""
@@ -112,6 +114,34 @@ def facts_of(read: Reader) -> list[Fact]:
     }
     apart = [ByApi(decision) if read.below(3) == 0 else decision for decision in decisions]
     return [*apart, *events, *labels.values()]
+
+
+def crowded(read: Reader) -> list[Fact]:
+    """Few decisions and up to sixteen events of few customers within a few seconds, so that their limits are met."""
+    decisions = [
+        msgspec.structs.replace(
+            a_decision(read, number),
+            unit=read.one_of("u2:ann", "u2:ann", "u2:bob", None),
+            deferred=read.below(8) == 0,
+            decided_at=ORIGIN + read.below(3) * SECOND,
+        )
+        for number in range(2 + read.below(3))
+    ]
+    events = [
+        msgspec.structs.replace(
+            an_event(read, number),
+            type=kind,
+            decision_id=f"d{read.below(len(decisions))}" if read.below(2) else None,
+            link=read.one_of("decision_id", "token"),
+            unit=read.one_of("u2:ann", "u2:ann", "u2:bob"),
+            occurred_at=ORIGIN + read.below(8) * SECOND,
+        )
+        if (kind := read.one_of("click", "click", "purchase", None))
+        else an_event(read, number)
+        for number in range(6 + read.below(10))
+    ]
+    labels = {(label.event_id, label.label, label.labelled_at): label for label in [a_label(read, events)]}
+    return [*decisions, *events, *labels.values()]
 
 
 def a_decision(read: Reader, number: int) -> Decision:

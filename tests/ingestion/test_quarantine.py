@@ -131,3 +131,25 @@ def left_quarantine(engine: Engine) -> list[int]:
     with reading(engine) as connection:
         counts = select(tables.batches.c.left_quarantine).order_by(tables.batches.c.batch_no)
         return list(connection.execute(counts).scalars())
+
+
+def test_a_reason_names_nobody(any_engine: Engine, secrets: Secrets) -> None:
+    """Bytes expire, reasons stay: addresses that a reason quotes are taken out of all that is kept, its words are not."""
+    reasons = {
+        "value 'ann.lee+5@example.org' is not a number": "value '…@…' is not a number",
+        "Row 3: to is ann%40example.org, no time": "Row 3: to is …@…, no time",
+        "Two: a@b.example, c@d.example": "Two: …@…, …@…",
+        "Nothing of the kind": "Nothing of the kind",
+    }
+    rejected = [msgspec.structs.replace(RECORD, position=f"item {n}", reason=one) for n, one in enumerate(reasons)]
+    apply(
+        any_engine, Batch(rejected=tuple(rejected), ignored={"track 'ann@example.org' does not count": 2}), secrets, 5
+    )
+    kept = [record.reason for record in list_held(any_engine)]
+    assert sorted(kept) == sorted(reasons.values())
+    with reading(any_engine) as connection:
+        stored = connection.execute(select(tables.batches.c.reasons, tables.batches.c.ignored)).one()
+    assert stored.reasons["quarantined"] == dict.fromkeys(reasons.values(), 1)
+    assert stored.reasons["ignored"] == {"track '…@…' does not count": 2}
+    assert stored.ignored == 2
+    assert conservation(any_engine) == 0
