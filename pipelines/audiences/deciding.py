@@ -311,10 +311,15 @@ def _check(desk: Desk, send: Send) -> str:
     if campaign.state != "running":
         raise BadInput(f"Campaign {send.campaign!r} does not run ({campaign.state}); only a running campaign is sent")
     if send.links:
-        check_links(send.links, 1, desk.settings)
-        if not desk.settings.public_url:
-            raise BadInput("Links need the address that readers reach the API under; set REWARDLOOP_PUBLIC_URL")
+        check_addresses(send.links, desk.settings)
     return loop
+
+
+def check_addresses(links: Mapping[str, str], settings: Settings) -> None:
+    """Raise :class:`BadInput` unless links to these can be made."""
+    check_links(links, 1, settings)
+    if not settings.public_url:
+        raise BadInput("Links need the address that readers reach the API under; set REWARDLOOP_PUBLIC_URL", "/links")
 
 
 def _is_begun(engine: Engine, name: str) -> bool:

@@ -15,10 +15,9 @@ from infra.database import reading
 from infra.errors import BadInput, NotFound
 from ingestion.contents import read_campaign
 from ingestion.fields import Body, Id
-from ingestion.links import check_links
 from ingestion.loops import LoopId
 from ingestion.problems import responses
-from pipelines.audiences.deciding import SEND
+from pipelines.audiences.deciding import SEND, check_addresses
 from pipelines.audiences.folders import PARTS, Folder, Folders, Order
 from pipelines.audiences.output import rejects_of
 from pipelines.operations import Jobs
@@ -113,7 +112,7 @@ def create_send(loop_id: LoopId, send: SendName, body: SendBody, wired: Wired, f
     if campaign.loop_id != loop_id:
         raise BadInput(f"Campaign {body.campaign!r} belongs to loop {campaign.loop_id!r}, not {loop_id!r}", "/campaign")
     if body.links:
-        check_links(body.links, 1, wired.settings)
+        check_addresses(body.links, wired.settings)
     return _answer(
         folders.create(
             Order(loop=loop_id, send=send, campaign=body.campaign, format=body.format, links=body.links or {})
