@@ -51,7 +51,7 @@ class PolicySettings(_Part):
     )
     temperature: float = Field(0.1, gt=0, description="softmax: temperature, relative to the spread of the scores.")
     epsilon: float = Field(0.1, ge=0, le=1, description="epsilon: share drawn uniformly.")
-    floor: float = Field(0.01, ge=0, le=0.5, description="Least probability of an eligible candidate.")
+    floor: float = Field(1e-4, ge=0, le=0.5, description="Least probability of an eligible candidate.")
     uniform_slice: float = Field(0.02, ge=0, le=1, description="Share that is always drawn uniformly.")
 
 

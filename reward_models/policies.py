@@ -33,7 +33,7 @@ With more than a few candidates the trapezoidal rule is tried first, ∫ F·φ_k
 where F is nothing and where it is one. The integrand is analytic and vanishes at both ends, so that the error falls
 faster than any power of the spacing, in which every second node is about as far from all nodes as these are from the
 integral squared. It holds where the spacing is at most half of the narrowest standard deviation, every second node is
-within 1e-3, and the sum within 1e-6 of one (a narrow candidate between two nodes would miss there); else the cells.
+within 1e-3, and the sum within 1e-5 of one (a narrow candidate between two nodes would miss there); else the cells.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ _NODES, _MOST_NODES = 32, 128
 """Intervals of the trapezoidal rule."""
 _HIGH = 6.5
 """Standard deviations above which the largest of hundreds is next to never."""
-_HALF_AS_FINE, _SUM = 1e-3, 1e-6
+_HALF_AS_FINE, _SUM = 1e-3, 1e-5
 _NARROWEST = 1e-12
 """Least standard deviation, relative to the spread of the contenders; less is taken as certain."""
 _LEAST = 1e-300
@@ -313,7 +313,11 @@ def _by_trapezoids(mean: FloatArray, sd: FloatArray) -> FloatArray | None:
     z = (nodes - centre) / width
     cdf = np.asarray(ndtr(z))
     of_maximum = np.multiply.reduce(cdf, axis=0) * ((high - low) / intervals / np.sqrt(2.0 * np.pi))
-    parts = np.exp(-0.5 * z * z) / np.maximum(cdf, _LEAST) * of_maximum
+    z *= z
+    z *= -0.5
+    parts = np.exp(z, out=z)
+    parts /= np.maximum(cdf, _LEAST, out=cdf)
+    parts *= of_maximum
     fine, coarse = parts.sum(axis=1) / width[:, 0], 2.0 * parts[:, ::2].sum(axis=1) / width[:, 0]
     if abs(fine.sum() - 1.0) > _SUM or np.abs(fine - coarse).max() > _HALF_AS_FINE:
         return None

@@ -74,11 +74,14 @@ class _Solved:
     noise: float
     own: Floats
     """Covariance of each u_k given B, over σ², (S, D, D)."""
+    live: Ints
+    """Shared coefficients that may be other than 0, (s,)."""
     root: Floats
-    """Prior standard deviations of the shared coefficients over σ, (D·W,)."""
+    """Their prior standard deviations over σ, (s,)."""
     inner: Floats
-    """Precision of the shared coefficients, in units of the prior, (D·W, D·W)."""
+    """Their precision in units of the prior, (s, s)."""
     shared: Floats
+    """Their posterior means, (s,)."""
 
 
 def fit_slopes(z: Floats, kind: Ints, content: Ints, y: Floats, f: Floats) -> Slopes:
@@ -89,8 +92,12 @@ def fit_slopes(z: Floats, kind: Ints, content: Ints, y: Floats, f: Floats) -> Sl
     explained = _most_evident(sums)
     solved = _solve(sums, explained)
     (d, width), k = sums.shared_group.shape, len(f)
-    shared = solved.shared.reshape(d, width)
-    covariance = solved.noise * np.linalg.inv(solved.inner) * solved.root[:, None] * solved.root
+    shared, covariance = np.zeros(d * width), np.zeros((d * width, d * width))
+    shared[solved.live] = solved.shared
+    covariance[np.ix_(solved.live, solved.live)] = (
+        solved.noise * np.linalg.inv(solved.inner) * solved.root[:, None] * solved.root
+    )
+    shared = shared.reshape(d, width)
     left = sums.pull - np.einsum("kij,kj->ki", sums.gram, sums.f @ shared.T)
     own, own_covariance = np.zeros((k, d)), np.zeros((k, d, d))
     own_covariance[:] = np.diag(solved.noise * (explained / sums.size)[sums.own_group])
@@ -135,6 +142,8 @@ def _most_evident(sums: _Sums) -> Floats:
 def _solve(sums: _Sums, explained: Floats) -> _Solved:
     prior = explained / sums.size
     own_root, root = np.sqrt(prior[sums.own_group]), np.sqrt(prior[sums.shared_group]).ravel()
+    live = np.flatnonzero(root)
+    root = root[live]
     inner = np.eye(len(own_root)) + own_root[:, None] * sums.gram * own_root
     own = np.linalg.inv(inner) * own_root[:, None] * own_root
     taken = sums.gram @ own
@@ -142,11 +151,11 @@ def _solve(sums: _Sums, explained: Floats) -> _Solved:
     pairs = (sums.f[:, :, None] * sums.f[:, None, :]).reshape(len(own), -1)
     (d, width), pull = sums.shared_group.shape, sums.pull - np.einsum("kij,kj->ki", taken, sums.pull)
     between = (gram.T @ pairs).reshape(d, d, width, width).transpose(0, 2, 1, 3).reshape(d * width, d * width)
-    outer = np.eye(d * width) + root[:, None] * between * root
-    pulled = root * (pull.T @ sums.f).ravel()
+    outer = np.eye(len(live)) + root[:, None] * between[np.ix_(live, live)] * root
+    pulled = root * (pull.T @ sums.f).ravel()[live]
     scaled = np.linalg.solve(outer, pulled)
     fitted = float((np.einsum("kij,kj->ki", own, sums.pull) * sums.pull).sum() + pulled @ scaled)
     noise = (_PSEUDO * sums.total / sums.n + max(sums.total - fitted, 1e-9 * sums.total)) / (_PSEUDO + sums.n)
     logs = np.linalg.slogdet(inner)[1].sum() + np.linalg.slogdet(outer)[1]
     evidence = -0.5 * ((_PSEUDO + sums.n) * np.log(noise) + float(logs))
-    return _Solved(evidence, noise, np.asarray(own), root, np.asarray(outer), np.asarray(root * scaled))
+    return _Solved(evidence, noise, np.asarray(own), live, root, np.asarray(outer), np.asarray(root * scaled))

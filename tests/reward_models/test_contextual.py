@@ -141,3 +141,53 @@ def test_columns_without_numbers_do_no_harm() -> None:
 
     assert found is not None
     assert np.isfinite(found.at({"z": 1e300}, IDS)).all()
+
+
+def test_a_bent_taste_is_found() -> None:
+    """Who is in the middle may like another content than those at both ends: no line says so, landmarks do."""
+    generator = np.random.default_rng(SEED)
+    x, shown = generator.normal(size=1_500), generator.integers(0, 2, 1_500)
+    liked = (np.abs(x) < 0.7).astype(np.int64)
+    reward = (generator.random(1_500) < np.where(shown == liked, 0.6, 0.2)).astype(float)
+    found = fit_contextual([{"x": one} for one in x], shown, reward, ["ends", "middle"], [{}] * 2)
+
+    assert found is not None
+    low, middle, high = (np.diff(found.at({"x": one}, ["ends", "middle"])[0])[0] for one in (-1.5, 0.0, 1.5))
+    assert max(low, high) < -0.2
+    assert middle > 0.2
+
+
+def test_many_columns_of_many_contents_are_fewer_directions() -> None:
+    """With hundreds of contents a context of sixty columns is kept by its principal directions, and still tells."""
+    generator = np.random.default_rng(SEED)
+    factor, shown = generator.normal(size=2_000), generator.integers(0, 400, 2_000)
+    contexts = [
+        {f"x{i}": v for i, v in enumerate(row)} for row in (factor[:, None] + 0.5 * generator.normal(size=(2_000, 60)))
+    ]
+    features = [{"kind": bool(k % 2)} for k in range(400)]
+    reward = factor * np.where(shown % 2, 1.0, -1.0) + generator.normal(size=2_000)
+    found = fit_contextual(contexts, shown, reward, [f"c{k}" for k in range(400)], features)
+
+    assert found is not None
+    assert found.shared.shape[0] < 40
+    odd, even = (found.at({f"x{i}": 1.0 for i in range(60)}, [name])[0][0] for name in ("c1", "c2"))
+    assert odd - even == pytest.approx(2.0, abs=0.5)
+
+
+def test_what_a_context_adds_is_the_posteriors_own() -> None:
+    """Mean and variance are those of (1, x)'·(β + B·f_k + δ_k), term by term, without what all contents share."""
+    generator = np.random.default_rng(SEED)
+    contexts, shown = customers(400, generator), generator.integers(0, 3, 400)
+    found = fit_contextual(contexts, shown, generator.random(400), IDS, [{"long": k} for k in range(3)])
+    assert found is not None
+    x = np.concatenate([[1.0], found.encoder.rows(contexts[:1])[0]])
+    means = [x @ found.shared @ f + x[1:] @ own for f, own in zip(found.features, found.own, strict=True)]
+    variances = [
+        np.einsum("i,iajb,j,a,b->", x, found.shared_covariance[:, 1:, :, 1:], x, f[1:], f[1:]) + x[1:] @ own @ x[1:]
+        for f, own in zip(found.features, found.own_covariance, strict=True)
+    ]
+
+    mean, variance = found.at(contexts[0], IDS)
+
+    np.testing.assert_allclose(mean, means, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(variance, variances, rtol=1e-9, atol=1e-12)

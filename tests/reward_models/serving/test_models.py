@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
+from ingestion.loops import PolicySettings
 from reward_models import registry
 from reward_models.boosted import RewardModel
 from reward_models.serving import snapshot
@@ -118,6 +119,7 @@ def test_another_policy_waits_for_the_gate(sqlite_url: str, tmp_path: Path, mode
 def choose_under_three_policies(client: TestClient, model: RewardModel) -> None:
     promote(client, register(client, model))
     before = rank(client, decision_id="d1", context={"age": 60}, explain=True)
+    own = PolicySettings().floor
     define(client, policy={"kind": "uniform", "floor": 0.0})
     after = rank(client, decision_id="d2", context={"age": 60}, explain=True)
     define(client, policy={"kind": "uniform", "floor": 0.4})
@@ -126,7 +128,7 @@ def choose_under_three_policies(client: TestClient, model: RewardModel) -> None:
 
     assert after["policy_version"] == before["policy_version"] != floored["policy_version"]
     assert after["candidates"] == before["candidates"]
-    assert [one["decision"]["floor"] for one in found] == [0.01, 0.01, 0.4]
+    assert [one["decision"]["floor"] for one in found] == [own, own, 0.4]
     assert min(candidate["policy_p"] for candidate in floored["candidates"]) >= 0.4
     assert [one["decision"]["loop_version"] for one in found] == [1, 2, 3]
     assert [one["replay"]["choice"] for one in found] == ["exact"] * 3
