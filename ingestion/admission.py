@@ -2,7 +2,8 @@
 
 ASGI middleware, the first to see a request. The order of one request:
 
-1. while decisions are being turned away, whoever has no free place is refused before its body is read
+1. while decisions are being turned away, whoever has no free place is refused before its body is read; so is a decision
+   that would have to wait too long for its turn on the event loop
 2. its body arrives, within ``body_seconds`` (408) and within the bytes that all unfinished bodies may take (503); if
    its sender hangs up meanwhile it is given up, whatever has come
 3. it takes a place, or waits for one for at most ``wait_seconds``; readers who follow a link come first, then
@@ -19,6 +20,11 @@ answer later, so there are as many as are done in ``TWICE`` the usual time of a 
 answers per second of the last half second, W twice the mean time a decision took while nobody was turned away. Should
 decisions be slower than that although there are hardly any, the usual time follows. Events that hang take nothing from
 decisions: they have places of their own, fewer than there are threads.
+
+Most decisions are made on the event loop itself, one after the other, so that places alone do not bound how late they
+are: a thousand that arrive together are a thousand in one turn of the loop. So a turn takes in decisions for
+``TURN_SECONDS`` at most, and while decisions are being turned away for the usual time of one; the rest of the turn is
+turned away, which costs next to nothing.
 """
 
 import asyncio
@@ -38,6 +44,8 @@ TWICE = 2.0
 """How long a decision may take on a full server, in usual times."""
 QUIET_SECONDS = 2.0
 """Once no decision was turned away for so long, all places are back."""
+TURN_SECONDS = 0.2
+"""For how long one turn of the event loop takes in decisions."""
 LEAST = 4
 """Fewest places: with fewer, nothing is learned of how much the server can do."""
 UNFINISHED_BYTES = 64 << 20
@@ -101,6 +109,7 @@ class Places:
         self.taken: dict[Kind, int] = dict.fromkeys(_ORDER, 0)
         self._waiting: dict[Kind, deque[asyncio.Future[None]]] = {kind: deque() for kind in _ORDER}
         self._turned_at = -QUIET_SECONDS
+        self._turn_began: float | None = None
         self._usual = _UNKNOWN
         self._rate = 0.0
         self._answered, self._since = 0, clock()
@@ -116,6 +125,17 @@ class Places:
     def turning_away(self) -> bool:
         """Whether decisions were turned away a moment ago."""
         return self._clock() - self._turned_at < QUIET_SECONDS
+
+    def late(self) -> bool:
+        """Whether this turn of the event loop has taken in as much as it may. Within a running loop."""
+        now = self._clock()
+        if self._turn_began is None:
+            self._turn_began = now
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return now - self._turn_began > (min(self._usual, TURN_SECONDS) if self.turning_away else TURN_SECONDS)
+
+    def _end_turn(self) -> None:
+        self._turn_began = None
 
     def free(self, kind: Kind) -> bool:
         """Whether there is a place for this kind now."""
@@ -226,7 +246,8 @@ class _Visit:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         places = self.admission.places
-        if places.turning_away and not places.free(self.kind):
+        late = self.kind == "decision" and places.late()
+        if late or (places.turning_away and not places.free(self.kind)):
             places.turn_away(self.kind)
             raise _TurnedAway(FULL)
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):

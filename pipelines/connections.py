@@ -2,7 +2,8 @@
 
 uvicorn ends a connection that is idle after an answer. Three more ways to hold one for ever, and what ends them:
 
-- a request whose head does not come, at the beginning or later: told 408 and closed after ``HEAD_SECONDS``
+- a request whose head does not come, at the beginning or later: told 408 and closed after ``HEAD_SECONDS``; one that does
+  not end: told 431 and closed after ``HEAD_BYTES``
 - an answer that its reader does not take: cut after ``TAKE_SECONDS``
 - more connections than ``most``: the next one is told 503 and closed, before anything of it is read
 
@@ -17,6 +18,7 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEAD_SECONDS = 10.0
+HEAD_BYTES = 65_536
 TAKE_SECONDS = 30.0
 SPARE_FILES = 128
 """Open files that are not connections of callers: databases, logs, models."""
@@ -24,6 +26,7 @@ SPARE_FILES = 128
 _END = b"Content-Length: 0\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _END
 _LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _END
+_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n" + _END
 
 _Http: Any = AutoHTTPProtocol
 """Which one that is depends on what is installed."""
@@ -50,6 +53,7 @@ class _Connection(_Http):  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         self._clock: asyncio.TimerHandle | None = None
+        self._head = 0
         super().connection_made(transport)
         if len(self.connections) > self.most:
             self._end(_FULL)
@@ -64,8 +68,11 @@ class _Connection(_Http):  # type: ignore[misc]
         if self.transport.is_closing():
             return
         super().data_received(data)
+        self._head = 0 if self._is_answering() else self._head + len(data)
         if self._is_answering():
             self._stop_waiting()
+        elif self._head > HEAD_BYTES and not self.transport.is_closing():
+            self._end(_LARGE)
         elif self._clock is None and not self.transport.is_closing():
             self._wait(HEAD_SECONDS, self._end, _LATE)
 

@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from ingestion import admission
-from ingestion.admission import LEAST, QUIET_SECONDS, Admission, Places, kind_of
+from ingestion.admission import LEAST, QUIET_SECONDS, TURN_SECONDS, Admission, Places, kind_of
 from ingestion.limits import BodyLimits
 from ingestion.problems import Problem
 
@@ -93,8 +93,10 @@ async def settled() -> None:
 
 
 def guarded(app: Any, most: int = 4, wait: float = 0.0, body: float = 5.0) -> Admission:
-    """The app behind limits on bodies and admission."""
-    return Admission(BodyLimits(app, 1_000), most, wait, body)
+    """The app behind limits on bodies and admission, on a clock that stands: a slow machine turns nobody away."""
+    made = Admission(BodyLimits(app, 1_000), most, wait, body)
+    made.places = Places(most, wait, Clock())
+    return made
 
 
 def start(app: Admission, *paths: str) -> list[tuple[Client, "asyncio.Task[None]"]]:
@@ -163,7 +165,7 @@ def test_readers_come_first_then_decisions_then_events() -> None:
         places = Places(4, 5.0)
         for _ in range(8):
             places.taken["reader"] += 1
-        waiting = {kind: asyncio.ensure_future(places.enter(kind)) for kind in ("other", "event", "decision", "reader")}  # type: ignore[arg-type]
+        waiting = {kind: asyncio.ensure_future(places.enter(kind)) for kind in ("other", "event", "decision", "reader")}
         await settled()
         came = []
         for _ in range(8):
@@ -286,6 +288,57 @@ def test_a_full_server_has_as_many_places_as_it_does_in_twice_the_usual_time() -
     assert places.count == pytest.approx(100 * 2 * 0.1, abs=1)
     clock.now += QUIET_SECONDS
     assert places.count == 64
+
+
+class Busy:
+    """An app that holds the event loop for ``seconds`` of a clock's time, as a decision does, then answers."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._clock.now += self._seconds
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+def test_a_turn_of_the_loop_takes_in_only_so_much() -> None:
+    """Of a hundred decisions that arrive together those are made that fit into the time one may wait; events and the next
+    turn are let in."""
+
+    async def work() -> None:
+        clock = Clock()
+        app = guarded(Busy(clock, 0.01), most=256)
+        app.places = Places(256, 0.2, clock)
+        together = start(app, *[RANK] * 100, EVENTS)
+        await asyncio.gather(*(task for _, task in together))
+        made = [client.status for client, _ in together].count(200) - 1
+        clock.now += QUIET_SECONDS
+        later = start(app, RANK)
+        await asyncio.gather(*(task for _, task in later))
+
+        assert made == pytest.approx(TURN_SECONDS / 0.01, abs=2)
+        assert together[100][0].status == 200
+        assert later[0][0].status == 200
+
+    run(work)
+
+
+def test_a_full_server_takes_in_less_at_a_turn() -> None:
+    """While decisions are being turned away, a turn takes in what takes the usual time of one."""
+
+    async def work() -> None:
+        clock = Clock()
+        app = guarded(Busy(clock, 0.01), most=256)
+        app.places = Places(256, 0.2, clock)
+        app.places.turn_away("decision")
+        together = start(app, *[RANK] * 100)
+        await asyncio.gather(*(task for _, task in together))
+
+        assert 1 <= [client.status for client, _ in together].count(200) < 10
+
+    run(work)
 
 
 def test_decisions_that_became_slower_are_usual_in_the_end() -> None:

@@ -82,6 +82,18 @@ def test_a_head_that_does_not_come_ends_the_connection(
         assert not server.server_state.connections
 
 
+def test_a_head_without_end_is_refused() -> None:
+    """A head that goes on and on is answered 400 or 431, by whoever notices first, and closed."""
+    with listening(10) as (port, server):
+        link = connected(port, GET[:-2])
+        with suppress(OSError):
+            for _ in range(200):
+                link.sendall(b"X-More: " + b"x" * 10_000 + b"\r\n")
+
+        assert told(link).split(b" ", 2)[1] in (b"400", b"431")
+        assert not server.server_state.connections
+
+
 def test_an_answer_that_is_not_taken_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not read is cut off, and what waited for it is given up."""
     monkeypatch.setattr(connections, "TAKE_SECONDS", 0.2)

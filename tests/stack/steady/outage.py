@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -33,7 +33,7 @@ from tests.stack.steady.crowd import Asked, asking, lasting, question_of
 from tests.stack.steady.servers import Address, Answer, Server, serving
 from tests.stack.steady.world import CONTEXTS, Installation, install
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that anything may take that must come by itself."""
 _TOLERANCE = 1e-9
 
@@ -66,7 +66,7 @@ class Line(NamedTuple):
 class Place:
     """A database behind a proxy, with an installation in it."""
 
-    def __init__(self, database: Database, home: Path, **more: object) -> None:
+    def __init__(self, database: Database, home: Path, **more: Any) -> None:
         self.url = database.new()
         self.proxy = Proxy(database.socket)
         through = database.through(self.url, self.proxy.port)

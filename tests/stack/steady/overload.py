@@ -171,13 +171,14 @@ def nuisances(candidates: int = 500) -> dict[str, tuple[bytes, str]]:
         "NaN": (whole(json.dumps(question).replace("}", ', "x": NaN}', 1).encode()), "400"),
         "1e999": (whole(json.dumps(question).replace("}", ', "x": 1e999}', 1).encode()), "422"),
         "no HTTP": (b"\x16\x03\x01\x02\x00" * 40 + b"\r\n\r\n", "400"),
-        "a head of 100 KB": (b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", "400"),
+        "a head of 1 MB": (b"GET / HTTP/1.1\r\n" + (b"X: " + b"a" * 10_000 + b"\r\n") * 100, "400 or 431"),
     }
 
 
 def bother(server: Address, kind: str, sent: bytes, wanted: str, callers: int, timeout: float) -> Nuisance:
     """Let ``callers`` send it at once, while others ask. ``timeout``: seconds in which each must be answered."""
-    sockets, answers = [], {}
+    sockets: list[socket.socket] = []
+    answers: dict[str, int] = {}
     slowest = 0.0
     with asking(server, 2, pause=0.02) as crowd:
         lasting(crowd, 0.1, least=3)
@@ -195,7 +196,8 @@ def bother(server: Address, kind: str, sent: bytes, wanted: str, callers: int, t
             link.close()
         others = lasting(crowd, 0.1, least=3) and crowd.asked[first:]
     failed = sum(not one.answer.is_ok for one in others)
-    faults = [f"{kind}: {answers} instead of {wanted}"] if set(answers) != {wanted} else []
+    odd = set(answers) - set(wanted.split(" or "))
+    faults = [f"{kind}: {answers} instead of {wanted}"] if odd else []
     faults += [f"{kind}: {failed} other questions failed"] if failed else []
     return Nuisance(kind, callers, answers, slowest, len(others), failed, faults)
 

@@ -63,7 +63,7 @@ class Installation:
 
 def install(url: str, through: str, home: Path, seeds: Sequence[int] = (1, 2), **more: Any) -> Installation:
     """Fill a migrated, empty database. ``through``: the URL that servers are given."""
-    quick = {"refresh_seconds": 0.2, "tick_seconds": 0.2, "mlflow_tracking_uri": "http://127.0.0.1:9"}
+    quick: dict[str, Any] = {"refresh_seconds": 0.2, "tick_seconds": 0.2, "mlflow_tracking_uri": "http://127.0.0.1:9"}
     settings = Settings(home=home, database_url=through, **(quick | more))
     home.mkdir(parents=True, exist_ok=True)
     load_secrets(settings)
