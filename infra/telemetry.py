@@ -45,6 +45,11 @@ shed_requests = Counter(
 requests_in_flight = Gauge("rewardloop_requests_in_flight", "Requests that are being worked on")
 model_load_failures = Counter("rewardloop_model_load_failures", "Model bundles refused at load", ["reason"])
 model_info = Gauge("rewardloop_model_info", "1 for the model version a loop serves", ["loop", "version"])
+model_slow = Gauge(
+    "rewardloop_model_slow",
+    "1 where masked trees cannot represent the model that a loop serves, and LightGBM scores it, several times slower",
+    ["loop"],
+)
 quarantined = Counter(
     "rewardloop_quarantined",
     "Records put into quarantine: `rejected` as they came, or in `conflict` with a stored fact",

@@ -112,6 +112,11 @@ class LoopHealth(Body):
         description="`fallback`: no usable model, baseline; `last_good`: the champion was refused, the one before serves."
     )
     reason: str | None = Field(description="Why it is not simply choosing.")
+    scoring: Literal["masks", "predict"] | None = Field(
+        None,
+        description="How the model scores: by masked trees, or, where those cannot represent it, by LightGBM's own predict, "
+        "which takes several times as long; null without a model.",
+    )
 
 
 class Readiness(Body):
@@ -211,7 +216,11 @@ def _health(serving: Serving, loop_id: str) -> LoopHealth:
         state = "fallback"
     elif loop.fault is not None:
         state = "last_good"
-    return LoopHealth(champion=loop.champion, serving=served, state=state, reason=loop.fault or loop.fallback)
+    scoring: Literal["masks", "predict"] | None = None
+    if loop.served is not None:
+        scoring = "predict" if loop.served.model.trees is None else "masks"
+    reason = loop.fault or loop.fallback
+    return LoopHealth(champion=loop.champion, serving=served, state=state, reason=reason, scoring=scoring)
 
 
 def _environment(settings: Settings) -> dict[str, str]:

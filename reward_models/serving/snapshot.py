@@ -394,6 +394,7 @@ class Snapshots:
         if last_good is not None:
             telemetry.model_info.remove(name, last_good.version)
         telemetry.model_info.labels(name, champion.version).set(1)
+        telemetry.model_slow.labels(name).set(model.trees is None)
         log.info("model_loaded", loop=name, version=champion.version, fast=model.trees is not None)
 
     def _swap(self, name: str, champion: registry.Champion, changes: Mapping[str, Any]) -> bool:

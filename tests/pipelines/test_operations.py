@@ -45,7 +45,9 @@ def test_readiness_names_every_loop(client: TestClient) -> None:
     after = ok(client.get("/readyz"))
 
     assert (before["status"], before["database"]) == ("ready", "ok")
-    assert before["loops"] == {"mail": {"champion": None, "serving": None, "state": "choosing", "reason": None}}
+    assert before["loops"] == {
+        "mail": {"champion": None, "serving": None, "state": "choosing", "reason": None, "scoring": None}
+    }
     assert (after["status"], after["loops"]["mail"]["state"]) == ("ready", "killed")
 
 

@@ -1,7 +1,11 @@
 """Features: the same columns in training and online."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingestion.events import NO_SEND, Content
 from reward_models.features import (
@@ -10,6 +14,7 @@ from reward_models.features import (
     assemble,
     build_schema,
     content_rows,
+    context_row,
     context_rows,
     plain,
     text_of,
@@ -117,3 +122,16 @@ def test_texts_are_joined_by_slot_name_and_compared_plainly() -> None:
     content = Content(content_id="a", campaign_id="c", slots={"subject": "Big  News", "body": "Read on"})
 
     assert (text_of(content), plain(text_of(content))) == ("Read on\nBig  News", "read on big news")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["age", "tier", "new"]),
+        st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(allow_nan=False), st.sampled_from("ab")),
+    )
+)
+def test_one_context_is_read_as_many_are(context: dict[str, Any]) -> None:
+    """The row of one context is the one it has among many."""
+    schema = build_schema([{"age": 1, "tier": "a", "new": True}, {"age": 2.5, "tier": "b"}], [])
+
+    np.testing.assert_array_equal(context_row(schema, context, 3), context_rows(schema, [context], [3])[0])
