@@ -8,7 +8,10 @@ from typing import Any
 from infra.broker.client import faults, kafka, not_allowed, opened, translated
 from infra.broker.shapes import Message
 from infra.errors import RewardloopError, Unavailable
+from infra.logs import log
 from infra.settings import Settings
+
+CLOSE_SECONDS = 5
 
 
 class Producer:
@@ -41,8 +44,14 @@ class Producer:
         return [_outcome(one, deadline) for one in sent]
 
     def close(self) -> None:
-        """Wait a few seconds for what is on its way, then close."""
-        self._producer.close(timeout=5)
+        """Wait a few seconds for what is on its way, then close; its senders know what was not confirmed."""
+        try:
+            self._producer.close(timeout=CLOSE_SECONDS)
+        except faults().KafkaError as error:  # then kafka-python leaves its thread at work
+            log.warning("kafka_unconfirmed", reason=str(error))
+            self._producer._sender.force_close()
+            with suppress(faults().KafkaError):
+                self._producer.close(timeout=CLOSE_SECONDS)
 
     def _missing(self, topic: str) -> RewardloopError | None:
         try:

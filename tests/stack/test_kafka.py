@@ -256,18 +256,26 @@ def test_a_frozen_server_among_several(kafka_settings: Settings, monkeypatch: py
     assert next(turn) > 1
 
 
-def test_a_broker_that_goes_away_and_comes_back(tmp_path: Path) -> None:
-    """Without a broker polls and publishing are Unavailable; with it back, the same clients go on, nothing is lost."""
+def test_a_broker_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a broker polls and publishing are Unavailable; with it back, the same clients go on, nothing is lost.
+
+    A producer is closed in between though not all it sent is confirmed, and leaves no thread behind.
+    """
     need_local_kafka()
+    monkeypatch.setattr("infra.broker.producer.CLOSE_SECONDS", 1)
     with LocalKafka() as brokers:
         settings = Settings(**brokers.client_settings())
         topic = topics().contents
         ensure_topics(settings, [topic])
-        producer = Producer(settings)
+        producer, closed_early = Producer(settings), Producer(settings)
         assert producer.publish([Message(topic.name, b"a", b"1")]) == [None]
+        assert closed_early.publish([Message(topic.name, b"a", b"0")]) == [None]
         with reading(settings, [topic.name], Positions()) as consumer:
-            take(consumer, 1)
+            take(consumer, 2)
             brokers.kill_broker(1)
+            closed_early._producer.send(topic.name, b"never confirmed")
+            closed_early.close()
+            until(lambda: not closed_early._producer._sender.is_alive(), lambda: None)
             with pytest.raises(Unavailable):
                 until(lambda: False, lambda: consumer.poll(10, 0.5))
             assert isinstance(producer.publish([Message(topic.name, b"a", b"2")], timeout=1.0)[0], Unavailable)

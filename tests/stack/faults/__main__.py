@@ -7,6 +7,7 @@ import argparse
 import random
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -55,9 +56,10 @@ def _perform(console: Console, chosen: Sequence[Scenario], seed: int, short: boo
             try:
                 lines.append(perform(stage, scenario, scenario.short if short else scenario.long, seed))
                 progress.console.print(_said(lines[-1]), markup=False, highlight=False)
-            except Exception as failure:
+            except Exception:
                 broken.append(scenario.name)
-                progress.console.print(f"{scenario.name}: {failure!r}"[:8_000], markup=False, highlight=False)
+                what = f"{scenario.name}: {traceback.format_exc()}"
+                progress.console.print(what[:8_000], markup=False, highlight=False)
             progress.advance(task)
     return lines, broken
 
