@@ -88,7 +88,7 @@ def test_any_way_through_a_history_gives_the_same_rows_on_postgres(postgres: Eng
 @pytest.mark.timeout(3600)
 def test_limits_of_sources_and_customers_are_facts_alone_too(sqlite_in_memory: Engine) -> None:
     """What a source is not believed in, and what is more than a customer may do, is the same on any way."""
-    check_examples(sqlite_in_memory, max(EXAMPLES // 40, 1), GUARDED, crowded)
+    check_examples(sqlite_in_memory, max(EXAMPLES // 80, 1), GUARDED, crowded)
 
 
 @pytest.mark.slow
