@@ -5,7 +5,9 @@
 1. fetch a chunk (this thread)
 2. keep the decisions that are wanted, by their start
 3. parse contexts, candidates and placements with Arrow (other threads: it needs no interpreter)
-4. one row per shown content: placements beyond the slots were not shown
+4. one row per shown content: placements beyond the slots were not shown. In a slate that had to include contents the lower
+   positions were not drawn as others are (``policies.draw_slate``): here their propensity counts as unknown, so that such
+   lists teach, and no estimate of lists takes them for what they are not
 
 Order is kept. A few chunks are on the way at a time, so that memory holds the columns and little more.
 """
@@ -49,6 +51,7 @@ class _Rules(msgspec.Struct, frozen=True):
 
     slots: float = float("inf")
     holdout: float = 0.0
+    must_include: tuple[str, ...] = ()
 
 
 _rules = lru_cache(maxsize=4_096)(msgspec.json.Decoder(_Rules).decode)
@@ -119,6 +122,7 @@ def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
     of_row = np.repeat(np.arange(len(lengths)), lengths)
     shown = position <= np.array([rule.slots for rule in rules])[of_row]
     rows = of_row[shown]
+    free = np.array([not rule.must_include for rule in rules])[rows] | (position[shown] == 1)
     each = None if len(rows) == len(lengths) and (rows == np.arange(len(rows))).all() else rows.tolist()
     return Chunk(
         decision_id=_each(columns["decision_id"], each),
@@ -132,7 +136,7 @@ def _chunk(columns: dict[str, Sequence[Any]]) -> Chunk:
         candidates=candidates if each is None else candidates.take(rows),
         content_id=flat.field("content_id").filter(pa.array(shown)).to_pylist(),
         position=position[shown].astype(np.int64),
-        propensity=flat.field("propensity").to_numpy(zero_copy_only=False)[shown],
+        propensity=np.where(free, flat.field("propensity").to_numpy(zero_copy_only=False)[shown], np.nan),
         holdout=np.array([rule.holdout for rule in rules])[rows],
     )
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
 from infra.database import reading, writing
+from infra.errors import EstimateRefused
 from infra.secrets import Secrets
 from ingestion.events import (
     Batch,
@@ -24,6 +25,7 @@ from ingestion.loops import put_loop
 from ingestion.store import apply
 from reward_models import reading as chunked
 from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.lists import lists_by_chance
 from tests.reward_models.training import definition
 
 LOOP = definition(reward={"click": 1.0, "revenue": 0.1})
@@ -223,6 +225,21 @@ def test_a_slate_is_a_row_per_shown_content(engine: Engine, secrets: Secrets) ->
 
     assert (found.chosen, found.position.tolist(), found.reward.tolist()) == (["a", "b"], [1, 2], [0.0, 1.0])
     assert np.isnan(found.propensity).all()
+
+
+def test_a_slate_that_had_to_include_is_no_list_of_chance(engine: Engine, secrets: Secrets) -> None:
+    """Its first position is known as ever; the lower ones were drawn otherwise, so that they are left out of lists."""
+    chosen = (
+        Placement(position=1, content_id="b", propensity=0.5),
+        Placement(position=2, content_id="a", propensity=1.0),
+    )
+    rules = {"slots": 2, "must_include": ["a"]}
+    found = load(engine, secrets, Batch(decisions=(decision("d1", placements=chosen, constraints=rules),)))
+
+    assert found.propensity.tolist()[0] == 0.5
+    assert np.isnan(found.propensity[1])
+    with pytest.raises(EstimateRefused, match="no mature list"):
+        lists_by_chance(found)
 
 
 def test_no_send_is_a_content_of_the_campaign(engine: Engine, secrets: Secrets) -> None:
