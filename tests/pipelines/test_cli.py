@@ -212,8 +212,9 @@ def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
     lines = ("--text", "a garden", "--text", "Surprise: a garden", "--why")
     compared = document(capsys, "score", "upworthy", *lines)["scores"]
-    _, printed, _ = said(capsys, "score", "upworthy", *lines)
+    code, printed, told = said(capsys, "score", "upworthy", *lines)
 
+    assert code == 0, told
     assert trained == ["upworthy-1", "upworthy-1"]
     assert [one["rank"] for one in compared] == [2, 1]
     assert f"{compared[1]['expected']:.6g}" == rows[0]["expected_reward"]
