@@ -45,7 +45,7 @@ TWICE = 2.0
 QUIET_SECONDS = 2.0
 """Once no decision was turned away for so long, all places are back."""
 TURN_SECONDS = 0.2
-"""For how long one turn of the event loop takes in decisions."""
+"""For how long one turn of the event loop takes in decisions; ``LEAST`` of them it takes in anyway."""
 LEAST = 4
 """Fewest places: with fewer, nothing is learned of how much the server can do."""
 UNFINISHED_BYTES = 64 << 20
@@ -110,6 +110,7 @@ class Places:
         self._waiting: dict[Kind, deque[asyncio.Future[None]]] = {kind: deque() for kind in _ORDER}
         self._turned_at = -QUIET_SECONDS
         self._turn_began: float | None = None
+        self._turn_took = 0
         self._usual = _UNKNOWN
         self._rate = 0.0
         self._answered, self._since = 0, clock()
@@ -130,9 +131,11 @@ class Places:
         """Whether this turn of the event loop has taken in as much as it may. Within a running loop."""
         now = self._clock()
         if self._turn_began is None:
-            self._turn_began = now
+            self._turn_began, self._turn_took = now, 0
             asyncio.get_running_loop().call_soon(self._end_turn)
-        return now - self._turn_began > (min(self._usual, TURN_SECONDS) if self.turning_away else TURN_SECONDS)
+        self._turn_took += 1
+        allowed = min(self._usual, TURN_SECONDS) if self.turning_away else TURN_SECONDS
+        return self._turn_took > LEAST and now - self._turn_began > allowed
 
     def _end_turn(self) -> None:
         self._turn_began = None

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from infra.logs import configure_logs
 from tests.stack.faults.database import Database
+from tests.stack.faults.waiting import TooLong
 from tests.stack.steady import damage, outage, overload
 from tests.stack.steady.servers import serving
 from tests.stack.steady.world import install
@@ -67,10 +68,13 @@ def _outage(console: Console, short: bool) -> Faults:
     table = _table("What is away, what changes, what stops, while questions come", *columns)
     faults: Faults = []
     with tempfile.TemporaryDirectory() as home, Database() as database:
-        for line in outage.survey(database, Path(home) / "home", outage.SHORT if short else outage.LONG):
-            counts = (line.asked, line.failed, line.durable, line.baseline)
-            table.add_row(line.scenario, *map(str, counts), line.note, "NO" if line.faults else "yes")
-            faults += [f"{line.scenario}: {fault}" for fault in line.faults]
+        try:
+            for line in outage.survey(database, Path(home) / "home", outage.SHORT if short else outage.LONG):
+                counts = (line.asked, line.failed, line.durable, line.baseline)
+                table.add_row(line.scenario, *map(str, counts), line.note, "NO" if line.faults else "yes")
+                faults += [f"{line.scenario}: {fault}" for fault in line.faults]
+        except TooLong as late:
+            faults.append(f"after {table.row_count} scenarios: {late}")
     console.print(table)
     return faults
 
