@@ -34,13 +34,12 @@ class Producer:
     def publish(self, messages: Sequence[Message], timeout: float = 30.0) -> list[RewardloopError | None]:
         """Send all, then wait for all, ``timeout`` seconds at most. One entry per message: None, or what went wrong.
 
-        A message that timed out may still arrive; sending it again is safe where its id is known to the reader.
+        A message that timed out may still arrive; sending it again is safe where its id is known to the reader. Nothing
+        but these messages is waited for: of a frozen broker kafka-python may keep a batch for ever that nobody wants.
         """
         deadline = time.monotonic() + timeout
         unknown = {topic: self._missing(topic) for topic in {message.topic for message in messages}}
         sent = [unknown[message.topic] or self._send(message) for message in messages]
-        with suppress(faults().KafkaError):
-            self._producer.flush(max(0.0, deadline - time.monotonic()))
         return [_outcome(one, deadline) for one in sent]
 
     def close(self) -> None:
