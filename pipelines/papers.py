@@ -217,7 +217,9 @@ def _value_bars(values: Values) -> list[Bar]:
     return [
         Bar(
             f"{TITLES[policy]}, {each.name}",
-            *(THOUSAND * amount for amount in (each.value, each.low, each.high)),
+            THOUSAND * each.value,
+            THOUSAND * each.low,
+            THOUSAND * each.high,
             marked=each.name == CHOSEN,
         )
         for policy, estimates in values.items()

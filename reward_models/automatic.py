@@ -123,7 +123,7 @@ def _cells(logged: Logged, weight: Weights) -> tuple[IntArray, FloatArray]:
 def _stratum(weight: FloatArray) -> IntArray:
     """0 to 63: weights around 1 are in the middle."""
     steps = np.log(np.maximum(weight, np.finfo(np.float64).tiny)) / np.log(_FACTOR)
-    return np.clip(np.rint(steps).astype(np.int64) + _STRATA // 2, 0, _STRATA - 1)
+    return np.asarray(np.clip(np.rint(steps).astype(np.int64) + _STRATA // 2, 0, _STRATA - 1))
 
 
 class _Sums(NamedTuple):
@@ -136,7 +136,7 @@ class _Sums(NamedTuple):
 def _by_unit(cell: IntArray, unit: IntArray, values: FloatArray) -> _Sums:
     units = int(unit.max(initial=0)) + 1
     pairs, place = np.unique(cell * units + unit, return_inverse=True)
-    return _Sums(pairs // units, np.bincount(place.reshape(-1), values))
+    return _Sums(pairs // units, np.asarray(np.bincount(place.reshape(-1), weights=values), dtype=np.float64))
 
 
 CHOSEN = "automatic"

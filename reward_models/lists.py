@@ -128,7 +128,7 @@ def _by_chance(training: TrainingSet, rows: list[int]) -> bool:
 
 def _report(lists: Lists, metric: str, definition: LoopDefinition, reader: Reader) -> ListReport:
     policy = _policy(lists, metric, definition)
-    judged = policy.any(axis=1)
+    judged = np.asarray(policy.any(axis=1))
     values, refused = {}, {}
     for name, target in ((RAN, None), (LEARNED, policy)):
         try:
