@@ -3,7 +3,6 @@
 Answers in JSON are no page, so nothing in them may load anything; the pages for people set a policy of their own.
 """
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ALWAYS = {
@@ -12,6 +11,16 @@ ALWAYS = {
     "Referrer-Policy": "no-referrer",
 }
 NO_PAGE = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cache-Control": "no-store"}
+
+
+_Raw = tuple[tuple[bytes, bytes], ...]
+
+
+def _raw(headers: dict[str, str]) -> _Raw:
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers.items())
+
+
+_OF_PAGES, _OF_OTHERS = _raw(ALWAYS), _raw(ALWAYS | NO_PAGE)
 
 
 class SecurityHeaders:
@@ -23,10 +32,10 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                is_page = headers.get("content-type", "").startswith("text/html")
-                for name, value in (ALWAYS if is_page else ALWAYS | NO_PAGE).items():
-                    headers.setdefault(name, value)
+                said = dict(message.get("headers", ()))  # servers and Starlette write names in small letters
+                is_page = said.get(b"content-type", b"").startswith(b"text/html")
+                more = [pair for pair in (_OF_PAGES if is_page else _OF_OTHERS) if pair[0] not in said]
+                message["headers"] = [*message.get("headers", ()), *more]
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
