@@ -295,8 +295,9 @@ def prepare(snapshot: Snapshot, loop: Loop, campaign: Campaign, contents: Sequen
 def scores_of(prepared: Prepared, context: Mapping[str, Any]) -> Scores:
     """:func:`score` of candidates that are prepared."""
     model, encoded, effects = prepared.model, prepared.encoded, prepared.effects
-    known = model is not None and encoded is not None
-    expected = model.score(context, encoded) if known else np.zeros(len(prepared.sd))
+    expected = np.zeros(len(prepared.sd))
+    if model is not None and encoded is not None:
+        expected = model.score(context, encoded)
     mean, sd = effects.scale * expected + effects.shift + prepared.effect, prepared.sd
     if prepared.layer is not None and prepared.places is not None:
         added, variance = prepared.layer.at_places(context, prepared.places)
