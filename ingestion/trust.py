@@ -67,12 +67,12 @@ class Believed:
         )
 
 
-TrustRow = tuple[str, str, str, bool, bool, int | None]
-"""Loop, source, event type; whether it may count; whether it needs a token; largest value in millionths."""
+TrustRow = tuple[str, str, str, int, int, int | None]
+"""Loop, source, event type; 1 if it may count; 1 if it needs a token; largest value in millionths."""
 
 
 def trust_rows(loop_id: str, sources: Mapping[str, SourceTrust], types: Iterable[str]) -> Iterator[TrustRow]:
     """The same as rows: one per source and type of event that a metric or a purchase depends on."""
     for type_ in sorted({*types, REFUND}):
         for name, trust in sorted(sources.items()):
-            yield loop_id, name, type_, trust.allows(type_), not trust.trusted, trust.largest_micros
+            yield loop_id, name, type_, int(trust.allows(type_)), int(not trust.trusted), trust.largest_micros
