@@ -10,9 +10,10 @@ import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as faults
 
-from infra.broker import Consumer, Partition, Producer, reachable
+from infra.broker import Consumer, Message, Partition, Producer, reachable
 from infra.broker import client as connecting
 from infra.broker import consumer as reading
+from infra.broker import producer as writing
 from infra.errors import BadInput, Misconfigured, OutOfLog, RewardloopError, Unavailable
 from infra.settings import Settings
 
@@ -182,3 +183,41 @@ def test_a_join_that_outlasts_a_poll_is_finished(monkeypatch: pytest.MonkeyPatch
     consumer.poll(10, 0.0)
 
     assert asked == ["join", "poll", "poll"]
+
+
+class Client:
+    """A producer of kafka-python that confirms everything, or nothing ever."""
+
+    def __init__(self, confirms: bool) -> None:
+        self.confirms = confirms
+        self.closed = threading.Event()
+
+    def partitions_for(self, topic: str) -> set[int]:
+        """One partition, whatever the topic."""
+        return {0}
+
+    def send(self, *_: object) -> "Client":
+        """The message's future is the client itself."""
+        return self
+
+    def get(self, timeout: float) -> None:
+        """What the future says."""
+        if not self.confirms:
+            raise faults.KafkaTimeoutError("never")
+
+    def close(self, timeout: float) -> None:
+        """Remembered."""
+        self.closed.set()
+
+
+def test_a_client_that_confirms_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kafka-python's producer may never send again; the next call has a new one, and one that works is kept."""
+    silent, sound = Client(confirms=False), Client(confirms=True)
+    clients = iter([silent, sound])
+    monkeypatch.setattr(writing, "opened", lambda *_, **__: next(clients))
+    producer = Producer(Settings(kafka_bootstrap_servers="there:9092"))
+    message = Message("events", None, b"1")
+    assert isinstance(producer.publish([message])[0], Unavailable)
+    assert [producer.publish([message]) for _ in range(2)] == [[None], [None]]
+    assert silent.closed.wait(5)
+    assert not sound.closed.is_set()
