@@ -25,7 +25,7 @@ from tests.infra.queries import (
 DOCS = Path(__file__).parents[2] / "docs"
 BOUNDED = {
     *("state", "left", "to", "method", "group", "learning_mode", "durable", "reason", "outcome", "on"),
-    *("type", "label", "applies", "click"),  # words of ours; what clients invent is `other`
+    *("type", "label", "applies", "click", "kind"),  # words of ours; what clients invent is `other`
     *("loop", "version", "topic", "partition", "connection"),  # as many as somebody has set up
 }
 """Labels with few values. An id of a customer, decision or event must never be one."""
