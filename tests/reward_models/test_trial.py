@@ -153,7 +153,7 @@ def test_the_champion_is_asked_under_its_own_settings(
     """The same model as a challenger under other settings: the champion's probabilities stay those it was gated with."""
     earlier, later = halves
     model, nobody = fit(earlier, rules.model), np.zeros(len(later), dtype=np.bool_)
-    served = PolicySettings(kind="epsilon", epsilon=0.3, uniform_slice=0.0)
+    served = PolicySettings(kind="epsilon", epsilon=0.3, uniform_slice=0.0, floor=0.01)
     trial = hold(later, BASELINES, model, rules.policy, [], Incumbent(model, served, nobody))
 
     assert trial.pmfs["running"].max(axis=1) == pytest.approx(np.full(len(later), 0.8 * 0.97 + 0.01), abs=1e-9)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from kafka import KafkaConsumer
 
 from infra import broker
+from infra.broker import consumer
 from infra.clock import system_clock
 from infra.database import open_database
 from infra.errors import RewardloopError
@@ -203,7 +204,7 @@ def _work(settings: Settings, log: Path, halt: Halt | None, clock_offset: int) -
     faulthandler.register(signal.SIGUSR1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    broker.SESSION_SECONDS = SESSION_SECONDS
+    consumer.SESSION_SECONDS = SESSION_SECONDS
     KafkaConsumer.DEFAULT_CONFIG["request_timeout_ms"] = REQUEST_SECONDS * 1000
     configure_logs("info")
     step = _halting(halt) if halt is not None else lambda _: None
