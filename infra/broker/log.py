@@ -21,10 +21,10 @@ def offsets_at(settings: Settings, partitions: Sequence[Partition], time_ms: int
 
 def log_bounds(settings: Settings, partitions: Sequence[Partition]) -> dict[Partition, tuple[int, int]]:
     """For each, the first offset in the log and the one the next record will have."""
-    theirs = [theirs(partition) for partition in partitions]
+    places = [theirs(partition) for partition in partitions]
     with log_reader(settings) as reader:
-        earliest, latest = reader.beginning_offsets(theirs), reader.end_offsets(theirs)
-    return {ours(partition): (earliest[partition], latest[partition]) for partition in theirs}
+        earliest, latest = reader.beginning_offsets(places), reader.end_offsets(places)
+    return {ours(place): (earliest[place], latest[place]) for place in places}
 
 
 def read_ranges(
