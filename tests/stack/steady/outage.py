@@ -25,7 +25,7 @@ from sqlalchemy import text
 
 from infra.clock import DAY, HOUR, SimulatedClock, system_clock
 from infra.database import open_database, reading
-from reward_models.serving.snapshot import RETRY_SECONDS
+from reward_models.serving.snapshot import RETRY_SECONDS, SEEK_SECONDS
 from tests.stack.faults.database import Database
 from tests.stack.faults.proxy import Proxy
 from tests.stack.faults.waiting import until
@@ -35,6 +35,10 @@ from tests.stack.steady.world import CONTEXTS, Installation, install
 
 PATIENCE = 300.0
 """Seconds that anything may take that must come by itself."""
+COUNTED = 1.5
+"""Seconds after which PostgreSQL has counted a transaction."""
+LOOKS = 1 / SEEK_SECONDS
+"""Most looks a second that unknown names cause."""
 _TOLERANCE = 1e-9
 
 
@@ -166,7 +170,7 @@ def refusing(place: Place, server: Address) -> Line:
     """A server with ``unstored`` ``refuse`` while the database is away."""
     with asking(server, pause=0.05) as crowd:
         place.proxy.refuse()
-        until(lambda: crowd.asked[-1].answer.status == 503, PATIENCE, "questions are refused")
+        until(lambda: [one.answer.status for one in crowd.asked[-1:]] == [503], PATIENCE, "questions are refused")
         during = lasting(crowd, 0.5)
         place.proxy.allow()
         until(lambda: crowd.asked[-1].is_durable, PATIENCE, "decisions are stored again")
@@ -225,17 +229,21 @@ def raced(place: Place, one: Address, other: Address, races: int) -> Line:
 
 def strangers(place: Place, server: Address, other: Address, count: int) -> Line:
     """Unknown campaigns in a flood, then campaigns that the other server has just registered."""
+    time.sleep(COUNTED)  # what came before
+    start = place.transactions()
+    time.sleep(COUNTED)
     before, began = place.transactions(), time.monotonic()
+    idle = (before - start) / COUNTED
     with ThreadPoolExecutor(8) as pool:
         parts = pool.map(lambda part: _ask_strangers(server, part, count // 8), range(8))
         answers = [answer for part in parts for answer in part]
     seconds = time.monotonic() - began
-    time.sleep(1.5)  # until the database has counted
+    time.sleep(COUNTED)
     queries = place.transactions() - before
-    usual = 60.0 * (seconds + 1.5)  # refreshes, ticks, keys, looks at most 20 times a second
+    usual = 20.0 + idle * (seconds + COUNTED) + 4.0 * LOOKS * seconds  # a look is a few transactions
     faults = [f"{answer.status} for an unknown campaign" for answer in answers if answer.status != 404][:3]
     if queries > usual:
-        faults.append(f"{queries} transactions in {seconds:.1f} s")
+        faults.append(f"{queries} transactions in {seconds:.1f} s, {idle:.0f} a second without strangers")
     found = []
     for number in range(max(3, count // 100)):
         name = f"new-{number}"
