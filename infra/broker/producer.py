@@ -1,7 +1,7 @@
 """Writing to Kafka: a message without an error is stored on every in-sync broker (``acks=all``, idempotent).
 
-kafka-python's producer can fall silent for ever: asked for a new epoch by a broker that freezes meanwhile, it sends
-nothing any more. So one that confirmed nothing of a whole call is replaced before the next. What it still held may
+kafka-python's producer can fall silent for ever: after a broker froze its thread was seen to wait for a usable producer
+id, or epoch, and to send nothing any more. So one that confirmed nothing of a whole call is replaced before the next. What it still held may
 arrive or not, as its senders were told.
 """
 

@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from reward_models.anatomy import trim
 from reward_models.golden import Floats, golden_matrix
-
-ROWS = 300
-
-
-def world(random: np.random.Generator, columns: int, categorical: int, missing: float) -> Floats:
-    """Rows whose first columns are codes, some of whose values are missing and some zero."""
-    found = random.normal(size=(ROWS, columns)).round(1)
-    found[:, :categorical] = random.integers(0, 40, size=(ROWS, categorical))
-    found[random.random(found.shape) < missing] = np.nan
-    found[random.random(found.shape) < missing] = 0.0
-    return found
+from tests.reward_models.matrices import ROWS, drawn_matrix
 
 
 def grown(random: np.random.Generator, matrix: Floats, categorical: int, **more: Any) -> lgb.Booster:
@@ -69,7 +59,7 @@ def test_golden_rows_reach_every_leaf(
     """Over random models of numbers and categories, with missing values decided in each of LightGBM's ways, every leaf
     of every tree is reached, even where few training rows are at hand to choose from."""
     random = np.random.default_rng(seed)
-    matrix = world(random, columns, min(categorical, columns), missing)
+    matrix = drawn_matrix(random, columns, min(categorical, columns), missing)
     more = {"num_leaves": num_leaves, "zero_as_missing": zero_as_missing, "use_missing": use_missing}
     booster = grown(random, matrix, min(categorical, columns), **more)
 
@@ -82,7 +72,7 @@ def test_golden_rows_reach_every_leaf(
 def test_training_rows_come_first() -> None:
     """Nothing is put together for a leaf that a training row reaches."""
     random = np.random.default_rng(4)
-    matrix = world(random, 4, 1, 0.1)
+    matrix = drawn_matrix(random, 4, 1, 0.1)
 
     golden = golden_matrix(grown(random, matrix, 1), matrix, seed=1)
 
@@ -94,7 +84,7 @@ def test_training_rows_come_first() -> None:
 def test_a_split_between_missing_and_known(missing_goes: str) -> None:
     """Both sides of a node that parts missing values from all others are reached, with no missing value at hand."""
     random = np.random.default_rng(3)
-    matrix = world(random, 3, 0, 0.3)
+    matrix = drawn_matrix(random, 3, 0, 0.3)
     target = np.isnan(matrix[:, 0]) * (1.0 if missing_goes == "left" else -1.0) + 2.0 * np.isnan(matrix[:, 2])
     parameters = {"verbosity": -1, "num_leaves": 4, "min_data_in_leaf": 1}
     booster = lgb.train(parameters, lgb.Dataset(matrix, target), num_boost_round=5)

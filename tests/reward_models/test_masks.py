@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 
 from reward_models.anatomy import trim
 from reward_models.masks import Floats, MaskedTrees, read_masks
+from tests.reward_models.matrices import drawn_matrix
 
-ROWS = 300
 STRANGE = [np.nan, 0.0, -0.0, 1e-36, -1e-36, 1e-34, np.inf, -np.inf, -1.0, 3.0, 7.5, 31.0, 32.0, 1e12, -1e300]
-
-
-def matrix(random: np.random.Generator, columns: int, categorical: int, missing: float) -> Floats:
-    """Rows of numbers, of which the first columns are codes and a share is missing."""
-    found = random.normal(size=(ROWS, columns)).round(1)
-    found[:, :categorical] = random.integers(0, 40, size=(ROWS, categorical))
-    found[random.random(found.shape) < missing] = np.nan
-    found[random.random(found.shape) < missing] = 0.0
-    return found
 
 
 def booster(random: np.random.Generator, X: Floats, categorical: int, **more: Any) -> lgb.Booster:
@@ -63,7 +54,7 @@ def test_scores_are_those_of_lightgbm(
     """Over random models, cut anywhere into context and content, scores equal ``Booster.predict`` within 1e-9."""
     random = np.random.default_rng(seed)
     categorical = min(categorical, columns)
-    X = matrix(random, columns, categorical, missing)
+    X = drawn_matrix(random, columns, categorical, missing)
     more = {"num_leaves": leaves, "zero_as_missing": zero_as_missing, "use_missing": use_missing}
     model = booster(random, X, categorical, **more)
     trees = read_masks(trim(model.model_to_string()), round(share * columns))
@@ -78,7 +69,7 @@ def test_scores_are_those_of_lightgbm(
 def test_a_split_between_missing_and_known() -> None:
     """Missing values go their own way where a node's threshold is infinite."""
     random = np.random.default_rng(3)
-    X = matrix(random, 3, 0, 0.3)
+    X = drawn_matrix(random, 3, 0, 0.3)
     y = np.isnan(X[:, 0]) + 2.0 * np.isnan(X[:, 2])
     model = lgb.train({"verbosity": -1, "num_leaves": 4, "min_data_in_leaf": 1}, lgb.Dataset(X, y), num_boost_round=5)
     text = trim(model.model_to_string())
@@ -91,7 +82,7 @@ def test_a_split_between_missing_and_known() -> None:
 def test_contents_are_taken_by_index() -> None:
     """Masks of some contents, in any order, score as those contents do."""
     random = np.random.default_rng(1)
-    X = matrix(random, 5, 1, 0.1)
+    X = drawn_matrix(random, 5, 1, 0.1)
     trees = read_masks(trim(booster(random, X, 1).model_to_string()), 2)
     assert trees is not None
     every, some = trees.contents(X[:30, 2:]), [7, 3, 3, 29]
@@ -102,7 +93,7 @@ def test_contents_are_taken_by_index() -> None:
 def test_what_cannot_be_represented_is_refused(more: dict[str, Any]) -> None:
     """Trees of more leaves than bits in a word, and linear ones, give None: the caller uses LightGBM."""
     random = np.random.default_rng(2)
-    X = matrix(random, 4, 0, 0.0)
+    X = drawn_matrix(random, 4, 0, 0.0)
     assert read_masks(trim(booster(random, X, 0, **more).model_to_string()), 2) is None
 
 
