@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reward_models import bins
 from reward_models.anatomy import trim
 from reward_models.masks import MaskedTrees, read_masks
-from tests.reward_models.test_masks import STRANGE, booster, matrix
+from tests.reward_models.matrices import STRANGE, booster, drawn_matrix
 
 
 @settings(max_examples=30, deadline=None)
@@ -27,7 +27,7 @@ def test_looked_up_is_compared(
     knows: one row, many rows and every node's own comparison give the same bits."""
     random = np.random.default_rng(seed)
     categorical = min(categorical, columns)
-    X = matrix(random, columns, categorical, 0.2)
+    X = drawn_matrix(random, columns, categorical, 0.2)
     more = {"num_leaves": leaves, "zero_as_missing": zero_as_missing, "use_missing": use_missing}
     trees = read_masks(trim(booster(random, X, categorical, **more).model_to_string()), columns)
     rows = np.vstack([X[:20], random.choice(STRANGE, size=(60, columns))])
@@ -43,7 +43,7 @@ def test_looked_up_is_compared(
 def test_what_is_too_large_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table beyond the limit is not made, and the scores are the same without it."""
     random = np.random.default_rng(1)
-    X = matrix(random, 4, 1, 0.1)
+    X = drawn_matrix(random, 4, 1, 0.1)
     text = trim(booster(random, X, 1).model_to_string())
     looked_up = _scores(read_masks(text, 2), X)
     monkeypatch.setattr(bins, "MOST_BYTES", 100)

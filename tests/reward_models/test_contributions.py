@@ -16,8 +16,8 @@ from reward_models.contributions import MOST, Line, contributions, strongest
 from reward_models.explanation import tree_parts
 from reward_models.features import assemble, context_rows
 from reward_models.serving.snapshot import no_send
+from tests.reward_models.matrices import booster, drawn_matrix
 from tests.reward_models.serving.models import trained
-from tests.reward_models.test_masks import booster, matrix
 from tests.reward_models.training import SMALL, copy, worded
 
 TEXTS = st.text(alphabet="abc SECRET secret?!9% {{name}} now free", max_size=40)
@@ -73,7 +73,7 @@ def test_parts_of_trees_add_up(seed: int, columns: int, categorical: int, leaves
     """Over random boosters, missing values and categories included, the parts of the columns and the average sum to what
     LightGBM predicts."""
     random = np.random.default_rng(seed)
-    X = matrix(random, columns, categorical, 0.2)
+    X = drawn_matrix(random, columns, categorical, 0.2)
     model = lgb.Booster(model_str=trim(booster(random, X, categorical, num_leaves=leaves).model_to_string()))
     parts = np.asarray(model.predict(X[:40], pred_contrib=True, num_threads=1))
     size = np.abs(parts).sum(axis=1)
