@@ -22,6 +22,7 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import metadata
 from ingestion.topics import all_topics
+from tests.stack.stub_llm import StubLLM
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +129,20 @@ def kafka_settings(kafka: str, tmp_path: Path) -> Settings:
     )
     ensure_topics(settings, list(all_topics(name)))
     return settings
+
+
+@pytest.fixture(scope="session")
+def llm_server() -> Iterator[StubLLM]:
+    """A server that speaks the chat protocol of OpenAI, for this run."""
+    with StubLLM() as stub:
+        yield stub
+
+
+@pytest.fixture
+def llm(llm_server: StubLLM) -> StubLLM:
+    """The same, with nothing asked of it yet."""
+    llm_server.reset()
+    return llm_server
 
 
 def need_local_kafka() -> None:
