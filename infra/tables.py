@@ -47,8 +47,8 @@ def _word(length: int) -> String:
 Id = _word(256)
 
 
-def _key(name: str, doc: str, type_: Any = Id, **options: Any) -> Column[Any]:
-    return Column(name, type_, primary_key=True, doc=doc, **options)
+def _key(name: str, doc: str, type_: Any = Id, *more: Any, **options: Any) -> Column[Any]:
+    return Column(name, type_, *more, primary_key=True, doc=doc, **options)
 
 
 def _must(name: str, type_: Any, doc: str, *more: Any, **options: Any) -> Column[Any]:
@@ -117,6 +117,16 @@ contents = _table(
     _must("fingerprint", _word(64), "SHA-256 of slots, features and locale; unique in a campaign."),
     _must("created_at", BigInteger, "When it was registered."),
     Index("ix_contents_campaign_id_fingerprint", "campaign_id", "fingerprint", unique=True),
+)
+
+verdicts = _table(
+    "verdicts",
+    "What the guardrails said of each content when it came: one row per rule in force.",
+    _key("content_id", "The content.", Id, ForeignKey("contents.content_id")),
+    _key("rule", "Which rule: `length`, `banned`, `facts`, `near_duplicate`, `best_of` …", _word(64)),
+    _must("passed", Boolean, "Whether it holds."),
+    _must("reason", Text, "Of a failure what was found and what to do; else empty, or what was measured."),
+    _must("at", BigInteger, "When it was said."),
 )
 
 decisions = _table(

@@ -1,12 +1,13 @@
 """Campaigns, their contents and baselines, and approval.
 
 A content never changes: an edit is a new content with a parent. The same copy in one campaign (equal fingerprint)
-is one content. A campaign's baseline is frozen when it starts: the named control, or uniform over the contents
+is one content. New copy is held against the loop's rules (``guardrails.py``): what breaks one is rejected, with the verdict
+stored; what passes is approved if the loop approves automatically, else it waits as a draft. A campaign's baseline is frozen when it starts: the named control, or uniform over the contents
 approved by then. Everything here happens inside the caller's transaction, so a refused request leaves nothing.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -17,7 +18,9 @@ from infra.database import chunks, insert_new
 from infra.errors import BadInput, Conflict, NotFound
 from ingestion.audit import record
 from ingestion.events import NO_SEND, Campaign, Content
+from ingestion.guardrails import Surroundings, Verdict, passed, text_of, vet
 from ingestion.loops import LoopDefinition, load_loop
+from ingestion.near_duplicates import Known
 
 Approval = Literal["draft", "approved", "rejected", "retired"]
 
@@ -30,6 +33,7 @@ TRANSITIONS: Mapping[str, tuple[str, ...]] = {
 """What may follow each state of approval."""
 
 BASELINE_VERSION = 1
+NOTHING_SAID: Mapping[str, Sequence[Verdict]] = {}
 _MUTABLE = ("approval", "created_at")
 
 
@@ -105,39 +109,50 @@ def read_campaign(connection: Connection, campaign_id: str, lock: bool = False) 
 
 
 def add_contents(
-    connection: Connection, campaign_id: str, contents: Sequence[Content], text_limit: int, now: int
+    connection: Connection,
+    campaign_id: str,
+    contents: Sequence[Content],
+    text_limit: int,
+    now: int,
+    said: Mapping[str, Sequence[Verdict]] = NOTHING_SAID,
 ) -> list[Registered]:
-    """Register contents in their campaign, in the order given, under the loop's approval rule.
+    """Register contents in their campaign, in the order given, under the loop's rules and its approval rule.
 
     A content without an id (empty) gets one made from its copy. Copy that the campaign knows is answered with
-    the known content. Raises :class:`Conflict` for a known id with another body, :class:`NotFound` for an
-    unknown campaign, :class:`BadInput` for a text that is too long.
+    the known content. ``said``: further verdicts by fingerprint; one that is not passed rejects like a rule's. Raises
+    :class:`Conflict` for a known id with another body, :class:`NotFound` for an unknown campaign, :class:`BadInput`
+    for a text that is too long.
     """
     campaign = read_campaign(connection, campaign_id, lock=True)
     definition, _ = load_loop(connection, campaign.loop_id)
     admitted = [admit(definition, campaign_id, content, text_limit, now) for content in contents]
     by_copy = _stored(connection, tables.contents.c.fingerprint, [c.fingerprint for c in admitted], campaign_id)
     by_id = _stored(connection, tables.contents.c.content_id, [c.content_id for c in admitted])
-    answers, new = [], []
+    answers: list[Registered | int] = []
+    new: list[Content] = []
     for content in admitted:
         known = by_copy.get(content.fingerprint)
         if (same_id := by_id.get(content.content_id)) is not None:
             _agree(same_id, content)
             known = same_id
         if known is None:
+            answers.append(len(new))
             new.append(content)
             by_copy[content.fingerprint] = by_id[content.content_id] = content
-            answers.append(Registered(content.content_id, "created", content.approval))
         else:
             answers.append(Registered(known.content_id, "existing", known.approval))
     if new and campaign.state == "ended":
         raise Conflict(f"Campaign {campaign_id!r} has ended and takes no more contents; register a new one")
-    insert_new(connection, tables.contents, [content_row(content) for content in new])
-    return answers
+    judged = judge(connection, definition, campaign, new, said)
+    insert_new(connection, tables.contents, [content_row(content) for content, _ in judged])
+    insert_new(connection, tables.verdicts, [row for pair in judged for row in _verdict_rows(*pair, now)])
+    made = [Registered(content.content_id, "created", content.approval) for content, _ in judged]
+    return [made[answer] if isinstance(answer, int) else _after(answer, made) for answer in answers]
 
 
 def admit(definition: LoopDefinition, campaign_id: str, content: Content, text_limit: int, now: int) -> Content:
-    """The content as the loop takes it: checked, with an id, and approved if the loop approves automatically."""
+    """The content as the loop takes it: checked for what no loop takes, with an id; a draft until its rules have spoken,
+    approved if there are none and the loop approves automatically."""
     if content.content_id == NO_SEND:
         raise BadInput(f"{NO_SEND!r} is reserved for sending nothing; give the content another id")
     if not any(text.strip() for text in content.slots.values()):
@@ -146,13 +161,51 @@ def admit(definition: LoopDefinition, campaign_id: str, content: Content, text_l
         if (size := len(text.encode())) > text_limit:
             raise BadInput(f"Slot {slot!r} holds {size} bytes of text; the limit is {text_limit}: shorten it", "/slots")
     made = hashlib.sha256(f"{campaign_id}\x00{content.fingerprint}".encode()).hexdigest()[:20]
+    at_once = definition.approval == "automatic" and not definition.copy_rules.any
     return msgspec.structs.replace(
         content,
         content_id=content.content_id or f"c-{made}",
         campaign_id=campaign_id,
-        approval="approved" if definition.approval == "automatic" else "draft",
+        approval="approved" if at_once else "draft",
         created_at=now,
     )
+
+
+def judge(
+    connection: Connection,
+    definition: LoopDefinition,
+    campaign: Row[Any],
+    contents: Sequence[Content],
+    said: Mapping[str, Sequence[Verdict]] = NOTHING_SAID,
+) -> list[tuple[Content, tuple[Verdict, ...]]]:
+    """Admitted contents with their state of approval, each with its verdicts; later ones may repeat earlier ones."""
+    rules = definition.copy_rules
+    others = (
+        _standing_copy(connection, campaign.campaign_id) if rules.most_similar is not None and contents else Known()
+    )
+    parents = _stored(connection, tables.contents.c.content_id, [c.parent_id for c in contents if c.parent_id])
+    found = []
+    for content in contents:
+        verdicts = (
+            *vet(rules, content, Surroundings(campaign.brief, parents.get(content.parent_id or ""), others)),
+            *said.get(content.fingerprint, ()),
+        )
+        good = passed(verdicts)
+        if good:
+            others.add(content.content_id, text_of(content))
+        approval: Approval = "rejected" if not good else "approved" if definition.approval == "automatic" else "draft"
+        found.append((msgspec.structs.replace(content, approval=approval), verdicts))
+    return found
+
+
+def read_verdicts(connection: Connection, content_ids: Sequence[str]) -> dict[str, list[Verdict]]:
+    """What the guardrails said of these contents, by id; of one that no rule looked at there is nothing."""
+    c, found = tables.verdicts.c, dict[str, list[Verdict]]()
+    for some in chunks(content_ids, 500):
+        query = select(tables.verdicts).where(c.content_id.in_(some)).order_by(c.content_id, c.rule)
+        for row in connection.execute(query):
+            found.setdefault(row.content_id, []).append(Verdict(row.rule, row.passed, row.reason))
+    return found
 
 
 def set_approval(
@@ -188,6 +241,23 @@ def content_row(content: Content) -> dict[str, Any]:
 def content_of(row: Row[Any]) -> Content:
     """A row of ``contents`` as a content."""
     return Content(**{name: getattr(row, name) for name in Content.__struct_fields__})
+
+
+def _standing_copy(connection: Connection, campaign_id: str) -> Known:
+    """Copy of the campaign that is approved or waits for it."""
+    c = tables.contents.c
+    query = select(tables.contents).where(c.campaign_id == campaign_id, c.approval.in_(("draft", "approved")))
+    rows = connection.execute(query.order_by(c.content_id))
+    return Known((content.content_id, text_of(content)) for content in map(content_of, rows))
+
+
+def _verdict_rows(content: Content, verdicts: Iterable[Verdict], now: int) -> list[dict[str, Any]]:
+    return [msgspec.structs.asdict(one) | {"content_id": content.content_id, "at": now} for one in verdicts]
+
+
+def _after(known: Registered, made: Sequence[Registered]) -> Registered:
+    """A known content's answer; one that was made a moment ago has its state from its verdicts."""
+    return next((known._replace(approval=one.approval) for one in made if one.content_id == known.content_id), known)
 
 
 def _approved(connection: Connection, campaign_id: str) -> list[str]:

@@ -21,6 +21,7 @@ from infra import tables
 from infra.clock import format_time, parse_time
 from infra.errors import BadInput, NotFound
 from ingestion.audit import record
+from ingestion.copy_rules import CopyRules
 from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
 from ingestion.sending import FrequencyCap, SuppressionSettings
@@ -168,6 +169,7 @@ class LoopDefinition(_Part):
     gate: GateSettings = GateSettings()
     lift: LiftSettings = LiftSettings()
     guardrails: tuple[Guardrail, ...] = Field((), max_length=10, description="What may not get worse.")
+    copy_rules: CopyRules = CopyRules()
     suppression: SuppressionSettings = SuppressionSettings()
     frequency: tuple[FrequencyCap, ...] = Field(
         (), max_length=10, description="How often one customer may be sent something."

@@ -24,7 +24,7 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.access import actor
 from ingestion.bodies import ContentBody
-from ingestion.contents import add_contents, admit, start_campaign
+from ingestion.contents import add_contents, admit, judge, read_campaign, start_campaign
 from ingestion.events import Content, Decision
 from ingestion.fields import DecisionId
 from ingestion.links import check_links
@@ -247,7 +247,20 @@ def _view(body: RankBody, wired: Serving) -> tuple[Snapshot, tuple[str, ...] | N
         names.append(campaign.fingerprints.get(draft.fingerprint, draft.content_id))
         if draft.fingerprint not in campaign.fingerprints:
             strangers.append(draft)
+    if strangers and loop.definition.copy_rules.any:
+        strangers = _judged(wired, loop, body.campaign, strangers)
     return (snapshot.with_drafts(loop, campaign, strangers) if strangers else snapshot), tuple(names)
+
+
+def _judged(wired: Serving, loop: Loop, campaign_id: str, drafts: list[Content]) -> list[Content]:
+    """The drafts as the loop's rules would take them. With the database away nobody knows their brief: they stay drafts,
+    which are no candidates."""
+    try:
+        with reading(wired.engine) as connection:
+            judged = judge(connection, loop.definition, read_campaign(connection, campaign_id), drafts)
+    except Unavailable:
+        return drafts
+    return [content for content, _ in judged]
 
 
 def _known_loop(snapshots: Snapshots, loop_id: str) -> Loop:
