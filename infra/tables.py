@@ -439,8 +439,8 @@ audit = _table(
 
 forgotten_units = _table(
     "forgotten_units",
-    "Units that asked to be deleted; later facts about them are ignored.",
-    _key("unit", "Keyed hash.", _word(64)),
+    "Units that asked to be deleted, and marks of the decisions made for them; later facts about either are ignored.",
+    _key("unit", "Keyed hash; of a decision `d:<hex>`.", _word(64)),
     _must("forgotten_at", BigInteger, "When."),
 )
 

@@ -31,7 +31,7 @@ def redefine(engine: Engine, definition: LoopDefinition, now: int, actor: str = 
         before = load_loops(connection).get(definition.loop)
         version = define(connection, definition, actor, now)
         if before is None or _measures(before[0]) != _measures(definition):
-            _rescore(connection, definition, now)
+            rescore(connection, definition, now)
     return version
 
 
@@ -42,7 +42,7 @@ def backfill(engine: Engine, loop_id: str, now: int) -> int:
     """
     with writing(engine) as connection:
         lock_join(connection)
-        return _rescore(connection, load_loop(connection, loop_id)[0], now)
+        return rescore(connection, load_loop(connection, loop_id)[0], now)
 
 
 def _measures(definition: LoopDefinition) -> tuple[object, ...]:
@@ -50,7 +50,8 @@ def _measures(definition: LoopDefinition) -> tuple[object, ...]:
     return definition.metrics, definition.refund_horizon, definition.sources
 
 
-def _rescore(connection: Connection, definition: LoopDefinition, now: int) -> int:
+def rescore(connection: Connection, definition: LoopDefinition, now: int) -> int:
+    """:func:`backfill` inside a transaction that holds the join lock."""
     batch_no = newest_batch(connection) + 1
     before = _pending(connection)
     _attribute(connection, definition)

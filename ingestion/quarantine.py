@@ -7,7 +7,7 @@ source, position and bytes) is a duplicate, not a second entry.
 import hmac
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -113,6 +113,14 @@ def show(engine: Engine, secrets: Secrets, id_: int) -> Held:
     if row is None:
         raise NotFound(f"No quarantined record {id_}; list them with: rewardloop quarantine list")
     return _held(row, secrets.quarantine())
+
+
+def held_with_bytes(connection: Connection, secrets: Secrets) -> Iterator[Held]:
+    """Every record whose bytes are still there, decrypted, oldest first."""
+    query = select(quarantine).where(quarantine.c.raw.is_not(None)).order_by(quarantine.c.id)
+    key = secrets.quarantine()
+    for rows in connection.execute(query.execution_options(yield_per=1_000)).partitions():
+        yield from (_held(row, key) for row in rows)
 
 
 def replay(engine: Engine, secrets: Secrets, ids: Iterable[int], decode: Decoder) -> tuple[Batch, dict[int, str]]:

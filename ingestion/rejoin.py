@@ -117,8 +117,8 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
         _forget(connection, touched=as_list((number,) for number in sorted(old))).all() if old else (), touched, rules
     )
     after = _belonging(_attribute(connection, rules, touched), touched, rules)
-    concerned = _with_those_of_their_customers(connection, rules, before.decisions | after.decisions)
-    _refresh(connection, rules, facts.batch_no, moved, concerned)
+    concerned = with_those_of_their_customers(connection, rules, before.decisions | after.decisions)
+    refresh(connection, rules, facts.batch_no, moved, concerned)
     return Rejoined(
         frozenset(new - after.events),
         len((old & after.events) - before.events),
@@ -233,7 +233,7 @@ def _belonging(rows: Iterable[Any], touched: _Touched, rules: Rules) -> _Belongi
     return found
 
 
-def _with_those_of_their_customers(connection: Connection, rules: Rules, ids: set[str]) -> set[str]:
+def with_those_of_their_customers(connection: Connection, rules: Rules, ids: set[str]) -> set[str]:
     """These decisions; and, in loops that limit customers, all of the same customers: what counts in one of them depends
     on the others."""
     limited = [(rule.loop,) for rule in rules.values() if rule.limits_customers]
@@ -309,7 +309,7 @@ _ContentMetric = tuple[Any, ...]
 _ByDecision = dict[str, dict[_ContentMetric, _Row]]
 
 
-def _refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str], concerned: set[str]) -> None:
+def refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str], concerned: set[str]) -> None:
     """Outcomes of the concerned decisions, and content statistics of these and the moved ones."""
     before, after = _outcomes(connection, rules, sorted(concerned))
     _write_difference(connection, before, after)
@@ -329,9 +329,18 @@ def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple
     """What is stored of these decisions, and what it should be."""
     if not ids:
         return {}, {}
-    stored = _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)).all())
+    stored = _stored_of(connection, ids)
     joined = _joined_guarded if is_guarded(rules.values()) else _joined
     return stored, _by_decision(joined(connection, **parameters(rules.values(), ids)).all())
+
+
+def stored_values(connection: Connection, ids: Sequence[str]) -> dict[str, statistics.Values]:
+    """The stored outcomes of these decisions; one without any is left out."""
+    return {id_: _values(rows) for id_, rows in _stored_of(connection, ids).items()}
+
+
+def _stored_of(connection: Connection, ids: Sequence[str]) -> _ByDecision:
+    return _by_decision(_stored(connection, wanted=as_list((id_,) for id_ in ids)).all())
 
 
 @prepared

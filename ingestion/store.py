@@ -4,8 +4,8 @@
    key, each once, under the ``batch_no`` that is next as far as can be seen. What is about a forgotten unit is
    ignored. On SQLite the write lock is held from the start.
 2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
-3. Take the next ``batch_no`` and stamp the decisions the API has stored since; and this batch's facts again, if
-   another batch took their number meanwhile. Nobody has seen them under it: they are not committed.
+3. Take the next ``batch_no`` and stamp the decisions the API has stored since (those of forgotten units are deleted); and
+   this batch's facts again, if another batch took their number meanwhile. Nobody has seen them under it: they are not committed.
 4. Rejoin: attributions, outcomes and content statistics of all that the batch touches. Who unsubscribed or complained
    is suppressed.
 5. Keep the ledger: quarantine, offsets (only if they still stand where the batch began), the line of the batch.
@@ -18,6 +18,7 @@ quarantined.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -26,6 +27,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Delete,
     Engine,
     Integer,
     Select,
@@ -33,7 +35,9 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    delete,
     exists,
+    literal_column,
     select,
     tuple_,
     update,
@@ -161,7 +165,7 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
     with batch_seconds.time(), writing(engine) as connection:
         search_by_keys(connection)
         expected = newest_batch(connection) + 1
-        inserted = insert_facts(connection, batch, expected)
+        inserted = insert_facts(connection, batch, expected, secrets)
         lock_join(connection)
         batch_no = newest_batch(connection) + 1
         facts = stamp(connection, batch, inserted, expected, batch_no)
@@ -173,12 +177,12 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
     return _applied(batch_no, counts, states)
 
 
-def insert_facts(connection: Connection, batch: Batch, batch_no: int) -> Inserted:
+def insert_facts(connection: Connection, batch: Batch, batch_no: int, secrets: Secrets) -> Inserted:
     """Step 1: insert each fact once, under ``batch_no``."""
     insert_once(connection, campaigns, _cells(sorted(batch.campaigns, key=attrgetter("campaign_id"))))
     copy = sorted(batch.contents, key=attrgetter("content_id"))
     insert_once(connection, contents, _cells(copy, fingerprint=[content.fingerprint for content in copy]))
-    forgotten = _forgotten(connection, batch)
+    forgotten = _forgotten(connection, batch, secrets)
     decided = _insert_decisions(connection, _known(batch.decisions, forgotten), batch_no)
     happened, numbers = _insert_events(connection, _known(batch.events, forgotten), batch_no)
     return Inserted(
@@ -203,6 +207,7 @@ def stamp(connection: Connection, batch: Batch, inserted: Inserted, expected: in
         _number_again(connection, events, ((number,) for number in inserted.numbers), batch_no)
         _number_again(connection, event_labels, map(_key_of(event_labels), brought.labels), batch_no)
         _number_again(connection, historical_results, map(_key_of(historical_results), brought.results), batch_no)
+    _drop_forgotten(connection)
     waiting = update(decisions).where(decisions.c.batch_no.is_(None)).values(batch_no=batch_no)
     stored_since = connection.execute(waiting.returning(decisions.c.decision_id)).scalars()
     new_decisions = [*(decision.decision_id for decision in brought.decisions), *stored_since]
@@ -311,24 +316,43 @@ def _taken_in_turn(keys: Iterable[Any], new: set[Any]) -> list[bool]:
     return taken
 
 
-def _known(facts: Sequence[Fact], forgotten: set[str]) -> Sequence[Fact]:
+@dataclass(frozen=True)
+class _Forgotten:
+    """Customers who asked to be deleted and decisions that were made for them, of those that a batch names."""
+
+    units: set[str]
+    decisions: set[str]
+
+    def concerns(self, fact: Decision | Event) -> bool:
+        """Whether the fact is about one of them."""
+        return not self.units.isdisjoint(_units(fact)) or fact.decision_id in self.decisions
+
+    def __bool__(self) -> bool:
+        return bool(self.units or self.decisions)
+
+
+def _known(facts: Sequence[Fact], forgotten: _Forgotten) -> Sequence[Fact]:
     """Without those about forgotten units: these are ignored, and leave nothing behind."""
-    return [fact for fact in facts if forgotten.isdisjoint(_units(fact))] if forgotten else facts
+    return [fact for fact in facts if not forgotten.concerns(fact)] if forgotten else facts
 
 
-def _with_ignored(facts: Sequence[Fact], forgotten: set[str], states: list[State]) -> list[State]:
+def _with_ignored(facts: Sequence[Fact], forgotten: _Forgotten, states: list[State]) -> list[State]:
     """What became of the facts, from what became of the known ones."""
     if not forgotten:
         return states
     of_known = iter(states)
-    return [next(of_known) if forgotten.isdisjoint(_units(fact)) else "ignored" for fact in facts]
+    return ["ignored" if forgotten.concerns(fact) else next(of_known) for fact in facts]
 
 
-def _forgotten(connection: Connection, batch: Batch) -> set[str]:
-    """The units of the batch that asked to be deleted."""
+def _forgotten(connection: Connection, batch: Batch, secrets: Secrets) -> _Forgotten:
+    """Whom of the batch nothing may be kept of any more. Decisions are asked for once one was forgotten."""
     facts: tuple[Decision | Event, ...] = (*batch.decisions, *batch.events)
     units = {unit for fact in facts for unit in _units(fact)}
-    return set(_gone(connection, units=as_list((unit,) for unit in sorted(units))).scalars()) if units else set()
+    named = {fact.decision_id for fact in facts if fact.decision_id is not None}
+    marked = {secrets.mark(one): one for one in named} if named and _any_marks(connection).first() else {}
+    asked = as_list((one,) for one in sorted({*units, *marked}))
+    gone = set(_gone(connection, units=asked).scalars()) if units or marked else set()
+    return _Forgotten(gone & units, {marked[mark] for mark in gone & marked.keys()})
 
 
 def _units(fact: Decision | Event) -> list[str]:
@@ -420,6 +444,20 @@ def _gone() -> Select[Any]:
     return select(forgotten_units.c.unit).select_from(
         units.join(forgotten_units, forgotten_units.c.unit == units.c.unit)
     )
+
+
+@prepared
+def _any_marks() -> Select[tuple[str]]:
+    """One mark of a forgotten decision (``Secrets.mark``)."""
+    unit = forgotten_units.c.unit
+    return select(unit).where(unit >= literal_column("'d:'"), unit < literal_column("'d;'")).limit(literal_column("1"))
+
+
+@prepared
+def _drop_forgotten() -> Delete:
+    """Decisions that were stored for a forgotten customer since, and count for nothing."""
+    forgotten = decisions.c.unit.in_(select(forgotten_units.c.unit))
+    return delete(decisions).where(decisions.c.batch_no.is_(None), decisions.c.unit.is_not(None), forgotten)
 
 
 @prepared

@@ -6,6 +6,7 @@ One row per customer (unit hash) and scope (a loop, or every loop). Suppressed: 
    An event that names a decision is about the customer of that decision, in its loop; one that names a customer only,
    or a decision that nobody knows, is about that customer in every loop whose rule has its type.
 2. ``suppress`` and ``lift``: a person's word, or a list from elsewhere.
+3. ``keep_forgotten``: customers who asked to be deleted (``ingestion/forgetting.py``).
 
 Times only move forward: an event from before the customer was lifted, or the same one again, changes nothing. Changes
 are numbered under the join lock, so whoever has seen number n has seen all up to n. Labels do not matter here: an
@@ -15,7 +16,7 @@ unsubscribe that looks like a machine's still holds until somebody lifts it.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Text, func, select
+from sqlalchemy import Connection, Select, Text, delete, func, select
 
 from infra.database import lock_join, upsert
 from infra.dialect import as_list, listed, prepared
@@ -25,6 +26,9 @@ from ingestion.loops import LoopDefinition
 
 EVERY_LOOP = ""
 """The scope that holds everywhere."""
+
+FORGOTTEN = "forgotten"
+"""The reason of customers who asked to be deleted."""
 
 CHUNK = 10_000
 """Most customers in one change."""
@@ -71,6 +75,13 @@ def lift(connection: Connection, units: Sequence[str], scope: str | None, now: i
         lifted += [entry._replace(lifted_at=max(now, entry.suppressed_at or now)) for entry in entries]
     _write(connection, lifted)
     return were
+
+
+def keep_forgotten(connection: Connection, units: Sequence[str], now: int) -> None:
+    """Suppress forgotten customers everywhere; what else the list said of them is deleted. Under the join lock."""
+    _write(connection, [Entry(unit, EVERY_LOOP, FORGOTTEN, now, None) for unit in units])
+    said = suppressions.c
+    connection.execute(delete(suppressions).where(said.unit.in_(units), said.scope != EVERY_LOOP))
 
 
 def suppress_by_events(

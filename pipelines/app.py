@@ -33,7 +33,7 @@ from infra.pulse import Pulse
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating, stop_all
-from ingestion import collector, problems, redirects, store, suppressing, webhooks
+from ingestion import collector, forget_calls, problems, redirects, store, suppressing, webhooks
 from ingestion.access import Access, LoopLimits
 from ingestion.admission import Admission
 from ingestion.bots import BotWatch
@@ -101,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(collector.router)
     app.include_router(suppressing.router)
+    app.include_router(forget_calls.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.include_router(audiences.router)

@@ -19,6 +19,7 @@ from pipelines.commands import (
     checkup,
     events,
     flows,
+    forgetting,
     health,
     importing,
     keys,
@@ -51,6 +52,7 @@ audit.register(app)
 checkup.register(app)
 importing.register(app)
 flows.register(app)
+forgetting.register(app)
 health.register(app)
 keys.register(app)
 learning.register(app)
