@@ -56,13 +56,14 @@ _SHARES = {"words": 1.0, "pieces": 0.5, "factors": 0.15, "embedding": 1.0}
 _FAR = 5.0
 """No factor counts as further from its mean than this, in standard deviations."""
 
-_BEGIN, _END = "⟨", "⟩"
-_WORDS: dict[str, Any] = {
+BEGIN, END = "⟨", "⟩"
+"""Marks around a text, so that its first and its last word are terms of their own."""
+WORDS: dict[str, Any] = {
     "analyzer": "word",
     "ngram_range": (1, 3),
     "token_pattern": r"(?u)[^\W_]+(?:['’][^\W\d_]+)?|[^\w\s]",
 }
-_PIECES: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 5)}
+PIECES: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (2, 5)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,14 @@ class TextModel:
         words, pieces = self._vectorizers
         return np.asarray(_terms(words.transform(_marked(texts)), pieces.transform(texts)) @ self._weights[0])
 
+    def term_effects(self, text: str) -> tuple[dict[str, float], dict[str, float]]:
+        """What each term of one text adds to its score: words and signs in a row, then pieces of words. Together they
+        sum to :meth:`by_terms`."""
+        words, pieces = self._vectorizers
+        cut, weights = len(self.words), self._weights[0]
+        of_words = _effects(_SHARES["words"] * words.transform(_marked([text])), weights[:cut], self.words)
+        return of_words, _effects(_SHARES["pieces"] * pieces.transform([text]), weights[cut:], self.pieces)
+
     def by_factors(self, texts: Sequence[str]) -> Floats:
         """The part of the score that each factor makes against a text of average factors, shape (k, factors)."""
         return _standardised(_measured(texts), self.mean, self.spread) * self._weights[1]
@@ -128,8 +137,8 @@ class TextModel:
     def _vectorizers(self) -> tuple[TfidfVectorizer, TfidfVectorizer]:
         cut = len(self.words)
         return (
-            _fixed(_WORDS, self.words, self.idf[:cut]),
-            _fixed(_PIECES, self.pieces, self.idf[cut:]),
+            _fixed(WORDS, self.words, self.idf[:cut]),
+            _fixed(PIECES, self.pieces, self.idf[cut:]),
         )
 
 
@@ -170,8 +179,8 @@ def fit_text(
     """
     if len(set(texts)) < LEAST_TEXTS or len(np.unique(campaigns)) == len(texts) or len(np.unique(folds)) < 2:
         return None
-    words = TfidfVectorizer(min_df=2, max_features=_TERMS, sublinear_tf=True, **_WORDS)
-    pieces = TfidfVectorizer(min_df=min(3, len(texts)), max_features=_TERMS, sublinear_tf=True, **_PIECES)
+    words = TfidfVectorizer(min_df=2, max_features=_TERMS, sublinear_tf=True, **WORDS)
+    pieces = TfidfVectorizer(min_df=min(3, len(texts)), max_features=_TERMS, sublinear_tf=True, **PIECES)
     try:
         terms = _terms(words.fit_transform(_marked(texts)), pieces.fit_transform(texts))
     except ValueError:  # no term occurs often enough
@@ -254,7 +263,7 @@ class _Contrasts:
 
 
 def _marked(texts: Sequence[str]) -> list[str]:
-    return [f"{_BEGIN} {text} {_END}" for text in texts]
+    return [f"{BEGIN} {text} {END}" for text in texts]
 
 
 def _measured(texts: Sequence[str]) -> Floats:
@@ -263,6 +272,11 @@ def _measured(texts: Sequence[str]) -> Floats:
 
 def _terms(words: csr_matrix, pieces: csr_matrix) -> csr_matrix:
     return hstack([_SHARES["words"] * words, _SHARES["pieces"] * pieces], format="csr")
+
+
+def _effects(row: csr_matrix, weights: Floats, names: Sequence[str]) -> dict[str, float]:
+    """Value times weight of each term of one row."""
+    return {names[index]: float(value * weights[index]) for index, value in zip(row.indices, row.data, strict=True)}
 
 
 def _standardised(factors: Floats, mean: Floats, spread: Floats) -> Floats:

@@ -1,0 +1,1 @@
+"""Which part of the copy, and which of several sends, earned it."""
