@@ -17,6 +17,7 @@ from pipelines.commands import (
     audiences,
     audit,
     checkup,
+    credit,
     events,
     flows,
     forgetting,
@@ -50,6 +51,7 @@ app = typer.Typer(
 audiences.register(app)
 audit.register(app)
 checkup.register(app)
+credit.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
