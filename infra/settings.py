@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     spool_limit_bytes: PositiveInt = Field(
         268_435_456, description="Most bytes of clicks kept under `<home>/spool` while their log is away."
     )
+    retrain_outcomes: PositiveInt = Field(
+        2_000, description="A loop is retrained unasked once so many outcomes matured since its newest version."
+    )
+    retrain_days: PositiveInt = Field(
+        7, description="A loop is retrained unasked once its newest version is so old and any outcome matured since."
+    )
     bot_seconds: float = Field(
         1.0,
         ge=0,
@@ -155,6 +161,25 @@ class Settings(BaseSettings):
     embeddings_model: str = Field("text-embedding-3-small", min_length=1, max_length=256, description="Its model.")
     embeddings_key_file: Path | None = Field(None, description="File with its API key, and nothing else.")
 
+    generator_url: str = Field(
+        "",
+        description="OpenAI-compatible server that writes copy, as `https://host/v1`: hosted, vLLM, Ollama or a gateway; "
+        "empty: copy is written from templates, offline. It is sent briefs and earlier copy, never customers.",
+    )
+    generator_model: str = Field("gpt-4o-mini", min_length=1, max_length=256, description="Its model.")
+    generator_key_file: Path | None = Field(None, description="File with its API key, and nothing else.")
+    generator_concurrency: int = Field(4, ge=1, le=64, description="Most calls to it at once.")
+    generator_seconds: float = Field(60.0, gt=0, le=600, description="How long one call to it may take.")
+    generator_retries: int = Field(4, ge=0, le=10, description="How often a call that failed is tried again.")
+    generator_streaming: bool = Field(False, description="Read its answers as they are written; some gateways need it.")
+    generator_price_read: float = Field(0.0, ge=0, le=1e6, description="What a million tokens that it reads cost.")
+    generator_price_written: float = Field(0.0, ge=0, le=1e6, description="What a million tokens that it writes cost.")
+    generator_currency: str = Field(
+        "USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices and of the budget."
+    )
+    generator_budget: float = Field(5.0, ge=0, le=1e6, description="Most money that one run may spend.")
+    generator_token_budget: PositiveInt = Field(1_000_000, description="Most tokens that one run may use.")
+
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _host_and_port_each(cls, servers: str) -> str:
@@ -163,7 +188,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{server!r} is not host:port, for example 127.0.0.1:9092")
         return servers
 
-    @field_validator("public_url", "embeddings_url")
+    @field_validator("public_url", "embeddings_url", "generator_url")
     @classmethod
     def _an_address(cls, url: str) -> str:
         if url and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", url):
