@@ -1,5 +1,7 @@
 """Guardrails: what copy has to hold, and what each rule says of copy that does not."""
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 from sqlalchemy import Engine, select
@@ -21,7 +23,9 @@ def content(text: str, locale: str | None = None, **more: object) -> Content:
     return Content(content_id="c", campaign_id="k", slots={"subject": text}, locale=locale, **more)  # type: ignore[arg-type]
 
 
-def verdict(text: str, locale: str | None = None, around: Surroundings | None = None, **rules: object) -> Verdict:
+def verdict(
+    text: str, rules: Mapping[str, object], locale: str | None = None, around: Surroundings | None = None
+) -> Verdict:
     """The one verdict that one rule gives."""
     (found,) = vet(CopyRules.model_validate(rules), content(text, locale), around or Surroundings(brief=BRIEF))
     assert found.passed == (not found.reason)
@@ -78,20 +82,20 @@ def test_each_rule_passes_what_it_should_and_says_what_is_wrong(
 ) -> None:
     """Of two lines one passes and the other is told why not."""
     if good:
-        assert verdict(good, **rules).passed
-    assert told in verdict(bad, **rules).reason
+        assert verdict(good, rules).passed
+    assert told in verdict(bad, rules).reason
 
 
 def test_a_locale_is_named_allowed_and_what_the_text_is_in() -> None:
     """The tag has to be of the list, and the words and letters of the tag."""
     rules = {"locales": ["de", "en-GB"]}
 
-    assert verdict("Die Mäntel sind da", "de-AT", **rules).passed
-    assert verdict("Coats", "en-GB", **rules).passed
-    assert "names no locale" in verdict("Coats", **rules).reason
-    assert "its locale is en-US" in verdict("Coats", "en-US", **rules).reason
-    assert "not those of de" in verdict("Зимняя коллекция", "de", **rules).reason
-    assert "reads like en" in verdict("This is the best of all that you are looking for", "de", **rules).reason
+    assert verdict("Die Mäntel sind da", rules, "de-AT").passed
+    assert verdict("Coats", rules, "en-GB").passed
+    assert "names no locale" in verdict("Coats", rules).reason
+    assert "its locale is en-US" in verdict("Coats", rules, "en-US").reason
+    assert "not those of de" in verdict("Зимняя коллекция", rules, "de").reason
+    assert "reads like en" in verdict("This is the best of all that you are looking for", rules, "de").reason
 
 
 def test_an_edit_keeps_the_placeholders_of_its_parent() -> None:
@@ -99,18 +103,18 @@ def test_an_edit_keeps_the_placeholders_of_its_parent() -> None:
     around = Surroundings(parent=content("Hi {{first_name}}, welcome to {{city}}"))
     rules = {"placeholders": ["first_name", "city"]}
 
-    assert verdict("{{city}} greets {{first_name}}", around=around, **rules).passed
-    assert "{{city}} of its parent is lost" in verdict("Hello {{first_name}}", around=around, **rules).reason
+    assert verdict("{{city}} greets {{first_name}}", rules, around=around).passed
+    assert "{{city}} of its parent is lost" in verdict("Hello {{first_name}}", rules, around=around).reason
 
 
 def test_near_duplicates_name_what_they_repeat() -> None:
     """The verdict says which content it is too much like."""
     around = Surroundings(others=Known([("c7", "The winter collection is here")]))
 
-    found = verdict("The winter collection is here!!", around=around, most_similar=0.8)
+    found = verdict("The winter collection is here!!", {"most_similar": 0.8}, around=around)
 
     assert "content c7" in found.reason
-    assert verdict("Your basket is waiting", around=around, most_similar=0.8).passed
+    assert verdict("Your basket is waiting", {"most_similar": 0.8}, around=around).passed
 
 
 RULES = {"facts": "brief", "most_similar": 0.8, "placeholders": ["first_name"]}
