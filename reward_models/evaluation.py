@@ -2,10 +2,10 @@
 
 1. keep the decisions that chance decided, with the candidates most of them share
 2. means of every arm, plain: n and mean of the rows that got it
-3. folds by unit, and where the log has times blocks of time (``forward.py``); per metric and fold: a reward model of
-   that metric from other units, earlier decisions
-4. learned policy on the fold: the arm with the largest prediction; reference: the arm with the largest mean on the
-   other folds. Both are fixed before the fold is looked at
+3. blocks of time and folds by unit, or where the log has no times units in an order by lot (``forward.py``); per metric
+   and part: a reward model of that metric from other units that came before
+4. learned policy on the part: the arm with the largest prediction; reference: the arm with the largest mean among those
+   that taught. Both are fixed before the part is looked at
 5. value of the learned policy by every estimator, with intervals and effective sample sizes
 6. the gate on the paired difference to the reference, as for any change
 
@@ -27,7 +27,7 @@ from reward_models.choices import Choices
 from reward_models.contexts import Contexts
 from reward_models.dataset import TrainingSet
 from reward_models.folds import codes_of, deal
-from reward_models.forward import across, forward
+from reward_models.forward import forward, in_turn
 from reward_models.gate import Verdict, judge, per_1000
 from reward_models.logged import Logged
 from reward_models.offpolicy import Estimate
@@ -37,7 +37,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-FOLDS = 5
+TURNS = 10
+"""Parts of a log without times."""
 FORWARD_FOLDS = 2
 """Folds by unit within each block of time."""
 
@@ -209,7 +210,7 @@ def lessons(rows: TrainingSet, definition: LoopDefinition) -> list[tuple[Mask, M
     """Step 3: rows that teach and rows that are judged by it, (n,) each."""
     codes = codes_of(clusters_of(rows))
     if definition.gate.split == "unit":
-        return list(across(deal(codes, FOLDS, definition.model.seed)))
+        return list(in_turn(deal(codes, TURNS, definition.model.seed)))
     return list(forward(rows.decided_at, deal(codes, FORWARD_FOLDS, definition.model.seed)))
 
 

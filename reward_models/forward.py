@@ -2,8 +2,14 @@
 
 Under a policy that learns, later decisions were shaped by earlier outcomes: a model fitted on the future of a decision
 knows something of its luck. So time is cut into blocks of equally many decisions, and each block is judged by what was
-learned on the blocks before it, from other units. The first block teaches and is not judged. Without times (an imported
-experiment whose dates are invented) rows teach every other unit's.
+learned on the blocks before it, from other units. The first block teaches and is not judged.
+
+Without times (an imported experiment whose dates are invented) units are put into an order by lot, and what comes later
+is judged by what was learned before it, all the same. Folds that teach each other will not do: where no policy is better
+than another, a row that is lucky with an arm makes the others' policy like that arm, and they its own, so that lucky
+rows are judged to have chosen well. The spread of the scores knows nothing of it: a test at 3 % promotes 8 to 10 % of
+worthless policies (1,500 simulated experiments). In order of the lot the scores are martingale differences, and it is
+3 % again (Luedtke & van der Laan 2016, the online one-step estimator).
 """
 
 from collections.abc import Iterator
@@ -32,7 +38,9 @@ def forward(decided_at: Ints, fold: Ints, blocks: int = BLOCKS) -> Iterator[tupl
                 yield (block < later) & (fold != each), judged
 
 
-def across(fold: Ints) -> Iterator[tuple[Mask, Mask]]:
-    """The same without times: every fold is judged by what the others teach."""
-    for each in np.unique(fold):
-        yield fold != each, fold == each
+def in_turn(fold: Ints) -> Iterator[tuple[Mask, Mask]]:
+    """The same without times: the first half of the folds, numbered from 0, teaches; each later one is judged by what all
+    before it teach."""
+    count = int(fold.max(initial=-1)) + 1
+    for each in range((count + 1) // 2, count):
+        yield fold < each, fold == each

@@ -1,7 +1,7 @@
 """The gate on a real experiment (Hillstrom): false promotions, planted uplift, and what is deployed on the real labels.
 
 1. Null: visits permuted over all customers (no policy is better than another: the hardest null), and within each arm
-   (arms keep their means, choosing by customer cannot help). The learned policy is cross-fitted and judged each time.
+   (arms keep their means, choosing by customer cannot help). The learned policy is judged each time.
 2. Planted: visits within each arm permuted, then customers who bought womens goods only are made to visit 3 points more
    often after the womens e-mail than after the mens e-mail, which is best for the others. The truth is known exactly;
    what is found is the true uplift of the policy if it is promoted, else nothing.
@@ -155,7 +155,8 @@ def plant(seed: int) -> dict[str, float]:
     truth = np.tile([mens_rate, visit[rows.content == 1].mean(), womens_rate], (len(rows), 1))
     truth[group, 2] = mens_rate + UPLIFT
     oracle = float(group.mean()) * UPLIFT
-    uplift = float((target * truth).sum(axis=1).mean() - mens_rate)
+    judged = target.any(axis=1)
+    uplift = float((target * truth)[judged].sum(axis=1).mean() - mens_rate)
     return {"promoted": promoted, "oracle": oracle, "found": uplift * promoted, "policy": uplift}
 
 

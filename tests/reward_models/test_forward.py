@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reward_models.forward import across, forward
+from reward_models.forward import forward, in_turn
 
 TIMES = np.random.default_rng(4).integers(0, 40, 200)
 FOLDS = np.random.default_rng(5).integers(0, 2, 200)
@@ -29,9 +29,16 @@ def test_one_moment_cannot_be_cut() -> None:
     assert list(forward(np.zeros(50, dtype=np.int64), np.zeros(50, dtype=np.int64))) == []
 
 
-def test_without_times_folds_teach_each_other() -> None:
-    """Every row is judged once, by the other folds."""
-    pairs = list(across(FOLDS))
+def test_without_times_what_comes_before_teaches() -> None:
+    """Each fold of the second half is judged once, by all folds before it and by no other."""
+    fold = np.random.default_rng(6).permutation(200) % 10
+    pairs = list(in_turn(fold))
 
-    assert np.sum([judged for _, judged in pairs], axis=0).tolist() == [1] * 200
-    assert all((teaching == ~judged).all() for teaching, judged in pairs)
+    assert [sorted(set(fold[judged])) for _, judged in pairs] == [[5], [6], [7], [8], [9]]
+    assert [sorted(set(fold[teaching])) for teaching, _ in pairs] == [list(range(last)) for last in range(5, 10)]
+
+
+def test_nothing_to_learn_from_is_nothing_to_judge() -> None:
+    """Neither no rows nor rows of one unit are judged."""
+    assert list(in_turn(np.zeros(0, dtype=np.int64))) == []
+    assert list(in_turn(np.zeros(7, dtype=np.int64))) == []
