@@ -16,6 +16,7 @@ from infra.errors import RewardloopError
 from pipelines.commands import (
     audiences,
     audit,
+    backup,
     checkup,
     credit,
     events,
@@ -50,6 +51,7 @@ app = typer.Typer(
 
 audiences.register(app)
 audit.register(app)
+backup.register(app)
 checkup.register(app)
 credit.register(app)
 importing.register(app)
