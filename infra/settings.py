@@ -117,6 +117,10 @@ class Settings(BaseSettings):
         description="Clicks sooner than this after their decision started, or four within it, are labelled `bot`; "
         "0: speed labels nobody.",
     )
+    notify_file: Path | None = Field(
+        None,
+        description="JSON file of whom to notify when something needs a person (`docs/how-to/notifications.md`); empty: nobody.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     worker_batch_records: PositiveInt = Field(10_000, description="Most records the worker applies in one transaction.")
     worker_batch_wait_ms: int = Field(
