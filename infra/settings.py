@@ -38,6 +38,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
     mlflow_port: int = Field(5000, ge=0, le=65535, description="Port of the MLflow UI started by `rewardloop up`.")
     prefect_port: int = Field(4200, ge=0, le=65535, description="Port of the Prefect UI started by `rewardloop up`.")
+    ui_host: str = Field(
+        "127.0.0.1",
+        description="Address that the MLflow and Prefect of `rewardloop up` bind to. They let in whoever reaches them: before "
+        "you name another, put a proxy with sign-in in front (`docs/how-to/keep-it-up.md`).",
+    )
     mlflow_tracking_uri: str = Field("", description="MLflow tracking URI; empty: SQLite under the data folder.")
     secrets_file: Path | None = Field(
         None, description="JSON file with the installation's secrets; empty: `<home>/secrets.json`."
