@@ -179,15 +179,17 @@ class Folders:
             raise NotFound(f"No send {send[:64]!r} of this loop; create it with PUT /v1/loops/{loop}/sends/{send[:64]}")
         return Folder(path)
 
-    def sweep(self) -> None:
-        """Delete what was not touched for as long as it is kept."""
-        oldest = time.time() - self._days * _DAY
+    def sweep(self) -> int:
+        """Delete what was not touched for as long as it is kept; returns how many sends that were."""
+        oldest, swept = time.time() - self._days * _DAY, 0
         for path in self._root.glob("*"):
             with suppress(FileNotFoundError, Conflict):
                 newest = max(one.stat().st_mtime for one in (path, *path.iterdir()))
                 if newest < oldest:
                     with Folder(path).held():
                         shutil.rmtree(path)
+                    swept += 1
+        return swept
 
     def _path(self, loop: str, send: str) -> Path:
         return self._root / digest(self._secrets.loop(loop), "send-folder", send).hex()[:32]

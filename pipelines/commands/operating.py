@@ -6,31 +6,23 @@ import typer
 from sqlalchemy import Connection, func, select
 
 from infra import tables
-from infra.clock import HOUR, format_time
+from infra.clock import format_time
 from infra.database import reading, writing
 from infra.migrations import heads
-from ingestion import quarantine, store
-from ingestion.decode import Edge, decode_event
-from ingestion.decoding import TopicDecoder
-from ingestion.events import Event, Rejected
-from ingestion.intake import connector_of, take_again
-from ingestion.keys import is_public
+from ingestion import quarantine
 from ingestion.loops import load_loop, load_loops
-from ingestion.messages import held_record
-from ingestion.replay import decode_again
 from ingestion.switches import set_switch
-from ingestion.topics import topics
 from pipelines.commands.workspace import (
     FAILED,
     JsonOption,
     LoopArgument,
-    Workspace,
     open_workspace,
     out,
     print_json,
     print_table,
     printable,
 )
+from pipelines.replaying import replay
 
 ACTOR = "cli"
 LOOPS = """The loops of this installation.
@@ -142,19 +134,11 @@ def replay_held(ids: Ids, as_json: JsonOption = False) -> None:
     Example: rewardloop quarantine replay 17 18
     """
     workspace = open_workspace()
-    batch, refused = quarantine.replay(workspace.engine, workspace.secrets, ids, lambda held: _decode(workspace, held))
-    if batch.replayed:
-        store.apply(
-            workspace.engine,
-            batch,
-            workspace.secrets,
-            workspace.clock(),
-            quarantine_days=workspace.settings.quarantine_days,
-        )
+    replayed, refused = replay(workspace, ids)
     if as_json:
-        print_json({"replayed": list(batch.replayed), "refused": {str(id_): reason for id_, reason in refused.items()}})
+        print_json({"replayed": list(replayed), "refused": {str(id_): reason for id_, reason in refused.items()}})
     else:
-        out().print(f"{len(batch.replayed)} replayed, {len(refused)} still cannot be used.")
+        out().print(f"{len(replayed)} replayed, {len(refused)} still cannot be used.")
         for id_, reason in refused.items():
             out().print(f"  {id_}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if refused:
@@ -192,25 +176,6 @@ def _switch(loop: str, killed: bool, reason: str) -> None:
     workspace = open_workspace()
     with writing(workspace.engine) as connection:
         set_switch(connection, loop, killed, reason, ACTOR, workspace.clock())
-
-
-def _decode(workspace: Workspace, held: quarantine.Held) -> Event | quarantine.Facts | Rejected:
-    """A topic's record again, a vendor's, or a native event; a row of an import is mended in its file instead."""
-    raw = held.raw or b""
-    if held.source.startswith("import:"):
-        reason = "a row of an import is mended in its file; import the mended rows under another import name"
-        return Rejected(source=held.source, position=held.position, reason=reason, raw=raw)
-    settings = workspace.settings
-    record = held_record(held.position, raw)
-    if record is not None and record.topic in {topic.name for topic in topics(settings.kafka_topic_prefix).read}:
-        return decode_again(record, TopicDecoder(workspace.engine, workspace.secrets, settings, workspace.clock))
-    sources = (held.source, *settings.sources)
-    with reading(workspace.engine) as connection:
-        signed = is_public(connection, held.source)
-    edge = Edge(workspace.secrets, sources, workspace.clock(), settings.clock_skew_hours * HOUR, signed)
-    if connector_of(held.position):
-        return take_again(held.position, raw, edge, format_time(held.created_at))
-    return decode_event(raw, edge)
 
 
 def _without_bytes(record: quarantine.Held) -> dict[str, Any]:

@@ -4,20 +4,21 @@ from datetime import datetime
 
 from infra.settings import load_settings
 from ingestion.loops import LoopId, PolicySettings
+from pipelines.flows.paper import Paper
 from pipelines.flows.shape import as_flow, as_task
 from pipelines.flows.steps.loops import micros
-from pipelines.flows.steps.valuing import Question, Valuation, gather, paper_of, value
+from pipelines.flows.steps.valuing import Question, gather, paper_of, value
 from pipelines.learning import open_bench
 
 
-@as_flow("evaluate", minutes=180, paper=paper_of, after="Nothing was changed.")
+@as_flow("evaluate", minutes=180, paper=lambda paper: paper, after="Nothing was changed.")
 def evaluate(
     loop_id: LoopId,
     version: str | None = None,
     policy: PolicySettings | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> Valuation:
+) -> Paper:
     """What a policy would have earned in a period, against what ran and against the baseline.
 
     Decisions that the model learned from are left out, so a period before its cutoff has nothing to say.
@@ -31,4 +32,4 @@ def evaluate(
     """
     bench = open_bench(load_settings())
     question = Question(loop_id, version, policy, micros(since), micros(until))
-    return as_task(value, as_task(gather, bench, question))
+    return paper_of(as_task(value, as_task(gather, bench, question)))

@@ -232,16 +232,18 @@ def _notes(found: Valuation) -> list[str]:
 
 def _rows(found: Valuation) -> list[dict[str, Any]]:
     titles = {**TITLES, "challenger": "this policy"}
-    return [
-        {
-            "policy": titles[policy],
-            "estimator": each.name,
-            f"{found.words} per 1,000": round(THOUSAND * each.value, 4),
-            "low": round(THOUSAND * each.low, 4),
-            "high": round(THOUSAND * each.high, 4),
-            "effective units": round(each.ess),
-            "note": each.note,
-        }
-        for policy, estimates in found.values.items()
-        for each in estimates
-    ]
+    gains = {"gain over what ran": found.over_running, "gain over the baseline": found.over_baseline}
+    rows = [_row(title, each, found.words) for title, each in gains.items() if each is not None]
+    return rows + [_row(titles[policy], each, found.words) for policy, all_ in found.values.items() for each in all_]
+
+
+def _row(policy: str, estimate: Estimate, words: str) -> dict[str, Any]:
+    return {
+        "policy": policy,
+        "estimator": estimate.name,
+        f"{words} per 1,000": round(THOUSAND * estimate.value, 4),
+        "low": round(THOUSAND * estimate.low, 4),
+        "high": round(THOUSAND * estimate.high, 4),
+        "effective units": round(estimate.ess),
+        "note": estimate.note,
+    }
