@@ -4,7 +4,8 @@ Every child leads a process group of its own, away from the terminal: a Ctrl-C r
 supervisor stops whole groups, so that what a child has started itself ends with it. The order:
 
     1 check that the ports are free    2 start the children, their output to one log each
-    3 wait until each answers          4 watch, until one dies or a signal comes
+    3 wait until each answers, and start what waited for it
+    4 watch, until one dies or a signal comes
     5 stop all: SIGTERM to every group, and after ten seconds SIGKILL to what is left
 """
 
@@ -34,6 +35,9 @@ _PATIENCE = 180.0
 _GRACE = 10.0
 """Seconds a child may take to stop."""
 _PAUSE = 0.2
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, never bound to)
+_COMMAND = (sys.executable, "-c", "from pipelines.cli import main; main()")
+"""``rewardloop``, by the interpreter of this process."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,29 @@ class Service:
     name: str
     command: tuple[str, ...]
     port: int
+    """0: it listens nowhere."""
     probe: str
-    """Path that answers 200 once the service is ready."""
+    """Path that answers 200 once the service is ready; without a port, what its log says then."""
     page: str
     """Path that a person opens."""
     environment: Mapping[str, str]
     log: Path
     port_setting: str
     """The environment variable that moves it to another port."""
+    host: str = LOOPBACK
+    """The address it binds to."""
+    after: str = ""
+    """Name of the service that must be ready before this one is started."""
 
     @property
     def origin(self) -> str:
-        """Scheme, address and port."""
-        return f"http://{LOOPBACK}:{self.port}"
+        """Scheme, address and port, as this machine reaches it."""
+        return f"http://{LOOPBACK if self.host in _ANYWHERE else self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """What to open in a browser."""
-        return self.origin + self.page
+        """What to open in a browser; of a service that listens nowhere its log."""
+        return self.origin + self.page if self.port else f"log {self.log}"
 
 
 class Supervisor:
@@ -92,9 +101,10 @@ class Supervisor:
         waiting = list(services)
         while waiting and not stopped.is_set():
             self.check()
-            for service in [service for service in waiting if _answers(service)]:
+            for service in [service for service in waiting if service.name in self._children and _answers(service)]:
                 waiting.remove(service)
                 ready(service, time.monotonic() - began)
+                self._start_after(service.name)
             if waiting and time.monotonic() - began > _PATIENCE:
                 late = waiting[0]
                 raise Unavailable(f"{late.name} does not answer at {late.url} after {_PATIENCE:.0f} s; see {late.log}")
@@ -108,7 +118,7 @@ class Supervisor:
     def check(self) -> None:
         """Raises :class:`Unavailable` naming the first child that is gone, its exit code and its last words."""
         for service in self.services:
-            code = self._children[service.name].poll()
+            code = self._children[service.name].poll() if service.name in self._children else None
             if code is not None:
                 raise Unavailable(f"{service.name} {_ended(code)}: {_last_words(service.log)} (log: {service.log})")
 
@@ -130,7 +140,11 @@ class Supervisor:
     def _start(self) -> None:
         for service in self.services:
             _require_free(service)
-        for service in self.services:
+        self._start_after("")
+
+    def _start_after(self, name: str) -> None:
+        """Start those that have waited for this one."""
+        for service in (service for service in self.services if service.after == name):
             service.log.parent.mkdir(parents=True, exist_ok=True)
             with service.log.open("wb") as log:
                 self._children[service.name] = subprocess.Popen(  # noqa: S603 (commands of this module)
@@ -192,7 +206,18 @@ def mlflow_service(settings: Settings) -> Service:
     return Service(
         name="MLflow",
         command=(
-            *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                settings.ui_host,
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+            ),
             *("--backend-store-uri", settings.tracking, "--artifacts-destination", artifacts.as_uri()),
         ),
         port=port,
@@ -201,6 +226,7 @@ def mlflow_service(settings: Settings) -> Service:
         environment=_environment(settings),
         log=_log(settings, "mlflow"),
         port_setting="REWARDLOOP_MLFLOW_PORT",
+        host=settings.ui_host,
     )
 
 
@@ -209,13 +235,44 @@ def prefect_service(settings: Settings) -> Service:
     port = settings.prefect_port or free_port()
     return Service(
         name="Prefect",
-        command=(sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)),
+        command=(sys.executable, "-m", "prefect", "server", "start", "--host", settings.ui_host, "--port", str(port)),
         port=port,
         probe="/api/health",
         page="/",
         environment=_environment(settings) | {"PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api"},
         log=_log(settings, "prefect"),
         port_setting="REWARDLOOP_PREFECT_PORT",
+        host=settings.ui_host,
+    )
+
+
+def worker_service(settings: Settings) -> Service:
+    """The worker that reads the topics; only with Kafka."""
+    port = settings.worker_port or free_port()
+    return Service(
+        name="Worker",
+        command=(*_COMMAND, "worker"),
+        port=port,
+        probe="/healthz",
+        page="/metrics",
+        environment=_environment(settings) | {"REWARDLOOP_WORKER_PORT": str(port), "REWARDLOOP_HOST": LOOPBACK},
+        log=_log(settings, "worker"),
+        port_setting="REWARDLOOP_WORKER_PORT",
+    )
+
+
+def flows_service(settings: Settings, prefect: Service) -> Service:
+    """The process that runs the flows on their schedules, under that Prefect server."""
+    return Service(
+        name="Flows",
+        command=(*_COMMAND, "flows", "serve"),
+        port=0,
+        probe="Your deployments are being served",
+        page="",
+        environment=_environment(settings) | {"PREFECT_API_URL": f"{prefect.origin}/api", "PYTHONUNBUFFERED": "1"},
+        log=_log(settings, "flows"),
+        port_setting="",
+        after=prefect.name,
     )
 
 
@@ -231,10 +288,12 @@ def _log(settings: Settings, name: str) -> Path:
 
 
 def _require_free(service: Service) -> None:
+    if not service.port:
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, service.port))
+            probe.bind((service.host, service.port))
         except OSError:
             raise Misconfigured(
                 f"Port {service.port} is taken, {service.name} cannot use it; stop what listens there, "
@@ -263,6 +322,8 @@ def _handling(handler: Callable[[int, FrameType | None], object] | signal.Handle
 
 
 def _answers(service: Service) -> bool:
+    if not service.port:
+        return service.probe in service.log.read_text(errors="replace")
     try:
         return httpx2.get(service.origin + service.probe, timeout=2.0, trust_env=False).status_code == httpx2.codes.OK
     except httpx2.HTTPError:

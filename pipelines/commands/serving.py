@@ -1,4 +1,4 @@
-"""Commands that serve: `up` holds API, MLflow UI and Prefect UI together, `demo` shows the whole loop."""
+"""Commands that serve: `up` holds API, worker, flows, MLflow and Prefect together, `demo` shows the whole loop."""
 
 from typing import Annotated
 
@@ -12,10 +12,14 @@ from pipelines.supervisor import (
     Service,
     Supervisor,
     api_service,
+    flows_service,
     mlflow_service,
     prefect_service,
     stopping_on_signals,
+    worker_service,
 )
+
+LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +29,8 @@ def register(app: typer.Typer) -> None:
 
 
 def up() -> None:
-    """Serve the API, the MLflow UI and the Prefect UI over the data folder, until Ctrl-C. Loopback only.
+    """Serve the API, the MLflow UI and the Prefect UI over the data folder, run the flows on their schedules and, with
+    Kafka, a worker, until Ctrl-C. When one of them ends, all do, and its last words are told.
 
     Example: rewardloop up
     """
@@ -33,9 +38,15 @@ def up() -> None:
     console = out()
     services = services_of(settings)
     console.print(f"Data folder {settings.home.resolve()}", soft_wrap=True, highlight=False)
+    if settings.ui_host not in LOOPBACKS:
+        console.print(
+            f"MLflow and Prefect let in whoever reaches {settings.ui_host}: have a proxy ask who it is.",
+            style="bold red",
+        )
     with stopping_on_signals() as stopped, Supervisor(services) as supervisor:
         for service in services:
-            console.print(f"  {service.name:<8} starting  {service.url}", soft_wrap=True, highlight=False)
+            state = f"waits for {service.after}" if service.after else "starting"
+            console.print(f"  {service.name:<8} {state:<9} {service.url}", soft_wrap=True, highlight=False)
         supervisor.wait_until_ready(
             services,
             stopped,
@@ -45,7 +56,8 @@ def up() -> None:
         )
         if not stopped.is_set():
             console.print("All ready. Ctrl-C stops them.")
-        with announced_prefect(settings, f"{services[-1].origin}/api"):
+        prefect = next(service for service in services if service.name == "Prefect")
+        with announced_prefect(settings, f"{prefect.origin}/api"):
             supervisor.watch(stopped)
         console.print("Stopping …")
     console.print("Stopped.")
@@ -54,7 +66,14 @@ def up() -> None:
 def services_of(settings: Settings) -> list[Service]:
     """What `up` serves; an MLflow server of the installation's own replaces ours."""
     own = settings.mlflow_tracking_uri.startswith(("http://", "https://"))
-    return [api_service(settings), *([] if own else [mlflow_service(settings)]), prefect_service(settings)]
+    prefect = prefect_service(settings)
+    return [
+        api_service(settings),
+        *([worker_service(settings)] if settings.kafka else []),
+        *([] if own else [mlflow_service(settings)]),
+        prefect,
+        flows_service(settings, prefect),
+    ]
 
 
 def demo(

@@ -6,12 +6,15 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from infra.errors import Misconfigured, Unavailable
+from infra.settings import Settings
+from pipelines.commands.serving import services_of
 from pipelines.supervisor import LOOPBACK, Service, Supervisor, free_port
 from tests.pipelines.processes import processes_of, running, wait_for_words
 
@@ -47,6 +50,42 @@ def test_services_are_ready_once_they_answer_and_gone_once_left(tmp_path: Path) 
     assert sorted(ready) == ["one", "two"]
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(services[0].url, trust_env=False)
+
+
+def test_what_depends_on_another_starts_after_it(tmp_path: Path) -> None:
+    """It is not started before the other answers; it is ready once its log says so, and listens nowhere."""
+    first = a_service(tmp_path, f"import time; time.sleep(1); {PAGES}", "first")
+    code = "import urllib.request,sys,time; urllib.request.urlopen(sys.argv[1]).read(); print('at work', flush=True); time.sleep(600)"
+    second = replace(
+        a_service(tmp_path, code, "second"),
+        command=(sys.executable, "-c", code, first.origin),
+        port=0,
+        probe="at work",
+        after="first",
+    )
+    ready: list[str] = []
+
+    with Supervisor([second, first]) as supervisor:
+        supervisor.check()
+        assert not second.log.exists()
+        supervisor.wait_until_ready(
+            supervisor.services, threading.Event(), lambda service, _seconds: ready.append(service.name)
+        )
+
+    assert ready == ["first", "second"]
+    assert second.url == f"log {second.log}"
+
+
+def test_a_worker_is_among_them_with_kafka(tmp_path: Path) -> None:
+    """Without brokers there is nothing to read; flows wait for Prefect; MLflow and Prefect are this machine's own."""
+    alone = services_of(Settings(home=tmp_path))
+    streaming = services_of(Settings(home=tmp_path, kafka_bootstrap_servers="127.0.0.1:9092"))
+
+    assert [service.name for service in alone] == ["API", "MLflow", "Prefect", "Flows"]
+    assert [service.name for service in streaming] == ["API", "Worker", "MLflow", "Prefect", "Flows"]
+    assert {service.after for service in alone} == {"", "Prefect"}
+    assert all(service.host == LOOPBACK for service in streaming)
+    assert all(LOOPBACK in service.command for service in alone[1:3])
 
 
 def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
@@ -89,7 +128,8 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
 
 @pytest.mark.stack
 def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path) -> None:
-    """`rewardloop up` serves all three real servers over one folder; SIGTERM ends it and everything it started."""
+    """`rewardloop up` serves all three real servers over one folder and runs the flows; SIGTERM ends it and everything it
+    started."""
     home = tmp_path / "home"
     ports = {f"REWARDLOOP_{name}": "0" for name in ("PORT", "MLFLOW_PORT", "PREFECT_PORT")}
     with running(home, "up", **ports) as (process, log):
@@ -101,5 +141,6 @@ def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path) 
         code = process.wait(timeout=30)
 
     assert answers == [200, 200, 200]
-    assert len(children) >= 4
+    assert re.search(r"Flows +ready +log ", said)
+    assert len(children) >= 5
     assert (code, processes_of(home)) == (0, [])
