@@ -9,6 +9,7 @@ cd "$folder"
 word() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 [ -s postgres ] || word > postgres
 [ -s pgpass ] || printf 'postgres:5432:*:rewardloop:%s\n' "$(cat postgres)" > pgpass
+[ -s gate ] || printf 'team:{PLAIN}%s\n' "$(word)" > gate  # who opens MLflow and Prefect; nginx compares it as it is
 [ -s grafana ] || word > grafana
 [ -s rewardloop.json ] ||
   printf '{"master": "%s", "units": {"1": "%s"}, "tokens": {"1": "%s"}}\n' "$(word)" "$(word)" "$(word)" > rewardloop.json

@@ -1,6 +1,7 @@
 """The compose file and the image's recipe, checked without Docker: names, addresses, secrets, health."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,33 @@ def test_no_password_is_in_the_environment(name: str) -> None:
     assert [value for _, value in told if re.search(r"://[^/@]+:[^/@]+@", str(value))] == []
 
 
+@pytest.mark.parametrize("name", ["mlflow", "prefect"])
+def test_nobody_reaches_them_but_through_the_gate(name: str) -> None:
+    """MLflow and Prefect, which ask nobody who they are, have no port of their own; the gate has theirs and asks."""
+    config = (DEPLOY / "gate.conf").read_text()
+    port = {"mlflow": 5000, "prefect": 4200}[name]
+    (server,) = [part for part in config.split("server {")[1:] if f"listen {port};" in part]
+
+    assert "ports" not in SERVICES[name]
+    assert f"127.0.0.1:{port}:{port}" in SERVICES["gate"]["ports"]
+    assert f"http://{name}:{port}" in server
+    assert "auth_basic off" not in server
+    assert "auth_basic_user_file /run/secrets/gate;" in config.split("server {")[0]
+    assert SERVICES["gate"]["secrets"] == ["gate"]
+
+
+def test_the_gate_is_read_by_nginx(tmp_path: Path) -> None:
+    """nginx takes the file as it is."""
+    nginx = shutil.which("nginx")
+    if nginx is None:
+        pytest.skip("nginx is not installed here; the image brings it")
+    written = (DEPLOY / "gate.conf").read_text().replace("/run/secrets/gate", str(tmp_path / "gate"))
+    (tmp_path / "gate.conf").write_text(written)
+    (tmp_path / "gate").write_text("team:{PLAIN}x\n")
+    done = subprocess.run([nginx, "-t", "-c", tmp_path / "gate.conf"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_broker_is_the_one_that_is_tested() -> None:
     """The image of Kafka has the version the tests run."""
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{kafka.version()}"
@@ -90,6 +118,7 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert made[0] == made[1]
     assert {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()} == set(made[0])
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    assert re.fullmatch(r"team:\{PLAIN\}[0-9a-f]{64}\n", made[0]["gate"])
     assert made[0]["pgpass"] == f"postgres:5432:*:rewardloop:{made[0]['postgres']}\n"
     assert (
         load_secrets(Settings(mode="server", secrets_file=tmp_path / "rewardloop.json")).unit("ann").startswith("u1:")
