@@ -1,0 +1,1 @@
+"""Several decisions for one customer, and outcomes that come much later."""
