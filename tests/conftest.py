@@ -22,6 +22,7 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import metadata
 from ingestion.topics import all_topics
+from tests.stack.prefect_server import PrefectServer
 from tests.stack.stub_llm import StubLLM
 
 
@@ -118,6 +119,15 @@ def kafka() -> Iterator[str]:
     need_local_kafka()
     with LocalKafka() as brokers:
         yield brokers.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A real Prefect server, started for this run; who stops it starts it again."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect-server"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
