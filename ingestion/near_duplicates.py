@@ -50,10 +50,12 @@ class Known:
         self._names.append(name)
         self._sizes.append(len(found))
 
-    def nearest(self, text: str) -> tuple[str, float] | None:
-        """The most similar text's name and similarity, of equals the first; None where nothing is shared."""
+    def nearest(self, text: str, but: str | None = None) -> tuple[str, float] | None:
+        """The most similar text's name and similarity, of equals the first; None where nothing is shared. ``but``: not
+        the text of this name."""
         own = pieces(text)
         shared = Counter(place for piece in own for place in self._with.get(piece, ()))
+        shared = Counter({place: count for place, count in shared.items() if self._names[place] != but})
         if not shared:
             return None
         best = max(shared, key=lambda place: (self._similarity(own, place, shared[place]), -place))

@@ -3,11 +3,12 @@
 The taste is a table, customer tier and device by copy factor, in log odds of a click. Tiers disagree, so one line for
 all cannot win: a policy that reads the context beats every single content, and both beat a uniform baseline.
 
-    click rate   p(x, c) = activity · sigmoid(base + recency·days/90 + effect·Σ_f taste(x, f)·f(c) + quirk(c))
+    click rate   p(x, c) = activity · sigmoid(base + recency·days/90 + effect·Σ_f taste(x, f)·f(c) + quirk(c) − tired(c))
     revenue      r(x, c) = p(x, c) · buys(tier) · E[value | tier, discount] · (1 - refunded)
 
 ``activity`` is a trait of the customer that no context shows (mean 1): one customer's decisions are alike, which is why
-everything is clustered by unit. Values are lognormal. Purchases without any message (``organic``) come on top, the
+everything is clustered by unit. A factor that comes more than once adds nothing but ``fatigue``: tired(c) = fatigue · Σ_f
+max(0, f(c) − 1). Values are lognormal. Purchases without any message (``organic``) come on top, the
 same under every policy. :func:`true_values` is exact: it is the oracle of the tests. Bots click on everything within
 seconds, buy nothing, and are no customers: the oracle leaves them out.
 
@@ -59,6 +60,8 @@ class World:
     """Scale of the taste table."""
     quirk: float = 0.2
     """Standard deviation, in log odds, of what makes a content good or bad beyond its factors."""
+    fatigue: float = 0.0
+    """What each repetition of a factor costs, in log odds of a click."""
     base: float = -2.0
     recency: float = -0.3
     buys: Mapping[str, float] = field(default_factory=lambda: {"new": 0.40, "regular": 0.45, "gold": 0.50})
@@ -236,11 +239,13 @@ def deliver(world: World, rng: np.random.Generator, sent: Sequence[tuple[int, di
 def _values(
     world: World, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]], activity: Array
 ) -> Value:
-    design = np.array([[float(features.get(name, False)) for name in FACTORS] for features in contents])
+    times = np.array([[float(features.get(name, False)) for name in FACTORS] for features in contents])
+    design, repeated = np.minimum(times, 1.0), np.maximum(times - 1.0, 0.0).sum(axis=1)
     taste = np.array(
         [[TASTE[x["tier"]][name] + TASTE[x["device"]][name] for name in FACTORS] for x in contexts]
     ).reshape(-1, len(FACTORS))
-    logits = world.base + world.effect * taste @ design.T + np.array([_quirk(world, c) for c in contents])
+    logits = world.base + world.effect * taste @ design.T - world.fatigue * repeated
+    logits += np.array([_quirk(world, c) for c in contents])
     logits += world.recency * np.array([[x["days_since_order"] / 90] for x in contexts]).reshape(-1, 1)
     click = np.minimum(activity[:, None] / (1 + np.exp(-logits)), 1.0)
     spend = np.array([[_mean_spend(world, x["tier"], c) for c in contents] for x in contexts])

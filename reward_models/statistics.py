@@ -2,6 +2,7 @@
 
     load_statistics(connection) -> Statistics        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
     load_days(connection, loop_id, weights, before) -> counts per day, of every campaign
+    load_totals(connection, loop_id, weights) -> counts per campaign, with the contents they are of
 
     sums = Σ_m w_m·sum_m        sum_squares ≤ (Σ_m |w_m|·√sum_squares_m)²
 
@@ -18,7 +19,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, select, true
 
 from infra import tables
 from infra.clock import DAY
@@ -72,14 +73,22 @@ def load_days(connection: Connection, loop_id: str, weights: Mapping[str, float]
     Expected is what the customers of the day make of it: the prediction less its mean for the content under that model.
     So a content is the same under all models, and what a model has learned of it is no drift.
     """
-    stats, campaigns = tables.content_stats.c, tables.campaigns.c
-    ended = stats.bucket < before // DAY
-    groups: dict[str, dict[str, list[StatRow]]] = {}
-    for campaign_id, version, row in _rows(
-        connection, _summed(stats.bucket).where(campaigns.loop_id == loop_id, ended)
-    ):
-        groups.setdefault(campaign_id, {}).setdefault(version, []).append(row)
-    return [_by_day(groups[campaign_id], weights) for campaign_id in sorted(groups)]
+    ended = tables.content_stats.c.bucket < before // DAY
+    groups = _of_loop(connection, loop_id, ended)
+    return [_by_day(groups[campaign_id], weights)[1] for campaign_id in sorted(groups)]
+
+
+def load_totals(
+    connection: Connection, loop_id: str, weights: Mapping[str, float]
+) -> dict[str, tuple[list[str], ArmCounts]]:
+    """By campaign, running or not: its contents that were shown, and their counts in all, (k,). Expected as in
+    :func:`load_days`."""
+    found = {}
+    for campaign_id, versions in _of_loop(connection, loop_id, true()).items():
+        contents, days = _by_day(versions, weights)
+        parts = (days.exposures, days.sums, days.sum_squares, days.expected)
+        found[campaign_id] = (contents, ArmCounts(*(part.sum(axis=0) for part in parts)))
+    return found
 
 
 def arm_counts(
@@ -135,11 +144,23 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, str
         yield campaign_id, version, StatRow(content_id, metric, exposures, total, squares, expected, day)
 
 
-def _by_day(versions: Mapping[str, Sequence[StatRow]], weights: Mapping[str, float]) -> ArmCounts:
+def _of_loop(connection: Connection, loop_id: str, which: ColumnElement[bool]) -> dict[str, dict[str, list[StatRow]]]:
+    """Rows by day of a loop's campaigns, by campaign and model version."""
+    of_loop = tables.campaigns.c.loop_id == loop_id
+    groups: dict[str, dict[str, list[StatRow]]] = {}
+    for campaign_id, version, row in _rows(connection, _summed(tables.content_stats.c.bucket).where(of_loop, which)):
+        groups.setdefault(campaign_id, {}).setdefault(version, []).append(row)
+    return groups
+
+
+def _by_day(versions: Mapping[str, Sequence[StatRow]], weights: Mapping[str, float]) -> tuple[list[str], ArmCounts]:
+    """The contents, sorted, and their counts, (days, k)."""
     every = [row for rows in versions.values() for row in rows]
     contents = sorted({row.content_id for row in every})
     days = range(min(row.day for row in every), max(row.day for row in every) + 1)
-    return reduce(add, (_of_version(versions[version], contents, days, weights) for version in sorted(versions)))
+    return contents, reduce(
+        add, (_of_version(versions[version], contents, days, weights) for version in sorted(versions))
+    )
 
 
 def _of_version(

@@ -1,8 +1,9 @@
 """Copy from templates."""
 
+import numpy as np
 import pytest
 
-from pipelines.templates import FACTORS, write_drafts
+from pipelines.templates import FACTORS, read_factors, write_drafts, write_line
 
 
 def test_the_same_seed_writes_the_same_lines() -> None:
@@ -43,3 +44,12 @@ def test_more_drafts_than_combinations_are_refused() -> None:
     """The templates say how many lines they can write."""
     with pytest.raises(ValueError, match="1 to 64"):
         write_drafts("the spring sale", 65, seed=0)
+
+
+def test_factors_are_read_back_as_often_as_they_were_written() -> None:
+    """Also of a line that is overdone."""
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        times = {name: int(rng.integers(2 if name in ("question", "number") else 4)) for name in FACTORS}
+
+        assert read_factors(write_line("the spring sale", times, rng)) == times
