@@ -23,8 +23,8 @@ decisions: they have places of their own, fewer than there are threads.
 
 Most decisions are made on the event loop itself, one after the other, so that places alone do not bound how late they
 are: a thousand that arrive together are a thousand in one turn of the loop. So a turn takes in decisions for
-``TURN_SECONDS`` at most, and while decisions are being turned away for the usual time of one; the rest of the turn is
-turned away, which costs next to nothing.
+``TURN_SECONDS`` at most (``FEW`` in any case), and while decisions are being turned away for the usual time of one; the
+rest is turned away, which costs next to nothing.
 """
 
 import asyncio
@@ -45,7 +45,10 @@ TWICE = 2.0
 QUIET_SECONDS = 2.0
 """Once no decision was turned away for so long, all places are back."""
 TURN_SECONDS = 0.2
-"""For how long one turn of the event loop takes in decisions; ``LEAST`` of them it takes in anyway."""
+"""For how long one turn of the event loop takes in decisions; ``FEW`` of them it takes in anyway, and ``LEAST`` while
+decisions are being turned away."""
+FEW = 64
+"""So many decisions that arrive together are no flood, however slow the machine is at the moment."""
 LEAST = 4
 """Fewest places: with fewer, nothing is learned of how much the server can do."""
 UNFINISHED_BYTES = 64 << 20
@@ -134,8 +137,8 @@ class Places:
             self._turn_began, self._turn_took = now, 0
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._turn_took += 1
-        allowed = min(self._usual, TURN_SECONDS) if self.turning_away else TURN_SECONDS
-        return self._turn_took > LEAST and now - self._turn_began > allowed
+        most, seconds = (LEAST, min(self._usual, TURN_SECONDS)) if self.turning_away else (FEW, TURN_SECONDS)
+        return self._turn_took > most and now - self._turn_began > seconds
 
     def _end_turn(self) -> None:
         self._turn_began = None

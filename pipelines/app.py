@@ -51,8 +51,9 @@ from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.audiences import routes as audiences
 from pipelines.audiences.folders import Folders
-from pipelines.connections import open_files_for, protocol
+from pipelines.connections import ears, open_files_for, protocol
 from pipelines.operations import Jobs
+from pipelines.pages import preferring
 from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
@@ -108,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(redirects.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
+    app.include_router(preferring.router)
     app.add_middleware(QuickRank)  # the last added is the first to see a request
     app.add_middleware(LoopLimits)
     app.add_middleware(BodyLimits, limit=settings.body_limit_bytes)
@@ -134,7 +136,7 @@ def serve(settings: Settings) -> None:
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=False,
     )
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(ears(config.bind_socket()))
 
 
 @dataclass(frozen=True)

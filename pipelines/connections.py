@@ -7,11 +7,16 @@ uvicorn ends a connection that is idle after an answer. Three more ways to hold 
 - an answer that its reader does not take: cut after ``TAKE_SECONDS``
 - more connections than ``most``: the next one is told 503 and closed, before anything of it is read
 
+And the other way round: connections that come in numbers are taken in numbers. uvloop accepts one in a turn of the event
+loop and socket; on a full server six hundred that came together had waited ten seconds until the last was let in. So
+there are ``EARS`` handles of the one socket.
+
 Bodies that do not come are ``ingestion/admission.py``'s: there the sender gets an answer.
 """
 
 import asyncio
 import resource
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +25,10 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
 TAKE_SECONDS = 30.0
-SPARE_FILES = 128
-"""Open files that are not connections of callers: databases, logs, models."""
+SPARE_FILES = 192
+"""Open files that are not connections of callers: databases, logs, models, ears."""
+EARS = 64
+"""Connections that are accepted in one turn of the event loop."""
 
 _END = b"Content-Length: 0\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" + _END
@@ -46,6 +53,11 @@ def open_files_for(connections: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - SPARE_FILES))
+
+
+def ears(listening: socket.socket) -> list[socket.socket]:
+    """The socket, and as many more handles of it."""
+    return [listening, *(listening.dup() for _ in range(EARS - 1))]
 
 
 class _Connection(_Http):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from pipelines import connections
-from pipelines.connections import open_files_for, protocol
+from pipelines.connections import EARS, ears, open_files_for, protocol
 
 LARGE = 32 << 20
 
@@ -126,8 +126,21 @@ def test_as_many_connections_as_files_may_be_open(monkeypatch: pytest.MonkeyPatc
     """The limit on open files is raised as far as it may be, and what it leaves is how many connections there are."""
     raised = []
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: raised.append(limits))
-    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 1_024))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (320, 1_024))
 
     assert open_files_for(100) == 100
     assert open_files_for(10_000) == 1_024 - connections.SPARE_FILES
     assert raised == [(1_024, 1_024)]
+
+
+def test_every_handle_accepts() -> None:
+    """Each handle of the listening socket accepts a connection of its own, so that many are accepted in one turn."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        handles = ears(listening)
+        callers = [socket.create_connection(listening.getsockname()) for _ in handles]
+        accepted = [handle.accept()[0] for handle in handles]
+
+        assert len({handle.fileno() for handle in handles}) == EARS
+        assert {one.getpeername() for one in accepted} == {caller.getsockname() for caller in callers}
+    for one in (*handles, *callers, *accepted):
+        one.close()
