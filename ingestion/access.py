@@ -1,9 +1,9 @@
 """Who may make a call: the key's scope, its rate, and the loops it is limited to.
 
-Order: 1 an address with control characters is refused, 2 paths outside the API pass (health, documentation,
-redirects; webhooks prove themselves by signature), 3 the key is proven, 4 its rate allows the call, 5 its scope covers
-it, 6 the loops that the call touches are the key's own. Step 6 reads what the handler reads, and nothing else: the path,
-the body of a change, the parameters that a list is filtered by.
+Order: 1 an address with control characters is refused, and so is a click on our pages that came from another site,
+2 paths outside the API pass (health, documentation, redirects; webhooks prove themselves by signature), 3 the key is
+proven, 4 its rate allows the call, 5 its scope covers it, 6 the loops that the call touches are the key's own. Step 6 reads
+what the handler reads, and nothing else: the path, the body of a change, the parameters that a list is filtered by.
 
 ``caller()`` is the key's owner while a call is handled, None without keys.
 """
@@ -36,7 +36,7 @@ HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 """Where a key may be, besides ``Authorization: Bearer``; the second is what Azure's clients send."""
 
 _UNKNOWN = "The key is missing, wrong or ended; send Authorization: Bearer <key>, made with rewardloop keys create"
-_PREFIXES = ("/v1/", "/personalizer/", "/campaigns/")
+_PREFIXES = ("/v1/", "/personalizer/", "/campaigns/", "/loops/")
 _PAGES = "/"
 _STRANGE = re.compile(r"[\x00-\x1f\x7f]")
 """What no address holds: routes end where a newline begins."""
@@ -100,6 +100,10 @@ class Access:
             detail = "The address holds a control character; take it out"
             await problem(422, BadInput.title, detail, scope["path"])(scope, receive, send)
             return
+        if scope["type"] == "http" and _is_foreign_click(scope):
+            detail = "This click came from another site; open our page, and click there"
+            await problem(403, Forbidden.title, detail, scope["path"])(scope, receive, send)
+            return
         if scope["type"] != "http" or not _is_guarded(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -108,7 +112,8 @@ class Access:
             await self.app(scope, receive, send)
             return
         try:
-            known = keyring.find(key_in(Headers(scope=scope), scope["method"] == "GET" and _is_page(scope["path"])))
+            headers = Headers(scope=scope)
+            known = keyring.find(key_in(headers, _is_page(scope["path"]) and _is_ours(scope["method"], headers)))
             self._admit(known, scope)
         except RewardloopError as refused:
             await _refuse(refused, scope)(scope, receive, send)
@@ -149,7 +154,7 @@ class LoopLimits:
         message = await receive()
         try:
             state = scope["app"].state
-            body = b"" if scope["method"] == "GET" else message.get("body", b"")
+            body = b"" if scope["method"] == "GET" or _is_page(scope["path"]) else message.get("body", b"")
             await run_in_threadpool(_check_loops, state.collector.engine, state.loop_of, known, scope, body)
         except RewardloopError as refused:
             await _refuse(refused, scope)(scope, receive, send)
@@ -179,6 +184,15 @@ def _is_guarded(path: str) -> bool:
     return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
 
 
+def _is_foreign_click(scope: Scope) -> bool:
+    """Whether a page's form is sent from elsewhere. What no browser sends names no site, and brings a key instead."""
+    return (
+        scope["method"] == "POST"
+        and scope["path"].startswith("/loops/")
+        and Headers(scope=scope).get("sec-fetch-site", "same-origin") != "same-origin"
+    )
+
+
 def _is_send(path: str) -> bool:
     """Calls about a send: ``/v1/loops/<loop>/sends/…``, whatever the loop is called."""
     return path.startswith("/v1/loops/") and path.split("/")[4:5] == ["sends"]
@@ -196,7 +210,12 @@ def _sees_to_it(path: str) -> bool:
 
 
 def _is_page(path: str) -> bool:
-    return path == _PAGES or path.startswith("/campaigns/")
+    return path == _PAGES or path.startswith(("/campaigns/", "/loops/"))
+
+
+def _is_ours(method: str, headers: Headers) -> bool:
+    """Whether a page's request changes nothing, or came from our own page: browsers say so, and pages cannot."""
+    return method == "GET" or headers.get("sec-fetch-site") == "same-origin"
 
 
 def _refuse(refused: RewardloopError, scope: Scope) -> ASGIApp:

@@ -14,6 +14,7 @@ import typer
 
 from infra.errors import RewardloopError
 from pipelines.commands import (
+    approving,
     audiences,
     audit,
     backup,
@@ -49,6 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+approving.register(app)
 audiences.register(app)
 audit.register(app)
 backup.register(app)

@@ -429,7 +429,7 @@ def outcome_of(bench: Bench, loop_id: str, version: str) -> Outcome:
         sentence=(stored.gate or {}).get("sentence", ""),
         champion=serving,
         description=record.description if record else "",
-        metrics=dict(record.metrics) if record else {},
+        metrics=dict(record.figures) if record else {},
     )
 
 

@@ -18,15 +18,19 @@ from sqlalchemy import Engine, update
 
 from infra import tables
 from infra.database import canonical_json, reading, writing
-from infra.errors import Unavailable
+from infra.errors import ModelRefused, Unavailable
 from infra.logs import log
 from infra.settings import Settings
-from infra.tracking import BUNDLE, Record, Tracking
+from infra.tracking import BUNDLE, Record, Tracking, loadable
+from pipelines.names import WORDS, business
+from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.registry import Version
-from reward_models.report import Bar, Story, describe
+from reward_models.report import Bar, Story, describe, earnings
 
 _FILE = "report.json"
+_TOLD_AS = 2
+"""Raised when versions are told otherwise: every run is then logged again."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cautions: list[str]
     top: list[str]
     """Copy of the best contents, best first."""
+    columns: dict[str, str] = msgspec.field(default_factory=lambda: dict(WORDS))
+    """Figures that are columns in MLflow, and what they are called there."""
 
 
 def keep(settings: Settings, digest: str, report: Report, pictures: Mapping[str, bytes]) -> None:
@@ -107,7 +113,7 @@ def mirror(settings: Settings, engine: Engine, tracking: Tracking, loop_id: str)
 
 def digest_of(version: Version) -> str:
     """SHA-256 of what is told about a version: a run that carries it needs no further word."""
-    told = [version.digest, version.state, version.gate or {}, version.approvals]
+    told = [_TOLD_AS, version.digest, version.state, version.gate or {}, version.approvals]
     return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
@@ -118,17 +124,22 @@ def record_of(settings: Settings, version: Version, champion: str | None) -> Rec
         return None
     gate = version.gate or {}
     serving = version.version if version.state == "promoted" else gate.get("champion") or champion
-    metrics = report.metrics | {"gate_passed": float(version.state in ("passed", "promoted"))}
-    files = _files(settings, version)
+    figures = report.metrics | {"gate_passed": float(version.state in ("passed", "promoted"))}
+    description = describe(story_of(report, version, serving), figures, report.words)
+    files = _files(settings, version) | {
+        "figures.json": msgspec.json.format(msgspec.json.encode(figures)),
+        "gate.json": msgspec.json.format(msgspec.json.encode(gate)),
+    }
     return Record(
         version=version.version,
         digest=digest_of(version),
-        description=describe(story_of(report, version, serving), metrics, report.words),
+        description=description,
         at=version.created_at,
         dataset_digest=report.dataset_digest,
         as_of=version.as_of,
         parameters=report.parameters,
-        metrics=metrics,
+        metrics=business(figures, report.columns),
+        figures=figures,
         tags={
             "rewardloop.loop": version.loop_id,
             "rewardloop.kind": version.kind,
@@ -138,6 +149,8 @@ def record_of(settings: Settings, version: Version, champion: str | None) -> Rec
             "rewardloop.bundle_digest": version.digest,
         },
         files=files,
+        summary=description,
+        verdict={"gate": version.state, "would have earned": earnings(figures, report.words)},
     )
 
 
@@ -145,9 +158,17 @@ def _files(settings: Settings, version: Version) -> dict[str, bytes]:
     pictures = sorted(_folder(settings, version.loop_id, version.digest).glob("*.png"))
     bundle = sorted(path for path in bundle_path(settings, version).rglob("*") if path.is_file())
     files = {f"plots/{path.name}": path.read_bytes() for path in pictures}
-    return files | {
-        f"{BUNDLE}/{path.relative_to(bundle_path(settings, version))}": path.read_bytes() for path in bundle
-    }
+    files |= {f"{BUNDLE}/{path.relative_to(bundle_path(settings, version))}": path.read_bytes() for path in bundle}
+    return files | (_loadable(files, version) if bundle else {})
+
+
+def _loadable(files: Mapping[str, bytes], version: Version) -> dict[str, bytes]:
+    """What MLflow itself can load, from the bundle's own text; nothing for a bundle of another format."""
+    try:
+        schema = bundles.manifest({bundles.MANIFEST: files[f"{BUNDLE}/{bundles.MANIFEST}"]}).feature_schema
+        return loadable(files[f"{BUNDLE}/{bundles.MODEL}"].decode(), schema.names, version.version)
+    except (KeyError, ModelRefused):
+        return {}
 
 
 def bundle_path(settings: Settings, version: Version) -> Path:

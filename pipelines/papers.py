@@ -14,6 +14,7 @@ import numpy as np
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition
 from pipelines.mirror import Report
+from pipelines.names import columns
 from reward_models.automatic import CHOSEN
 from reward_models.boosted import RewardModel
 from reward_models.dataset import TrainingSet
@@ -135,6 +136,7 @@ def report(
         changed=_changed(kind, champion, metrics),
         cautions=_cautions(definition, judged, metrics, evaluation),
         top=[bar.label for bar in top_contents(training, judged, model)],
+        columns=columns(definition.metrics),
     )
 
 

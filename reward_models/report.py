@@ -20,7 +20,20 @@ from matplotlib.figure import Figure
 
 from ingestion.loops import LoopDefinition
 
-_INK, _ACCENT, _QUIET = "#1f2933", "#0b7285", "#9aa5b1"
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a picture."""
+
+    ink: str
+    accent: str
+    quiet: str
+    paper: str
+    grid: str
+
+
+LIGHT = Theme(ink="#1f2933", accent="#0b7285", quiet="#9aa5b1", paper="#ffffff", grid="#e4e7eb")
+DARK = Theme(ink="#e8ecf1", accent="#4fc3d9", quiet="#7b8794", paper="#161c25", grid="#2c3542")
 
 
 @dataclass(frozen=True)
@@ -60,28 +73,30 @@ def reward_words(definition: LoopDefinition) -> str:
     return f"{metric.name} ({metric.currency})" if metric.currency else metric.name
 
 
-def reliability_diagram(predicted: np.ndarray, observed: np.ndarray, weight: np.ndarray, words: str) -> bytes:
+def reliability_diagram(
+    predicted: np.ndarray, observed: np.ndarray, weight: np.ndarray, words: str, theme: Theme = LIGHT
+) -> bytes:
     """Predicted against observed reward in bins; a point's area is its share of the decisions. Shapes (bins,)."""
-    figure, axes = _canvas(5.2, 5.2)
+    figure, axes = canvas(5.2, 5.2, theme)
     top = float(max(predicted.max(initial=0), observed.max(initial=0))) * 1.08 or 1.0
     low = float(min(0.0, predicted.min(initial=0), observed.min(initial=0)))
-    axes.plot([low, top], [low, top], color=_QUIET, linestyle="--", linewidth=1, label="perfect")
-    axes.scatter(predicted, observed, s=20 + 380 * weight / max(weight.sum(), 1e-12), color=_ACCENT, alpha=0.8)
+    axes.plot([low, top], [low, top], color=theme.quiet, linestyle="--", linewidth=1, label="perfect")
+    axes.scatter(predicted, observed, s=20 + 380 * weight / max(weight.sum(), 1e-12), color=theme.accent, alpha=0.8)
     axes.set(xlim=(low, top), ylim=(low, top), xlabel=f"predicted {words} per decision", ylabel="observed")
     axes.set_title("Does the model promise what arrives?")
-    axes.legend(frameon=False)
-    return _png(figure)
+    axes.legend(frameon=False, labelcolor=theme.ink)
+    return png(figure)
 
 
 def value_chart(bars: Sequence[Bar], words: str) -> bytes:
     """What each policy would earn per 1,000 decisions, with 95 % intervals."""
     title = "What each policy would earn (95 % intervals; dark: the estimate to believe)"
-    return _bars(bars, f"{words} per 1,000 decisions", title)
+    return bar_chart(bars, f"{words} per 1,000 decisions", title)
 
 
 def content_chart(bars: Sequence[Bar], words: str) -> bytes:
     """The best contents by predicted reward, with their copy and an interval."""
-    return _bars(bars, f"predicted {words} per 1,000 decisions", "Top contents")
+    return bar_chart(bars, f"predicted {words} per 1,000 decisions", "Top contents")
 
 
 def describe(story: Story, metrics: Mapping[str, float], words: str) -> str:
@@ -89,7 +104,7 @@ def describe(story: Story, metrics: Mapping[str, float], words: str) -> str:
     parts = [
         f"# {plain(story.loop_id)}: {plain(story.version)} ({story.kind}, {story.state})",
         f"**What changed.** {_sentences(story.changed)}",
-        f"**What it would earn.** {_earnings(metrics, words)}",
+        f"**What it would earn.** {earnings(metrics, words)}",
         f"**What the gate said.** {plain(story.verdict)}",
         f"**What is serving now.** {plain(story.serving)}",
         f"**What needs a decision.** {_decision(story)}",
@@ -108,7 +123,8 @@ def plain(text: str) -> str:
     return re.sub(r"(^\d+(?=[.)])|[a-zA-Z](?=://)|www(?=\.))", r"\1\\", escaped)
 
 
-def _earnings(metrics: Mapping[str, float], words: str) -> str:
+def earnings(metrics: Mapping[str, float], words: str) -> str:
+    """What a version would have earned, in a sentence with its interval."""
     if "expected_gain_per_1000" not in metrics:
         return "There is no honest number yet."
     gain, low, high = (metrics[f"expected_gain_per_1000{end}"] for end in ("", "_low", "_high"))
@@ -133,7 +149,10 @@ def _power(metrics: Mapping[str, float]) -> str:
 
 def _decision(story: Story) -> str:
     if story.state == "passed":
-        return f"Approve it with `rewardloop promote {story.loop_id} {story.version}`, or leave things as they are."
+        return (
+            f"Approve it with `rewardloop approve {story.loop_id} {story.version}`, or here: set the tag `approval` of the "
+            "registered version to `approved`. Or leave things as they are."
+        )
     return "Nothing."
 
 
@@ -145,20 +164,23 @@ def _number(value: float) -> str:
     return f"{value:+,.2f}" if abs(value) < 100 else f"{value:+,.0f}"
 
 
-def _bars(bars: Sequence[Bar], axis: str, title: str) -> bytes:
+def bar_chart(bars: Sequence[Bar], axis: str, title: str, theme: Theme = LIGHT) -> bytes:
+    """Values with their intervals, one line each, the first on top; 0 is marked where it is among them."""
     labels = [_label(bar) for bar in bars]
     lines = sum(1 + label.count("\n") for label in labels)
-    figure, axes = _canvas(8.0, 1.4 + 0.28 * max(2, lines))
+    figure, axes = canvas(8.0, 1.4 + 0.28 * max(2, lines), theme)
     rows = np.arange(len(bars))[::-1]
     for row, bar in zip(rows, bars, strict=True):
         reach = [[max(bar.value - bar.low, 0.0)], [max(bar.high - bar.value, 0.0)]]
-        axes.errorbar(bar.value, row, xerr=reach, fmt="o", color=_INK if bar.marked else _ACCENT, capsize=3)
+        axes.errorbar(bar.value, row, xerr=reach, fmt="o", color=theme.ink if bar.marked else theme.accent, capsize=3)
     axes.set_yticks(rows, labels)
     axes.set_ylim(-0.7, max(len(bars), 1) - 0.3)
     axes.set_xlabel(axis)
     axes.set_title(title)
-    axes.grid(axis="x", color="#e4e7eb")
-    return _png(figure)
+    axes.grid(axis="x", color=theme.grid)
+    if any(bar.low < 0.0 for bar in bars) and any(bar.high > 0.0 for bar in bars):
+        axes.axvline(0.0, color=theme.quiet, linewidth=1)
+    return png(figure)
 
 
 def _label(bar: Bar) -> str:
@@ -168,16 +190,21 @@ def _label(bar: Bar) -> str:
     return "\n".join([*lines, *([bar.note] if bar.note else [])]).replace("$", r"\$")
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+def canvas(width: float, height: float, theme: Theme = LIGHT) -> tuple[Figure, Axes]:
+    """An empty picture of so many inches."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(facecolor=theme.paper)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK)
+    axes.spines[["bottom", "left"]].set_color(theme.quiet)
+    axes.tick_params(colors=theme.ink)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(theme.ink)
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The picture's bytes; the same picture gives the same."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box; the description has the copy in full

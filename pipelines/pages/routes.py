@@ -1,19 +1,23 @@
 """The pages' addresses: ``/`` compares lines and lists campaigns, ``/campaigns/{id}`` shows one.
 
-Asked by GET only, so nothing changes by looking, and an address can be kept. No scripts: the policy forbids them.
+Asked by GET, so nothing changes by looking, and an address can be kept; only the way back to the version before is a click
+that changes something (``rollback.py``). No scripts: the policy forbids them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from infra.database import reading
+from infra.database import reading, writing
 from infra.errors import RewardloopError
-from ingestion.access import caller
+from ingestion.access import actor, caller
+from ingestion.loops import LoopId
+from pipelines.pages.rollback import earlier, go_back, signature
 from pipelines.pages.views import amount, campaign_view, loops_view, scores_view
 from reward_models.serving.bodies import ScoreBody
 from reward_models.serving.routes import Wired, score
@@ -53,6 +57,8 @@ def home(wired: Wired, loop: str = "", texts: Texts = "") -> HTMLResponse:
     try:
         with reading(wired.engine) as connection:
             listed = loops_view(connection, own)
+            for one in listed:
+                one["back"] = _way_back(wired, earlier(connection, one["name"]), one["name"])
     except RewardloopError as error:
         return _problem(error)
     return _page(
@@ -77,6 +83,32 @@ def campaign(campaign_id: str, wired: Wired) -> HTMLResponse:
     except RewardloopError as error:
         return _problem(error)
     return _page("campaign.html", campaign_id, **view)
+
+
+@router.post("/loops/{loop_id}/rollback")
+def rollback(loop_id: LoopId, wired: Wired, version: str, revision: int, signed: str) -> Response:
+    """Serve the version before again; the page follows. Whoever clicks must be allowed to promote."""
+    try:
+        with writing(wired.engine) as connection:
+            asked = (version, revision, signed)
+            go_back(connection, wired.secrets, loop_id, asked, _who(), actor("page"), wired.clock())
+    except RewardloopError as error:
+        return _problem(error)
+    wired.snapshots.look()
+    return RedirectResponse("/", 303)
+
+
+def _way_back(wired: Wired, before: tuple[str, int] | None, loop_id: str) -> dict[str, str] | None:
+    if before is None:
+        return None
+    signed = signature(wired.secrets, loop_id, *before, _who())
+    fields = {"version": before[0], "revision": before[1], "signed": signed}
+    return {"version": before[0], "action": f"/loops/{quote(loop_id)}/rollback?{urlencode(fields)}"}
+
+
+def _who() -> str:
+    known = caller()
+    return "" if known is None else known.key_id
 
 
 def _scored(wired: Wired, loop: str, texts: str, scorable: Sequence[str]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ _SETTLED = 1e-7
 
 @dataclass(frozen=True)
 class Standing:
-    """K contents: reward per decision, its posterior sd, probability to be the best, decisions."""
+    """K contents: reward per decision, its posterior sd, probability to be the best of those that were shown, decisions.
+    All 0 of a content that was never shown: nothing is known of it."""
 
     mean: Floats
     sd: Floats
@@ -44,13 +45,15 @@ def standing(days: Sequence[ArmCounts]) -> Standing | None:
     """From counts of shape (K,) per day and model; None where nothing was shown, or nobody did anything."""
     if not days:
         return None
-    n = np.array([day.exposures for day in days])
-    sums, squares, expected = (
-        np.array([getattr(day, name) for day in days]) for name in ("sums", "sum_squares", "expected")
+    whole = np.sum([day.exposures for day in days], axis=0)
+    seen = whole > 0.0
+    n, sums, squares, expected = (
+        np.array([getattr(day, name)[seen] for day in days])
+        for name in ("exposures", "sums", "sum_squares", "expected")
     )
-    shown = n.sum(axis=0)
-    if not shown.sum() or not sums.any():
+    if not seen.any() or not sums.any():
         return None
+    shown = n.sum(axis=0)
     cell, content = np.nonzero(n)
     rate = _rates(sums - expected, n)
     apart = effects_within(cell, content, n[cell, content], rate[cell, content], n.shape[1])
@@ -60,7 +63,10 @@ def standing(days: Sequence[ArmCounts]) -> Standing | None:
     counts = ArmCounts(shown, adjusted, within + adjusted * _rates(adjusted, shown), np.zeros_like(shown))
     effects = content_effects(counts, Prior(0.0))  # the level is what the counts say
     mean = effects.mean(np.zeros_like(shown))
-    return Standing(mean, effects.sd, p_best(mean, effects.sd), shown)
+    found = np.zeros((3, len(seen)))
+    found[:, seen] = mean, effects.sd, p_best(mean, effects.sd)
+    mean, sd, best = found
+    return Standing(mean, sd, best, whole)
 
 
 def effects_within(cell: Ints, content: Ints, n: Floats, rate: Floats, contents: int) -> Floats:

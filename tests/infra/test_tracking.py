@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import Unavailable
 from infra.settings import Settings
-from infra.tracking import Record, Tracking
+from infra.tracking import Record, Request, Tracking
 
 RECORD = Record(
     version="subjects-1",
@@ -103,6 +103,46 @@ def test_the_registered_model_points_at_the_bundle(tracking: Tracking, mlflow_ho
 
     version = client(mlflow_home).search_model_versions("name = 'sourced'")[0]
     assert version.source == client(mlflow_home).get_run(run_id).info.artifact_uri + "/bundle"
+
+
+def test_reports_have_a_run_per_period(tracking: Tracking, mlflow_home: Path) -> None:
+    """A report of the same period replaces the values of its run; it is no version, and nothing is registered."""
+    first = tracking.log_report("weekly", replace(RECORD, version="2026-11-15-7d", name="week to 2026-11-15"))
+    second = tracking.log_report(
+        "weekly", replace(RECORD, version="2026-11-15-7d", at=RECORD.at + 10**6, metrics={"a": 2.0})
+    )
+    run = client(mlflow_home).get_run(first)
+
+    assert (first, run.info.run_name, run.data.metrics["a"]) == (second, "week to 2026-11-15", 2.0)
+    assert tracking.reports("weekly").keys() == {"2026-11-15-7d"}
+    assert tracking.runs("weekly") == {}
+    assert client(mlflow_home).search_registered_models("name = 'weekly'") == []
+
+
+def test_requests_are_found_and_answered(tracking: Tracking, mlflow_home: Path) -> None:
+    """A tag or an alias of a version asks for it; an answer stands on the version, and the request is gone."""
+    for name in ("asked-1", "asked-2", "asked-3"):
+        tracking.log("asked", replace(RECORD, version=name))
+    client(mlflow_home).set_model_version_tag("asked", "1", "approval", "Rejected")
+    client(mlflow_home).set_registered_model_alias("asked", "approved", "2")
+    client(mlflow_home).set_model_version_tag("asked", "3", "approval", "maybe")
+    found = tracking.requests("asked")
+    for request in found:
+        tracking.answer("asked", request, "Done.")
+
+    assert found == [Request("asked-1", "rejected", alias=False), Request("asked-2", "approved", alias=True)]
+    assert tracking.requests("asked") == []
+    assert tracking.requests("unknown") == []
+    assert [client(mlflow_home).get_model_version("asked", number).tags.get("approval.answer") for number in "123"] == [
+        "Done.",
+        "Done.",
+        None,
+    ]
+
+
+def test_a_store_without_a_server_is_not_guarded(tracking: Tracking) -> None:
+    """A file asks nobody for a password."""
+    assert not tracking.guarded()
 
 
 def test_an_absent_mlflow_is_unavailable(tmp_path: Path) -> None:

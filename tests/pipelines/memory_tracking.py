@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 
 from infra.errors import Unavailable
-from infra.tracking import LoggedRun, Record
+from infra.tracking import LoggedRun, Record, Request
 
 
 class MemoryTracking:
-    """Records by version, and aliases. ``away``: every call fails, as if MLflow were down."""
+    """Records by version, aliases, and what is asked for in the registry. ``away``: every call fails, as if MLflow were down."""
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.aliases: dict[str, str] = {}
         self.logged: list[str] = []
         self.away = False
+        self.reported: dict[str, Record] = {}
+        self.asked: list[Request] = []
+        self.answered: list[tuple[str, str]] = []
+        self.password = True
 
     def runs(self, loop_id: str) -> dict[str, LoggedRun]:
         self._answer()
@@ -30,6 +34,24 @@ class MemoryTracking:
     def point(self, loop_id: str, aliases: Mapping[str, str | None]) -> None:
         self._answer()
         self.aliases = {alias: version for alias, version in aliases.items() if version is not None}
+
+    def log_report(self, loop_id: str, record: Record) -> str:
+        self._answer()
+        self.reported[record.version] = record
+        return f"run-{record.version}"
+
+    def requests(self, loop_id: str) -> list[Request]:
+        self._answer()
+        return list(self.asked)
+
+    def answer(self, loop_id: str, request: Request, sentence: str) -> None:
+        self._answer()
+        self.asked.remove(request)
+        self.answered.append((request.version, sentence))
+
+    def guarded(self) -> bool:
+        self._answer()
+        return self.password
 
     def _answer(self) -> None:
         if self.away:

@@ -93,7 +93,7 @@ def test_without_an_estimate_the_description_claims_nothing() -> None:
 
 def test_a_version_that_waits_for_approval_names_the_command() -> None:
     """A passed version needs a decision, and the description says how to make it."""
-    assert "rewardloop promote subjects subjects-2" in describe(story(state="passed"), METRICS, "clicks")
+    assert "rewardloop approve subjects subjects-2" in describe(story(state="passed"), METRICS, "clicks")
 
 
 @pytest.mark.parametrize(
