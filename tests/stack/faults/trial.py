@@ -317,8 +317,9 @@ class Trial:
             connection.execute(update(tables.offsets).values(position=0))
 
     def log_of(self, worker: int) -> str:
-        """What the worker of that number has said."""
-        return (self.folder / f"worker-{worker}.log").read_text(errors="replace")
+        """What the worker of that number has said; nothing while it starts."""
+        log = self.folder / f"worker-{worker}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def said(self) -> str:
         """The end of every worker's log."""
