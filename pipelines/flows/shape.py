@@ -3,9 +3,9 @@
     @as_flow("watch", minutes=30, paper=…, after=…)     a function becomes a Prefect flow of that name
     as_task(step, *arguments)                           a plain step becomes a task of its name, and is run
 
-A flow ends in this order: 1 its body returns a result, 2 the paper made of it is published as two artifacts, 3 an
-alarming paper raises. A body that raises is published too, as a sentence, and raises; a hook writes that sentence
-into the run's log, with what the failure leaves behind.
+A flow ends in this order: 1 its body returns a result, 2 the paper made of it is published as two artifacts, 3 people are
+told what they must hear of it (``pipelines/notifying``), 4 an alarming paper raises. A body that raises is published and told
+too, as a sentence, and raises; a hook writes that sentence into the run's log, with what the failure leaves behind.
 
 Nothing is cached or persisted by Prefect: a step's result is a model or a data set, Prefect would pickle it, and
 repeating a step is the safe thing to do. What a step has done is in the database, so that a run that died is taken up
@@ -24,6 +24,8 @@ from infra.errors import RewardloopError
 from infra.services import prepare_environment
 from infra.settings import load_settings
 from pipelines.flows.paper import EVERY_LOOP, Alarm, Paper
+from pipelines.notifying.delivery import notify
+from pipelines.notifying.notices import failed, notices_of
 
 prepare_environment(load_settings())  # Prefect reads its settings when it is imported
 
@@ -62,10 +64,13 @@ def as_flow(
             try:
                 result = body(*args, **kwargs)
             except Exception as error:
-                publish(name, Paper(subject=subject_of(kwargs), state="failed", sentence=f"{reason(error)} {after}"))
+                said = Paper(subject=subject_of(kwargs), state="failed", sentence=f"{reason(error)} {after}")
+                publish(name, said)
+                notify(load_settings(), [failed(name, said.subject, said.sentence)])
                 raise
             said = paper(result)
             publish(name, said)
+            notify(load_settings(), notices_of(name, said))
             if said.alarm:
                 raise Alarm(said)
             return msgspec.to_builtins(result)  # type: ignore[no-any-return]
