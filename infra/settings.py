@@ -91,6 +91,13 @@ class Settings(BaseSettings):
         24, description="Events dated further than this into the future are quarantined."
     )
     quarantine_days: PositiveInt = Field(30, description="How long the raw bytes of a rejected record are kept.")
+    event_fields_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="How long further fields of events, such as the page of a click, are kept; the flow `maintain` empties "
+        "them then. 0: for ever.",
+    )
     send_days: PositiveInt = Field(
         7, description="How long audience and result of a send made over HTTP are kept after its last change."
     )

@@ -1,6 +1,7 @@
 """What keeps an installation in order, each step repeatable and independent of the others.
 
 expire_quarantine   bytes of rejected records past ``quarantine_days`` are deleted; record and reason stay
+clear_event_fields  further fields of events past ``event_fields_days`` are emptied; outcomes do not notice
 sweep_sends         audience and result of sends past ``send_days`` are deleted
 erase_forgotten     whoever asked to be deleted is, also from what came in or came back since
 refresh_statistics  the database's own statistics, by which it plans queries; SQLite's write-ahead log is emptied
@@ -15,6 +16,7 @@ from infra.clock import format_time
 from ingestion import quarantine
 from ingestion.forgetting import forget_again
 from ingestion.ledger import conservation
+from ingestion.retention import clear_fields, oldest_kept
 from pipelines.audiences.folders import Folders
 from pipelines.commands.workspace import Workspace
 from pipelines.flows.paper import Paper
@@ -33,6 +35,13 @@ def expire_quarantine(workspace: Workspace) -> Paper:
     """Delete the bytes of rejected records that are past their time."""
     expired = quarantine.expire(workspace.engine, workspace.clock())
     return _done("quarantine", f"The bytes of {expired:,} rejected records were past their time and are gone.")
+
+
+def clear_event_fields(workspace: Workspace) -> Paper:
+    """Empty the further fields of events that are past their time."""
+    before = oldest_kept(workspace.clock(), workspace.settings.event_fields_days)
+    cleared = clear_fields(workspace.engine, before) if before else 0
+    return _done("fields of events", f"The further fields of {cleared:,} events were past their time and are gone.")
 
 
 def sweep_sends(workspace: Workspace) -> Paper:
@@ -70,7 +79,14 @@ def check_ledger(workspace: Workspace) -> Paper:
     return _done("ledger", "Every record is in exactly one state.")
 
 
-TIDYING: tuple[Tidy, ...] = (expire_quarantine, sweep_sends, erase_forgotten, refresh_statistics, check_ledger)
+TIDYING: tuple[Tidy, ...] = (
+    expire_quarantine,
+    clear_event_fields,
+    sweep_sends,
+    erase_forgotten,
+    refresh_statistics,
+    check_ledger,
+)
 
 
 def _done(what: str, sentence: str) -> Paper:
