@@ -20,7 +20,9 @@ from pipelines.commands import (
     backup,
     checkup,
     credit,
+    episodes,
     events,
+    exporting,
     flows,
     forgetting,
     health,
@@ -56,6 +58,7 @@ audit.register(app)
 backup.register(app)
 checkup.register(app)
 credit.register(app)
+episodes.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
@@ -66,6 +69,7 @@ proving.register(app)
 operating.register(app)
 planning.register(app)
 events.register(app)
+exporting.register(app)
 tokens.register(app)
 serving.register(app)
 streaming.register(app)

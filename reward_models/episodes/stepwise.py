@@ -9,7 +9,7 @@ PDIS and DR are unbiased whatever the model; their weights are products, so that
 floor of effective size they are refused, and FQE alone is left, which is only as good as its model and never gates.
 Intervals are t intervals on sums per unit: a customer may have several episodes.
 
-    value(episodes, policy, q) -> Valued          compare(episodes, first, second) -> their difference, paired, by DR
+    judged(episodes, policy) -> Scores     value(episodes, scores) -> Valued     compare(episodes, first, second) -> Estimate
 """
 
 from dataclasses import dataclass
@@ -44,11 +44,13 @@ class Scores:
     weight: Floats
 
 
-def value(
-    episodes: Episodes, policy: Floats, settings: QSettings = USUAL, *, floor: Floor = _FLOOR, level: float = 0.95
-) -> Valued:
-    """Every estimator on one policy, (n, k)."""
-    found = scores(episodes, policy, cross_fitted(episodes, policy, settings))
+def judged(episodes: Episodes, policy: Floats, settings: QSettings = USUAL) -> Scores:
+    """What each episode says of a policy, (n, k), with a cross-fitted Q."""
+    return scores(episodes, policy, cross_fitted(episodes, policy, settings))
+
+
+def value(episodes: Episodes, found: Scores, *, floor: Floor = _FLOOR, level: float = 0.95) -> Valued:
+    """A policy by every estimator."""
     names = (("FQE", found.fqe), ("PDIS", found.pdis), ("DR", found.dr))
     estimates, refused = [], {}
     for name, values in names:
@@ -61,20 +63,13 @@ def value(
 
 
 def compare(
-    episodes: Episodes,
-    first: Floats,
-    second: Floats,
-    settings: QSettings = USUAL,
-    *,
-    floor: Floor = _FLOOR,
-    level: float = 0.95,
+    episodes: Episodes, first: Scores, second: Scores, *, floor: Floor = _FLOOR, level: float = 0.95
 ) -> Estimate:
     """How much more the first policy earns per episode than the second, by DR on the same episodes. Raises
     :class:`EstimateRefused` where the log does not show enough of either."""
-    left, right = (scores(episodes, policy, cross_fitted(episodes, policy, settings)) for policy in (first, second))
     rows = PerEpisode(episodes.units)
-    thinner = min((left.weight, right.weight), key=lambda weight: effective(rows, weight, floor))
-    return _estimate(episodes, "difference", left.dr - right.dr, thinner, floor, level)
+    thinner = min((first.weight, second.weight), key=lambda weight: effective(rows, weight, floor))
+    return _estimate(episodes, "difference", first.dr - second.dr, thinner, floor, level)
 
 
 def scores(episodes: Episodes, policy: Floats, q: Floats) -> Scores:
@@ -88,7 +83,9 @@ def scores(episodes: Episodes, policy: Floats, q: Floats) -> Scores:
     last = np.flatnonzero(episodes.last)
 
     def added(values: Floats) -> Floats:
-        return np.bincount(episodes.episode, weights=values, minlength=len(episodes.units))
+        return np.asarray(
+            np.bincount(episodes.episode, weights=values, minlength=len(episodes.units)), dtype=np.float64
+        )
 
     return Scores(
         pdis=added(episodes.weight * weight * episodes.reward),

@@ -12,7 +12,7 @@ from infra.errors import EstimateRefused
 from ingestion.events import Candidate
 from reward_models.dataset import Arrivals, Timing, TrainingSet
 from reward_models.episodes.steps import Episodes, EpisodeSettings, episodes_of, repeats_of, rested
-from reward_models.episodes.stepwise import value
+from reward_models.episodes.stepwise import judged, value
 from reward_models.logged import Floor
 from tests.reward_models.training import copy, training_set
 
@@ -113,7 +113,9 @@ def test_a_log_of_the_product_is_valued_end_to_end() -> None:
         for day in (0, 2, 4)
     ]
     episodes = found(log(rows))
-    estimates = {each.name: each for each in value(episodes, episodes.behaviour, floor=Floor(30, 20)).estimates}
+    estimates = {
+        each.name: each for each in value(episodes, judged(episodes, episodes.behaviour), floor=Floor(30, 20)).estimates
+    }
     earned = np.bincount(episodes.episode, weights=episodes.weight * episodes.reward)
 
     assert estimates["PDIS"].value == pytest.approx(earned.mean())

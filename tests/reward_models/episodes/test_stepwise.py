@@ -6,7 +6,7 @@ import pytest
 from infra.errors import EstimateRefused
 from reward_models.episodes.fitted_q import QSettings, cross_fitted, fit_q
 from reward_models.episodes.steps import Episodes, Floats
-from reward_models.episodes.stepwise import Valued, compare, scores, value
+from reward_models.episodes.stepwise import Valued, compare, judged, scores, value
 from reward_models.logged import Floor
 from reward_models.offpolicy import MODEL_DEPENDENT, Estimate
 from tests.reward_models.episodes.worlds import GAMMA, careful, journeys, logging, rate, shouting, truth
@@ -51,7 +51,7 @@ def test_intervals_hold_the_truth(world: tuple[Episodes, list[Floats]]) -> None:
     """For each policy PDIS and DR hold the exact value; FQE is near it and says that it depends on its model."""
     episodes, tables = world
     for policy, table in zip((logging, shouting, careful), tables, strict=True):
-        found, exact = value(episodes, table, QUICK), truth(policy)
+        found, exact = value(episodes, judged(episodes, table, QUICK)), truth(policy)
         for name in ("PDIS", "DR"):
             assert estimate(found, name).low < exact < estimate(found, name).high
         assert estimate(found, "FQE").value == pytest.approx(exact, rel=0.1)
@@ -64,7 +64,7 @@ def test_intervals_hold_the_truth(world: tuple[Episodes, list[Floats]]) -> None:
 def test_the_better_journey_is_found(world: tuple[Episodes, list[Floats]]) -> None:
     """The paired difference between careful and shouting holds the true one, and is narrower than both values."""
     episodes, (_, loud, careful_pmf) = world
-    found = compare(episodes, careful_pmf, loud, QUICK)
+    found = compare(episodes, judged(episodes, careful_pmf, QUICK), judged(episodes, loud, QUICK))
 
     assert found.low < truth(careful) - truth(shouting) < found.high
 
@@ -110,7 +110,7 @@ def test_dr_by_hand() -> None:
 def test_customers_are_the_clusters() -> None:
     """Three episodes of each of 300 customers are 300 observations; an interval of as many strangers would be narrower."""
     episodes, [table] = journeys(300, 3, logging, per_unit=3)
-    found = estimate(value(episodes, table, QUICK), "PDIS")
+    found = estimate(value(episodes, judged(episodes, table, QUICK)), "PDIS")
 
     assert (found.n, found.clusters) == (900, 300)
 
@@ -118,12 +118,13 @@ def test_customers_are_the_clusters() -> None:
 def test_too_little_overlap_is_refused() -> None:
     """Where the weights of few episodes carry everything PDIS and DR are refused with the reason, and FQE is left."""
     episodes, [table] = journeys(60, 2, careful)
-    found = value(episodes, table, QUICK, floor=Floor(units=30, effective=55.0))
+    said = judged(episodes, table, QUICK)
+    found = value(episodes, said, floor=Floor(units=30, effective=55.0))
 
     assert set(found.refused) == {"PDIS", "DR"}
     assert [each.name for each in found.estimates] == ["FQE"]
     with pytest.raises(EstimateRefused):
-        compare(episodes, table, table, QUICK, floor=Floor(units=100, effective=1.0))
+        compare(episodes, said, said, floor=Floor(units=100, effective=1.0))
 
 
 def test_no_q_has_seen_the_customer(world: tuple[Episodes, list[Floats]]) -> None:

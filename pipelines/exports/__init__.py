@@ -1,0 +1,1 @@
+"""What leaves the house: examples for fine-tuning, tables for a warehouse."""
