@@ -2,11 +2,9 @@
 
 from infra.leases import lease
 from pipelines.commands.workspace import open_workspace
-from pipelines.flows.paper import Paper, joined
+from pipelines.flows.paper import INSTALLATION, Paper, joined
 from pipelines.flows.shape import as_flow, as_task, each
 from pipelines.flows.steps.tidying import TIDYING
-
-SUBJECT = "installation"
 
 
 @as_flow("maintain", minutes=180, paper=lambda paper: paper, after="What was done stays; the next run does the rest.")
@@ -16,4 +14,4 @@ def maintain() -> Paper:
     steps = {step.__name__: step for step in TIDYING}
     with lease(workspace.engine, "maintain"):
         papers, failures = each(tuple(steps), lambda name: as_task(steps[name], workspace))
-    return joined(SUBJECT, papers, failures)
+    return joined(INSTALLATION, papers, failures)

@@ -12,6 +12,7 @@ import msgspec
 from infra.errors import RewardloopError
 
 EVERY_LOOP = "every loop"
+INSTALLATION = "installation"
 
 
 class Paper(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +41,9 @@ class Alarm(RewardloopError):
 
 
 def joined(subject: str, papers: Sequence[Paper], failures: Mapping[str, str]) -> Paper:
-    """One paper out of those of several loops. ``failures``: why others have none, by loop."""
-    sentences = [f"{each.subject}: {each.sentence}" for each in papers]
-    sentences += [f"{loop}: failed. {reason}" for loop, reason in failures.items()]
+    """One paper out of those of several loops, what is wrong first. ``failures``: why others have none, by loop."""
+    sentences = [f"{loop}: failed. {reason}" for loop, reason in failures.items()]
+    sentences += [f"{each.subject}: {each.sentence}" for each in sorted(papers, key=lambda each: not each.alarm)]
     rows = [{"loop": each.subject, **row} for each in papers for row in each.rows]
     rows += [{"loop": loop, "state": "failed", "finding": reason} for loop, reason in failures.items()]
     return Paper(

@@ -23,7 +23,7 @@ import msgspec
 from infra.errors import RewardloopError
 from infra.services import prepare_environment
 from infra.settings import load_settings
-from pipelines.flows.paper import EVERY_LOOP, Alarm, Paper
+from pipelines.flows.paper import EVERY_LOOP, INSTALLATION, Alarm, Paper
 from pipelines.notifying.delivery import notify
 from pipelines.notifying.notices import failed, notices_of
 
@@ -48,6 +48,8 @@ PAUSE_SECONDS = 5.0
 """Before the second try; each further pause is twice as long, and up to half as much again by chance."""
 LONGEST = 500
 """Rows of a published table."""
+LONGEST_REASON = 300
+"""Characters of what an unexpected error says."""
 
 
 def as_flow(
@@ -64,7 +66,9 @@ def as_flow(
             try:
                 result = body(*args, **kwargs)
             except Exception as error:
-                said = Paper(subject=subject_of(kwargs), state="failed", sentence=f"{reason(error)} {after}")
+                said = Paper(
+                    subject=subject_of(flow_run.parameters), state="failed", sentence=f"{reason(error)} {after}"
+                )
                 publish(name, said)
                 notify(load_settings(), [failed(name, said.subject, said.sentence)])
                 raise
@@ -140,13 +144,13 @@ def reason(error: BaseException) -> str:
     elif isinstance(error, TimeoutError):
         said = "It took longer than it may"
     else:
-        said = f"Unexpected {type(error).__name__}: {error}"
+        said = f"Unexpected {type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
     return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def subject_of(parameters: Any) -> str:
-    """What a run is about."""
-    return str(parameters.get("loop_id") or EVERY_LOOP)
+    """What a run is about: its loop, every loop, or what has none."""
+    return str(parameters["loop_id"] or EVERY_LOOP) if "loop_id" in parameters else INSTALLATION
 
 
 def described(step: Callable[..., Any]) -> str:

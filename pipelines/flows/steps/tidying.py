@@ -66,7 +66,7 @@ def refresh_statistics(workspace: Workspace) -> Paper:
     statements = _STATISTICS[workspace.engine.dialect.name]
     with workspace.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         for statement in statements:
-            connection.execute(text(statement))
+            connection.execute(text(statement)).close()
     return _done("statistics", f"The database's own statistics are of {format_time(workspace.clock())}.")
 
 

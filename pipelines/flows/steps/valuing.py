@@ -207,12 +207,12 @@ def _sentence(found: Valuation) -> str:
     who = f"{found.policy} over {found.version}"
     if found.over_running is None:
         return f"{who}: no value. {found.refused}"
-    return f"{who} would have earned {_interval(found.over_running, found.words)} than what ran."
+    return f"{who}, against what ran: {_interval(found.over_running, found.words)}."
 
 
 def _interval(gain: Estimate, words: str) -> str:
     ends = " to ".join(f"{THOUSAND * end:+,.4g}" for end in (gain.low, gain.high))
-    return f"{THOUSAND * gain.value:+,.4g} {words} per 1,000 decisions ({gain.level:.0%} interval {ends}) more"
+    return f"{THOUSAND * gain.value:+,.4g} {words} per 1,000 decisions ({gain.level:.0%} interval {ends})"
 
 
 def _notes(found: Valuation) -> list[str]:
