@@ -31,6 +31,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else MLflow's server takes 2 GB instead of 0.5
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # what a command prints is its own
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a tracking server that is away must not hold up a promotion
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "DO_NOT_TRACK": "true",
