@@ -33,6 +33,8 @@ VERSION_TAG = "rewardloop.version"
 REPORT_TAG = "rewardloop.report"
 DIGEST_TAG = "rewardloop.record"
 REQUEST_TAG, REQUEST_ALIAS, ANSWER_TAG = "approval", "approved", "approval.answer"
+PROMPT = "prompt."
+"""What the names of prompts begin with: models are in the same registry."""
 BUNDLE = "bundle"
 """Folder of the model's files among a run's artifacts."""
 MODEL = "model"
@@ -130,6 +132,18 @@ class Tracking:
             self._log_files(run_id, record.files)
             self._finish(run_id, record)
         return run_id
+
+    def keep_prompt(self, prompt_id: str, version: int, template: str, tags: Mapping[str, str]) -> None:
+        """Have a prompt's version in the prompt registry, as ``prompt.<id>``; what is there already stays. Versions come in
+        order, so that MLflow's numbers are ours."""
+        name = f"{PROMPT}{prompt_id}"
+        with _translated():
+            known = self._client.search_prompts(f"name = '{name}'")
+            there = len(self._client.search_prompt_versions(name)) if known else 0
+            if there < version:
+                self._client.register_prompt(
+                    name, template, commit_message=f"version {version}", tags={**tags, VERSION_TAG: str(version)}
+                )
 
     def requests(self, loop_id: str) -> list[Request]:
         """What people asked for, by version."""
