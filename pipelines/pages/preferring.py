@@ -19,8 +19,7 @@ from ingestion.bodies import FeedbackBody
 from ingestion.contents import read_campaign
 from ingestion.feedback import add_feedback
 from ingestion.fields import Name
-from pipelines.pages.routes import _page as page
-from pipelines.pages.routes import _problem as problem
+from pipelines.pages.routes import page, problem
 from pipelines.variants import told, variants_of
 from reward_models.preferences.asking import next_pair
 from reward_models.preferences.judgements import load_judgements

@@ -60,8 +60,8 @@ def home(wired: Wired, loop: str = "", texts: Texts = "") -> HTMLResponse:
             for one in listed:
                 one["back"] = _way_back(wired, earlier(connection, one["name"]), one["name"])
     except RewardloopError as error:
-        return _problem(error)
-    return _page(
+        return problem(error)
+    return page(
         "home.html",
         "Compare lines",
         texts=texts,
@@ -81,8 +81,8 @@ def campaign(campaign_id: str, wired: Wired) -> HTMLResponse:
         with reading(wired.engine) as connection:
             view = campaign_view(connection, campaign_id)
     except RewardloopError as error:
-        return _problem(error)
-    return _page("campaign.html", campaign_id, **view)
+        return problem(error)
+    return page("campaign.html", campaign_id, **view)
 
 
 @router.post("/loops/{loop_id}/rollback")
@@ -93,7 +93,7 @@ def rollback(loop_id: LoopId, wired: Wired, version: str, revision: int, signed:
             asked = (version, revision, signed)
             go_back(connection, wired.secrets, loop_id, asked, _who(), actor("page"), wired.clock())
     except RewardloopError as error:
-        return _problem(error)
+        return problem(error)
     wired.snapshots.look()
     return RedirectResponse("/", 303)
 
@@ -127,10 +127,12 @@ def _scored(wired: Wired, loop: str, texts: str, scorable: Sequence[str]) -> dic
     return {"scores": scores_view(lines, answer.scores), "mean": amount(answer.loop_mean), "problem": ""}
 
 
-def _problem(error: RewardloopError) -> HTMLResponse:
-    return _page("error.html", error.title, error.status, problem=str(error))
+def problem(error: RewardloopError) -> HTMLResponse:
+    """The page that says what is wrong."""
+    return page("error.html", error.title, error.status, problem=str(error))
 
 
-def _page(template: str, title: str, status: int = 200, **known: Any) -> HTMLResponse:
+def page(template: str, title: str, status: int = 200, **known: Any) -> HTMLResponse:
+    """A template filled in, under the policy."""
     content = _pages.get_template(template).render(title=title, **known)
     return HTMLResponse(content, status, {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"})
