@@ -265,15 +265,21 @@ class FeedbackBody(Body):
     """What a person or a judge says. Never an outcome."""
 
     feedback_id: Id | None = Field(None, description="Makes the call repeatable; default: a new id.")
-    kind: Literal["comment", "rating", "demonstration", "preference"] = Field(description="What `value` holds.")
+    kind: Literal["comment", "rating", "demonstration", "preference", "ranking"] = Field(
+        description="What `value` holds."
+    )
     source: Literal["HUMAN", "LLM_JUDGE", "CODE"] = Field("HUMAN", description="Who says so.")
     loop: LoopId | None = Field(None, description="The loop it is about.")
     decision_id: DecisionId | None = Field(None, description="The decision it is about.")
     content_id: Id | None = Field(None, description="The content it is about.")
+    annotator: Name | None = Field(
+        None, description="Whose word it is: a name of yours for a person, so that agreement can be measured."
+    )
     value: dict[Name, Any] = Field(
         max_length=20,
-        description="rating: `{rating: number}`; comment: `{text}`; demonstration: `{slots: {slot: text}}`; "
-        "preference: `{winner, loser}`, ids of contents.",
+        description="rating: `{rating: number}`; comment: `{text}`; demonstration: `{slots: {slot: text}}`, or a "
+        "choice `{chosen, candidates, context?}` among ids of contents; "
+        "preference: `{winner, loser}`, ids of contents; ranking: `{ranking: [ids of contents]}`, the best first.",
     )
 
 

@@ -1,6 +1,7 @@
-"""Feedback: comments, ratings, demonstrations, preferences. Kept beside the outcomes, never among them."""
+"""Feedback: comments, ratings, demonstrations, preferences, rankings. Kept beside the outcomes, never among them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -11,6 +12,9 @@ from infra.errors import BadInput, Conflict, NotFound
 from ingestion.bodies import FeedbackBody
 from ingestion.loops import load_loop
 
+
+MOST_RANKED = 50
+"""Contents in one ranking."""
 
 def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, text_limit: int, now: int) -> bool:
     """Store what was said; returns whether it is new.
@@ -27,7 +31,7 @@ def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, t
         "loop_id": body.loop,
         "decision_id": body.decision_id,
         "content_id": body.content_id,
-        "value": body.value,
+        "value": body.value | ({"annotator": body.annotator} if body.annotator else {}),
         "created_at": now,
     }
     if insert_new(connection, tables.feedback, [row]):
@@ -39,18 +43,31 @@ def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, t
 
 
 def _check(body: FeedbackBody, text_limit: int) -> None:
+def compared(kind: str, value: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The contents that feedback compares, with a JSON pointer to each."""
+    if kind == "ranking":
+        return [(f"/value/ranking/{place}", content) for place, content in enumerate(value["ranking"])]
+    names = ("winner", "loser") if kind == "preference" else ()
+    return [(f"/value/{name}", str(value[name])) for name in names]
+
+
     expected = {
         "comment": ("text",),
         "rating": ("rating",),
         "demonstration": ("slots",),
         "preference": ("winner", "loser"),
     }
+        "ranking": ("ranking",),
     for name in expected[body.kind]:
         if name not in body.value:
             raise BadInput(f"A {body.kind} needs {name!r} in its value; add it", "/value")
     if body.kind == "rating" and not _is_number(body.value["rating"]):
         raise BadInput("'rating' must be a finite number", "/value/rating")
     if len(str(body.value).encode()) > text_limit:
+    if body.kind == "ranking" and not _is_order(body.value["ranking"]):
+        raise BadInput(f"'ranking' must list 2 to {MOST_RANKED} different contents, the best first", "/value/ranking")
+    if body.kind == "preference" and body.value["winner"] == body.value["loser"]:
+        raise BadInput("Winner and loser are the same content; a preference is between two", "/value/loser")
         raise BadInput(f"The value holds more than {text_limit} bytes; shorten it", "/value")
 
 
@@ -59,11 +76,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_subjects(connection: Connection, body: FeedbackBody) -> None:
+def _is_order(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 2 <= len(value) <= MOST_RANKED
+        and all(isinstance(each, str) for each in value)
+        and len(set(value)) == len(value)
+    )
+
+
     if body.loop is not None:
         load_loop(connection, body.loop)
     named = [("/content_id", body.content_id)] if body.content_id is not None else []
-    if body.kind == "preference":
-        named += [(f"/value/{name}", str(body.value[name])) for name in ("winner", "loser")]
+    named += compared(body.kind, body.value)
     for pointer, content_id in named:
         query = select(tables.contents.c.content_id).where(tables.contents.c.content_id == content_id)
         if connection.scalar(query) is None:

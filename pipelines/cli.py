@@ -19,6 +19,7 @@ from pipelines.commands import (
     audit,
     backup,
     checkup,
+    comparing,
     credit,
     episodes,
     events,
@@ -33,6 +34,8 @@ from pipelines.commands import (
     planning,
     proving,
     serving,
+    preferences,
+    prompts,
     streaming,
     suppressing,
     tokens,
@@ -59,6 +62,7 @@ backup.register(app)
 checkup.register(app)
 credit.register(app)
 episodes.register(app)
+comparing.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
@@ -69,6 +73,8 @@ proving.register(app)
 operating.register(app)
 planning.register(app)
 events.register(app)
+preferences.register(app)
+prompts.register(app)
 exporting.register(app)
 tokens.register(app)
 serving.register(app)
