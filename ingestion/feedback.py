@@ -12,9 +12,9 @@ from infra.errors import BadInput, Conflict, NotFound
 from ingestion.bodies import FeedbackBody
 from ingestion.loops import load_loop
 
-
 MOST_RANKED = 50
 """Contents in one ranking."""
+
 
 def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, text_limit: int, now: int) -> bool:
     """Store what was said; returns whether it is new.
@@ -42,7 +42,6 @@ def add_feedback(connection: Connection, feedback_id: str, body: FeedbackBody, t
     return False
 
 
-def _check(body: FeedbackBody, text_limit: int) -> None:
 def compared(kind: str, value: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The contents that feedback compares, with a JSON pointer to each."""
     if kind == "ranking":
@@ -51,23 +50,24 @@ def compared(kind: str, value: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(f"/value/{name}", str(value[name])) for name in names]
 
 
+def _check(body: FeedbackBody, text_limit: int) -> None:
     expected = {
         "comment": ("text",),
         "rating": ("rating",),
         "demonstration": ("slots",),
         "preference": ("winner", "loser"),
-    }
         "ranking": ("ranking",),
+    }
     for name in expected[body.kind]:
         if name not in body.value:
             raise BadInput(f"A {body.kind} needs {name!r} in its value; add it", "/value")
     if body.kind == "rating" and not _is_number(body.value["rating"]):
         raise BadInput("'rating' must be a finite number", "/value/rating")
-    if len(str(body.value).encode()) > text_limit:
     if body.kind == "ranking" and not _is_order(body.value["ranking"]):
         raise BadInput(f"'ranking' must list 2 to {MOST_RANKED} different contents, the best first", "/value/ranking")
     if body.kind == "preference" and body.value["winner"] == body.value["loser"]:
         raise BadInput("Winner and loser are the same content; a preference is between two", "/value/loser")
+    if len(str(body.value).encode()) > text_limit:
         raise BadInput(f"The value holds more than {text_limit} bytes; shorten it", "/value")
 
 
@@ -75,7 +75,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_subjects(connection: Connection, body: FeedbackBody) -> None:
 def _is_order(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -85,6 +84,7 @@ def _is_order(value: Any) -> bool:
     )
 
 
+def _check_subjects(connection: Connection, body: FeedbackBody) -> None:
     if body.loop is not None:
         load_loop(connection, body.loop)
     named = [("/content_id", body.content_id)] if body.content_id is not None else []

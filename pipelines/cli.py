@@ -32,10 +32,10 @@ from pipelines.commands import (
     learning,
     operating,
     planning,
-    proving,
-    serving,
     preferences,
     prompts,
+    proving,
+    serving,
     streaming,
     suppressing,
     tokens,
@@ -60,21 +60,21 @@ audiences.register(app)
 audit.register(app)
 backup.register(app)
 checkup.register(app)
+comparing.register(app)
 credit.register(app)
 episodes.register(app)
-comparing.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
 health.register(app)
 keys.register(app)
 learning.register(app)
+preferences.register(app)
+prompts.register(app)
 proving.register(app)
 operating.register(app)
 planning.register(app)
 events.register(app)
-preferences.register(app)
-prompts.register(app)
 exporting.register(app)
 tokens.register(app)
 serving.register(app)
