@@ -1,11 +1,11 @@
-"""Several server processes held together: started, waited for, watched, and stopped together.
+"""Several server processes held together: started, waited for, started again when they die, and stopped together.
 
 Every child leads a process group of its own, away from the terminal: a Ctrl-C reaches the supervisor only, and the
 supervisor stops whole groups, so that what a child has started itself ends with it. The order:
 
     1 check that the ports are free    2 start the children, their output to one log each
     3 wait until each answers, and start what waited for it
-    4 watch, until one dies or a signal comes
+    4 watch: one that dies is said and started again, later each time, until a signal comes
     5 stop all: SIGTERM to every group, and after ten seconds SIGKILL to what is left
 """
 
@@ -31,10 +31,13 @@ from infra.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 _PATIENCE = 180.0
-"""Seconds a child may take to answer; MLflow needs 20 on a quiet machine."""
+"""Seconds a child may take to answer after the one before; MLflow needs 20 on a quiet machine."""
 _GRACE = 10.0
 """Seconds a child may take to stop."""
 _PAUSE = 0.2
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+"""Seconds before a child that died is started again: doubled each time, until it has run for a while."""
+_STEADY = 300.0
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 (compared with, never bound to)
 _COMMAND = (sys.executable, "-c", "from pipelines.cli import main; main()")
 """``rewardloop``, by the interpreter of this process."""
@@ -73,7 +76,7 @@ class Service:
 
 
 class Supervisor:
-    """Children that live and die together. Use it as a context manager: leaving it stops them all."""
+    """Children that are started and stopped together. Use it as a context manager: leaving it stops them all."""
 
     def __init__(self, services: Sequence[Service]) -> None:
         self.services = tuple(services)
@@ -97,30 +100,49 @@ class Supervisor:
 
         Raises :class:`Unavailable` when a child dies or does not answer in time.
         """
-        began = time.monotonic()
+        began = latest = time.monotonic()
         waiting = list(services)
         while waiting and not stopped.is_set():
             self.check()
             for service in [service for service in waiting if service.name in self._children and _answers(service)]:
                 waiting.remove(service)
-                ready(service, time.monotonic() - began)
+                latest = time.monotonic()
+                ready(service, latest - began)
                 self._start_after(service.name)
-            if waiting and time.monotonic() - began > _PATIENCE:
+            if waiting and time.monotonic() - latest > _PATIENCE:
                 late = waiting[0]
                 raise Unavailable(f"{late.name} does not answer at {late.url} after {_PATIENCE:.0f} s; see {late.log}")
             stopped.wait(_PAUSE)
 
-    def watch(self, stopped: threading.Event) -> None:
-        """Return once ``stopped`` is set. Raises :class:`Unavailable` as soon as a child dies."""
+    def watch(self, stopped: threading.Event, told: Callable[[Service, str], None]) -> None:
+        """Start again what dies, until ``stopped`` is set. ``told``: a service, and what became of it."""
+        began = {service.name: time.monotonic() for service in self.services}
+        pauses = {service.name: _FIRST_PAUSE for service in self.services}
         while not stopped.wait(_PAUSE):
-            self.check()
+            for service in self.services:
+                if self._children[service.name].poll() is None:
+                    continue
+                if time.monotonic() - began[service.name] > _STEADY:
+                    pauses[service.name] = _FIRST_PAUSE
+                told(
+                    service, f"{_epitaph(service, self._children[service.name])}; again in {pauses[service.name]:.0f} s"
+                )
+                _signal_group(
+                    self._children[service.name], signal.SIGKILL
+                )  # what it started itself, before its port is needed
+                if stopped.wait(pauses[service.name]):
+                    return
+                pauses[service.name] = min(_LAST_PAUSE, 2 * pauses[service.name])
+                self._run(service, "ab")
+                began[service.name] = time.monotonic()
+                told(service, "started again")
 
     def check(self) -> None:
         """Raises :class:`Unavailable` naming the first child that is gone, its exit code and its last words."""
         for service in self.services:
-            code = self._children[service.name].poll() if service.name in self._children else None
-            if code is not None:
-                raise Unavailable(f"{service.name} {_ended(code)}: {_last_words(service.log)} (log: {service.log})")
+            child = self._children.get(service.name)
+            if child is not None and child.poll() is not None:
+                raise Unavailable(f"{service.name} {_epitaph(service, child)}")
 
     def stop(self) -> None:
         """End every child and whatever it has started. Repeating it does nothing."""
@@ -146,15 +168,18 @@ class Supervisor:
         """Start those that have waited for this one."""
         for service in (service for service in self.services if service.after == name):
             service.log.parent.mkdir(parents=True, exist_ok=True)
-            with service.log.open("wb") as log:
-                self._children[service.name] = subprocess.Popen(  # noqa: S603 (commands of this module)
-                    service.command,
-                    env={**os.environ, **service.environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self._run(service, "wb")
+
+    def _run(self, service: Service, mode: Literal["wb", "ab"]) -> None:
+        with service.log.open(mode) as log:
+            self._children[service.name] = subprocess.Popen(  # noqa: S603 (commands of this module)
+                service.command,
+                env={**os.environ, **service.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
 
 @contextmanager
@@ -344,6 +369,11 @@ def _await_end_of_group(child: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 2.0
     while _signal_group(child, 0) and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def _epitaph(service: Service, child: "subprocess.Popen[bytes]") -> str:
+    """How it ended, its last words and where the others are."""
+    return f"{_ended(child.returncode)}: {_last_words(service.log)} (log: {service.log})"
 
 
 def _ended(code: int) -> str:

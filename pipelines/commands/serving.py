@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def up() -> None:
     """Serve the API, the MLflow UI and the Prefect UI over the data folder, run the flows on their schedules and, with
-    Kafka, a worker, until Ctrl-C. When one of them ends, all do, and its last words are told.
+    Kafka, a worker, until Ctrl-C. One that dies is started again, and its last words are told.
 
     Example: rewardloop up
     """
@@ -58,7 +58,12 @@ def up() -> None:
             console.print("All ready. Ctrl-C stops them.")
         prefect = next(service for service in services if service.name == "Prefect")
         with announced_prefect(settings, f"{prefect.origin}/api"):
-            supervisor.watch(stopped)
+            supervisor.watch(
+                stopped,
+                lambda service, said: console.print(
+                    f"  {service.name:<8} {said}", soft_wrap=True, markup=False, highlight=False
+                ),
+            )
         console.print("Stopping …")
     console.print("Stopped.")
 

@@ -14,6 +14,7 @@ import pytest
 
 from infra.errors import Misconfigured, Unavailable
 from infra.settings import Settings
+from pipelines import supervisor as supervisor_module
 from pipelines.commands.serving import services_of
 from pipelines.supervisor import LOOPBACK, Service, Supervisor, free_port
 from tests.pipelines.processes import processes_of, running, wait_for_words
@@ -97,6 +98,26 @@ def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
         pytest.raises(Unavailable, match=r"broken stopped with exit code 3: no disk left \(log: .*broken\.log\)"),
     ):
         supervisor.wait_until_ready(supervisor.services, threading.Event(), lambda *_: None)
+
+
+def test_what_dies_later_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told with its last words, started again after a pause that grows, and the others go on."""
+    monkeypatch.setattr(supervisor_module, "_FIRST_PAUSE", 0.01)
+    steady, weak = a_service(tmp_path, PAGES, "steady"), a_service(tmp_path, "print('no disk left')", "weak")
+    said: list[tuple[str, str]] = []
+    stopped = threading.Event()
+
+    def told(service: Service, what: str) -> None:
+        said.append((service.name, what.split(" (log")[0]))
+        if len(said) == 4:
+            stopped.set()
+
+    with Supervisor([steady, weak]) as supervisor:
+        supervisor.watch(stopped, told)
+
+    died = ("weak", "stopped with exit code 0: no disk left")
+    assert said == [died, ("weak", "started again")] * 2
+    assert weak.log.read_text().splitlines()[:2] == ["no disk left"] * 2
 
 
 def test_what_a_child_has_started_ends_with_it(tmp_path: Path) -> None:
