@@ -26,7 +26,7 @@ setup: $(STAMP) ## create .venv with everything in it (commands are then .venv/b
 demo: setup ## run the whole loop on simulated customers, ending with a table
 	@$(BIN)/rewardloop demo
 
-up: setup ## serve the API, the MLflow UI and the Prefect UI over the data folder
+up: setup ## serve API, MLflow and Prefect over the data folder, run the flows and, with Kafka, a worker
 	@$(BIN)/rewardloop up
 
 test: setup ## run the tests
