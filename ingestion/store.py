@@ -456,7 +456,7 @@ def _any_marks() -> Select[tuple[str]]:
 @prepared
 def _drop_forgotten() -> Delete:
     """Decisions that were stored for a forgotten customer since, and count for nothing."""
-    forgotten = decisions.c.unit.in_(select(forgotten_units.c.unit))
+    forgotten = exists().where(forgotten_units.c.unit == decisions.c.unit)
     return delete(decisions).where(decisions.c.batch_no.is_(None), decisions.c.unit.is_not(None), forgotten)
 
 
