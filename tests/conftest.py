@@ -4,11 +4,14 @@ A migrated database is made once per run: SQLite tests get a copy of the file, P
 every table emptied.
 """
 
+import importlib.util
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,8 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import metadata
 from ingestion.topics import all_topics
+from pipelines.reporting.pdf import browser
+from pipelines.supervisor import Service, Supervisor, mlflow_service
 from tests.stack.prefect_server import PrefectServer
 from tests.stack.stub_llm import StubLLM
 
@@ -119,6 +124,62 @@ def kafka() -> Iterator[str]:
     need_local_kafka()
     with LocalKafka() as brokers:
         yield brokers.bootstrap_servers
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """A real MLflow server. ``guarded``: it asks for the administrator's name and password, which are these."""
+
+    url: str
+    guarded: bool
+    user: str = "admin"
+    password: str = "only-for-this-test-run"
+
+    def sign_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Let MLflow's client in this process be the administrator."""
+        patch.setenv("MLFLOW_TRACKING_USERNAME", self.user)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", self.password)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A real MLflow server for this run, with its authentication on where that is installed (``mlflow[auth]``)."""
+    home = tmp_path_factory.mktemp("mlflow-server")
+    guarded = importlib.util.find_spec("flask_wtf") is not None
+    settings = Settings(home=home, mlflow_port=0)
+    service = mlflow_service(settings)
+    if guarded:
+        service = with_password(service, home, MlflowServer.user, MlflowServer.password)
+    with Supervisor([service]) as running:
+        running.wait_until_ready([service], threading.Event(), lambda *_: None)
+        yield MlflowServer(service.origin, guarded)
+
+
+def with_password(service: Service, home: Path, user: str, password: str) -> Service:
+    """MLflow's server with its own basic authentication: signed-in people may read, the administrator may change."""
+    rules = home / "basic_auth.ini"
+    rules.write_text(
+        "[mlflow]\n"
+        "default_permission = READ\n"
+        f"database_uri = sqlite:///{home / 'basic_auth.db'}\n"
+        f"admin_username = {user}\n"
+        f"admin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "grant_default_workspace_access = false\n"
+        "auth_cache_ttl_seconds = 300\n"
+    )
+    place = service.command.index("server") + 1
+    command = (*service.command[:place], "--app-name", "basic-auth", *service.command[place:])
+    told = {"MLFLOW_AUTH_CONFIG_PATH": str(rules), "MLFLOW_FLASK_SERVER_SECRET_KEY": "only-for-this-test-run"}
+    return replace(service, command=command, environment={**service.environment, **told})
+
+
+def find_browser() -> str:
+    """The path of this machine's Chromium; a test without one is skipped, in CI it fails."""
+    found = browser()
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium or Chrome is installed")
+    return str(found)
 
 
 @pytest.fixture(scope="session")
