@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from reward_models.prompts.evaluation import CLEAR, Gain, cross_fit, picks
 from reward_models.prompts.logs import PromptLog
-from reward_models.prompts.model import PromptModel, fit_prompts
+from reward_models.prompts.model import PromptModel, fit_prompts, view_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,4 +82,5 @@ class Recommender:
 
 def learn(log: PromptLog, clear: float = CLEAR, seed: int = 0) -> Recommender:
     """Both steps. Raises :class:`EstimateRefused` for a log that is too small."""
-    return Recommender(fit_prompts(log), cross_fit(log, seed, clear), clear)
+    view = view_of(log)
+    return Recommender(fit_prompts(log, view), cross_fit(log, seed, clear, view), clear)

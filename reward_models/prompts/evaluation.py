@@ -20,6 +20,7 @@ import numpy.typing as npt
 from infra.errors import EstimateRefused
 from reward_models.clusters import mean_of
 from reward_models.folds import codes_of, deal
+from reward_models.prompts.features import QueryView
 from reward_models.prompts.logs import PromptLog
 from reward_models.prompts.model import Advantage, PromptModel, fit_prompts
 from reward_models.ranking import Measured
@@ -76,15 +77,20 @@ def picks(advantage: Advantage, fixed: int, clear: float) -> Ints:
     return np.where(better.any(axis=1), best, fixed).astype(np.int64)
 
 
-def cross_fit(log: PromptLog, seed: int, clear: float = CLEAR) -> Gain:
-    """Steps 1 to 4. Raises :class:`EstimateRefused` for fewer than ``LEAST_GROUPS`` groups of queries."""
-    return gain_of(held_out(log, seed, clear))
+def cross_fit(log: PromptLog, seed: int, clear: float = CLEAR, view: QueryView | None = None) -> Gain:
+    """Steps 1 to 4. ``view``: one for all folds; it knows the words of all queries, and the reward of none.
+
+    Raises :class:`EstimateRefused` for fewer than ``LEAST_GROUPS`` groups of queries.
+    """
+    return gain_of(held_out(log, seed, clear, view))
 
 
-def held_out(log: PromptLog, seed: int, clear: float = CLEAR) -> Values:
+def held_out(log: PromptLog, seed: int, clear: float = CLEAR, view: QueryView | None = None) -> Values:
     """Steps 1 to 3."""
     folds = deal_groups(log, seed)
-    parts = [value(log, fit_prompts(log.part(folds[log.query] != fold)), folds == fold, clear) for fold in range(FOLDS)]
+    parts = [
+        value(log, fit_prompts(log.part(folds[log.query] != fold), view), folds == fold, clear) for fold in range(FOLDS)
+    ]
     return joined(parts)
 
 

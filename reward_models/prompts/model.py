@@ -27,7 +27,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm
 
 from infra.errors import EstimateRefused
-from reward_models.prompts.features import RANK, QueryView, fit_view
+from reward_models.prompts.features import QueryView, fit_view
 from reward_models.prompts.logs import PromptLog
 
 Floats = npt.NDArray[np.float64]
@@ -116,8 +116,11 @@ class _Cells:
     of_pair: float
 
 
-def fit_prompts(log: PromptLog, rank: int = RANK) -> PromptModel:
-    """Fit on a log. Raises :class:`EstimateRefused` with fewer than ``LEAST_QUERIES`` queries or than two prompts."""
+def fit_prompts(log: PromptLog, view: QueryView | None = None) -> PromptModel:
+    """Fit on a log. ``view``: how queries are seen, where that is known from more of them; else from the log's own.
+
+    Raises :class:`EstimateRefused` with fewer than ``LEAST_QUERIES`` queries or than two prompts.
+    """
     used = np.unique(log.query)
     groups, of_group = np.unique(log.group[used], return_inverse=True)
     tried = np.bincount(log.prompt, minlength=len(log.prompts))
@@ -127,7 +130,7 @@ def fit_prompts(log: PromptLog, rank: int = RANK) -> PromptModel:
             f"{LEAST_QUERIES} queries and two prompts at least"
         )
     level = np.bincount(log.prompt, log.reward, minlength=len(log.prompts)) / np.maximum(tried, 1)
-    view = fit_view([log.queries[query] for query in used], rank)
+    view = view or view_of(log)
     x = np.zeros((len(groups), view.rank))
     np.add.at(x, of_group, view.of([log.queries[query] for query in used]))
     x /= np.bincount(of_group)[:, None]
@@ -141,6 +144,11 @@ def fit_prompts(log: PromptLog, rank: int = RANK) -> PromptModel:
     enough = tried >= 0.1 * tried.max()
     fixed = int(np.argmax(np.where(enough, level, -np.inf)))
     return PromptModel(log.prompts, view, level, tried, fixed, solved.mean, solved.covariance(), share)
+
+
+def view_of(log: PromptLog) -> QueryView:
+    """How the log's queries are seen, whatever they earned."""
+    return fit_view([log.queries[query] for query in np.unique(log.query)])
 
 
 def _cells(group: Ints, log: PromptLog, level: Floats) -> _Cells:

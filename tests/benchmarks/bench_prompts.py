@@ -27,7 +27,7 @@ from rich.table import Table
 from reward_models.clusters import mean_of
 from reward_models.prompts.choosing import learn
 from reward_models.prompts.evaluation import FOLDS, Ceiling, Values, ceiling, compared, deal_groups, joined, picks
-from reward_models.prompts.features import fit_view
+from reward_models.prompts.features import QueryView
 from reward_models.prompts.logs import PromptLog
 from reward_models.prompts.model import PromptModel, fit_prompts
 from reward_models.ranking import Measured
@@ -94,15 +94,14 @@ def _judge(log: PromptLog, asked: Mask) -> tuple[dict[str, Values], bool]:
         OURS: clear if recommender.proven else np.full(len(where), model.fixed),
         CLEAR: clear,
         ANY: picks(advantage, model.fixed, 0.5),
-        TREES: _trees(training, [log.queries[query] for query in where]),
+        TREES: _trees(training, model.view, [log.queries[query] for query in where]),
     }
     return {name: compared(log, model, where, pick) for name, pick in chosen.items()}, recommender.proven
 
 
-def _trees(training: PromptLog, asked: list[str]) -> Ints:
+def _trees(training: PromptLog, view: QueryView, asked: list[str]) -> Ints:
     """The prompt whose booster predicts most."""
     used = np.unique(training.query)
-    view = fit_view([training.queries[query] for query in used])
     columns = np.zeros((len(training.queries), view.rank))
     columns[used] = view.of([training.queries[query] for query in used])
     options = {"objective": "binary", "num_leaves": 15, "learning_rate": 0.05, "verbosity": -1, "num_threads": 1}

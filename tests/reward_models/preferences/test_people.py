@@ -28,7 +28,7 @@ def judged(
 
 def test_alpha_is_krippendorffs() -> None:
     """The published example of four observers gives the published values, for names and for intervals."""
-    table = [
+    table: list[list[int | None]] = [
         [1, 1, None, 1], [2, 2, 3, 2], [3, 3, 3, 3], [3, 3, 3, 3], [2, 2, 2, 2], [1, 2, 3, 4],
         [4, 4, 4, 4], [1, 1, 2, 1], [2, 2, 2, 2], [None, 5, 5, 5], [None, None, 1, 1], [None, None, 3, None],
     ]  # fmt: skip
