@@ -14,6 +14,7 @@ requests count only where it lets nobody in without a password: ``guarded``.
 
 import json
 import logging
+import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -334,3 +335,38 @@ def _translated() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise Unavailable(f"MLflow does not answer: {str(error).splitlines()[0]}") from error
+
+
+def ask_judge(
+    instructions: str, brief: str, copy: Mapping[str, str], *, url: str, model: str, key: str
+) -> tuple[Any, str]:
+    """What one of MLflow's own judges says of copy: value and rationale. It is asked at any OpenAI-compatible ``url``.
+
+    instructions: with the places ``{{ inputs }}`` (the brief) and ``{{ outputs }}`` (the copy); it fills them as data.
+    Raises ``ValueError`` for an answer that it cannot read, and when the server does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.genai.judges import make_judge
+
+    with _surroundings(OPENAI_API_BASE=url, OPENAI_API_KEY=key or "none"):
+        try:
+            judge = make_judge("copy", instructions, model=f"openai:/{model}", feedback_value_type=int)
+            found: Any = judge(inputs={"brief": brief}, outputs=dict(copy))
+        except (MlflowException, OSError) as error:
+            raise ValueError(str(error).splitlines()[0][:300]) from error
+    return found.value, found.rationale or ""
+
+
+@contextmanager
+def _surroundings(**values: str) -> Iterator[None]:
+    """Variables of the environment that MLflow reads, as long as it reads them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

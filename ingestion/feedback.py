@@ -10,6 +10,7 @@ from infra import tables
 from infra.database import insert_new
 from infra.errors import BadInput, Conflict, NotFound
 from ingestion.bodies import FeedbackBody
+from ingestion.demonstrations import check_demonstration
 from ingestion.loops import load_loop
 
 MOST_RANKED = 50
@@ -54,7 +55,7 @@ def _check(body: FeedbackBody, text_limit: int) -> None:
     expected = {
         "comment": ("text",),
         "rating": ("rating",),
-        "demonstration": ("slots",),
+        "demonstration": (),
         "preference": ("winner", "loser"),
         "ranking": ("ranking",),
     }
@@ -87,6 +88,8 @@ def _is_order(value: Any) -> bool:
 def _check_subjects(connection: Connection, body: FeedbackBody) -> None:
     if body.loop is not None:
         load_loop(connection, body.loop)
+    if body.kind == "demonstration":
+        check_demonstration(connection, body.loop, body.value)
     named = [("/content_id", body.content_id)] if body.content_id is not None else []
     named += compared(body.kind, body.value)
     for pointer, content_id in named:

@@ -34,6 +34,7 @@ from infra.leases import Lease, check, lease
 from infra.logs import log
 from infra.settings import Settings, clock_of
 from infra.tracking import Tracking
+from ingestion.events import Content
 from ingestion.loops import LoopDefinition, load_loop, load_version
 from pipelines import guarding, papers
 from pipelines.mirror import keep, mirror, record_of
@@ -46,6 +47,9 @@ from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
 from reward_models.dataset import TrainingSet, load_training_set
 from reward_models.delays import fit_delays
+from reward_models.demonstrations.choices import Demonstration, believable, load_demonstrations
+from reward_models.demonstrations.prior import widened
+from reward_models.demonstrations.teaching import learned_too
 from reward_models.embeddings import embed_if_asked
 from reward_models.forgetting import half_life
 from reward_models.gate import judge
@@ -100,6 +104,10 @@ class Plan:
     baselines: Mapping[str, Mapping[str, Any]]
     daily: Sequence[ArmCounts] = ()
     """Counts per day before the cutoff, of every campaign: they tell how fast contents change."""
+    shown: Sequence[Demonstration] = ()
+    """What marketers chose before the cutoff."""
+    believed_of: Sequence[Content] = ()
+    """The contents that their choices say something about."""
 
     @property
     def loop_id(self) -> str:
@@ -204,6 +212,8 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     cutoff, earlier = _split(definition, whole, now)
     with reading(bench.engine) as connection:
         daily = load_days(connection, loop_id, definition.reward, cutoff)
+        shown = load_demonstrations(connection, loop_id, cutoff)
+        believed_of = believable(connection, loop_id) if shown else []
     judged = dealt_by_chance(whole.subset(~earlier & whole.mature))
     learned = whole.subset(earlier)
     digest = config_digest(definition)
@@ -223,13 +233,18 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
         judged=judged,
         baselines=baselines,
         daily=daily,
+        shown=shown,
+        believed_of=believed_of,
     )
 
 
 def fit(plan: Plan) -> RewardModel:
-    """Step 2, with how counts age: how late outcomes are, and how fast contents change."""
+    """Step 2, with how counts age: how late outcomes are, and how fast contents change; and with what marketers' choices
+    imply, which weighs less the more outcomes there are."""
     delays = fit_delays(plan.learned, plan.definition)
-    model = fit_model(foresee(plan.learned, delays, plan.definition), plan.definition.model)
+    outcomes = foresee(plan.learned, delays, plan.definition)
+    believed = learned_too(outcomes, plan.shown, plan.believed_of)
+    model = widened(fit_model(believed.training, plan.definition.model), believed.share)
     return replace(model, aging=Aging(half_life(plan.daily), delays))
 
 

@@ -62,10 +62,10 @@ def train(workspace: Workspace, loop: str, as_json: bool) -> None:
     with progress() as bar:
         bar.add_task(f"training {loop}", total=None)
         embed_if_asked(workspace.settings, workspace.engine, loop, workspace.clock())
-        definition, training = _training_set(workspace, loop, learned_only=True)
+        definition, training = training_set(workspace, loop, learned_only=True)
         delays = fit_delays(training, definition)
         model = replace(fit(foresee(training, delays, definition), definition.model), aging=Aging(delays=delays))
-        version = _register(workspace, definition, training, model)
+        version = register_version(workspace, definition, training, model)
     report = _train_report(loop, version, training, model, time.perf_counter() - begun)
     if as_json:
         print_json(report)
@@ -86,7 +86,7 @@ def evaluate_loop(
 
     Raises :class:`EstimateRefused` when there are neither, or when the log of the decisions cannot be believed.
     """
-    definition, training = _training_set(workspace, loop)
+    definition, training = training_set(workspace, loop)
     metrics = [definition.metric(name).name for name in only or [each.name for each in definition.metrics]]
     health = _health(workspace, definition, training)
     if not as_json and training.decision_id:
@@ -203,7 +203,7 @@ def _health(workspace: Workspace, definition: LoopDefinition, training: Training
         return examine(connection, definition, as_of=training.as_of, now=workspace.clock())
 
 
-def _training_set(workspace: Workspace, loop: str, *, learned_only: bool = False) -> tuple[LoopDefinition, TrainingSet]:
+def training_set(workspace: Workspace, loop: str, *, learned_only: bool = False) -> tuple[LoopDefinition, TrainingSet]:
     """``learned_only``: nothing is valued, so outcomes may be on their way and candidates are left out."""
     with reading(workspace.engine) as connection:
         definition, loop_version = load_loop(connection, loop)
@@ -219,7 +219,7 @@ def _training_set(workspace: Workspace, loop: str, *, learned_only: bool = False
         )
 
 
-def _register(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
+def register_version(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
     """Row first, files second, as `retrain` does; the same bundle again is the same version."""
     cutoff = int(training.decided_at.max()) + 1 if len(training) else 0
     config = config_digest(definition)

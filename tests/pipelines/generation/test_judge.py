@@ -1,6 +1,7 @@
 """A language model as judge: what is asked, what is read, and that copy cannot speak as the judge."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInput
+from infra.settings import Settings
 from ingestion.events import Content
 from pipelines.generation.budget import Budget, Price
 from pipelines.generation.endpoint import Endpoint
-from pipelines.generation.judge import COPY, judge, load_rubric, question_of, read_verdict
+from pipelines.generation.judge import COPY, judge, judge_by_mlflow, load_rubric, question_of, read_verdict
 from tests.stack.stub_llm import Call, Reply, Say, StubLLM
 
 SCORES = {criterion.name: 3 for criterion in COPY.criteria}
@@ -119,6 +121,25 @@ def test_what_is_no_verdict(text: str, said: str) -> None:
     """Anything but exactly one object of the rubric's criteria, each a whole number on the scale, is refused by name."""
     with pytest.raises(ValueError, match=re.escape(said)):
         read_verdict(COPY, {"m"}, text)
+
+
+def test_mlflow_judges_by_the_same_server(stub: StubLLM, tmp_path: Path) -> None:
+    """MLflow's own judge is asked at the same address, its answers are held to the same scale, and nothing is asked beyond the
+    budget."""
+    stub.reset()
+    replies = [{"result": 4, "rationale": "plain"}, {"result": 9, "rationale": "wow"}]
+    stub.answer(*(Say(json.dumps(reply)) for reply in replies), Say("five stars"))
+    settings = Settings(home=tmp_path, generator_url=stub.url, generator_model="stub-1")
+    contents = [copy(f"copy {number}", f"c{number}") for number in range(3)]
+    answers = judge_by_mlflow(settings, COPY, "Sale", contents, Budget(10**9, 10**9, Price()))
+    [unpaid] = judge_by_mlflow(settings, COPY, "Sale", contents[:1], Budget(10**9, 10, Price()))
+
+    assert [answer.state for answer in answers] == ["answered", "malformed", "malformed"]
+    assert answers[0].value is not None
+    assert (answers[0].value.rating, answers[0].value.reason) == (4.0, "plain")
+    assert unpaid.state == "unpaid"
+    assert len(stub.calls) == 3
+    assert "OPENAI_API_BASE" not in os.environ
 
 
 def test_a_rubric_from_a_file(tmp_path: Path) -> None:

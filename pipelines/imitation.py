@@ -1,0 +1,122 @@
+"""Learning from marketers' choices: what `demonstrations fit` and `show` do and print."""
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from infra.database import reading, writing
+from infra.errors import BadInput
+from ingestion.events import Content
+from ingestion.loops import LoopDefinition
+from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
+from pipelines.modelling import register_version, training_set
+from reward_models import registry
+from reward_models.aging import Aging
+from reward_models.boosted import fit as fit_model
+from reward_models.delays import fit_delays
+from reward_models.demonstrations.choices import Demonstration, believable, load_demonstrations
+from reward_models.demonstrations.cloning import clone_of
+from reward_models.demonstrations.implied import implied_by
+from reward_models.demonstrations.prior import judged, widened
+from reward_models.demonstrations.teaching import Taught, taught
+from reward_models.hurdle import foresee
+
+UNJUDGED = "learned from {count} choices of marketers; no outcome has judged it, {actor} let it serve"
+
+
+def fit(workspace: Workspace, loop: str, usual: float, serve: bool, actor: str, as_json: bool) -> None:
+    """A model of choices and of the outcomes there are, registered; with ``serve`` it serves."""
+    with progress() as bar:
+        bar.add_task(f"learning from choices in {loop}", total=None)
+        definition, training = training_set(workspace, loop, learned_only=True)
+        with reading(workspace.engine) as connection:
+            shown, contents = load_demonstrations(connection, loop), believable(connection, loop)
+        if not contents:
+            raise BadInput(f"Loop {loop!r} has no approved content; approve what the model is to choose among first")
+        delays = fit_delays(training, definition)
+        found = taught(foresee(training, delays, definition), shown, contents, usual)
+        model = fit_model(found.believed.training, definition.model)
+        model = widened(replace(model, aging=Aging(delays=delays)), found.believed.share)
+        version = register_version(workspace, definition, found.believed.training, model)
+        if serve:
+            _serve(workspace, definition, version, actor, len(shown))
+    report = _fit_report(version, shown, contents, found, serve)
+    if as_json:
+        print_json(report)
+    else:
+        print_table(f"Learned {version}", ["", ""], [(name, _figure(value)) for name, value in report.items()])
+
+
+def show(workspace: Workspace, loop: str, context: str, as_json: bool) -> None:
+    """The apprentice, the implied weights and what outcomes say of them."""
+    customer = _context(context)
+    _, training = training_set(workspace, loop, learned_only=True)
+    with reading(workspace.engine) as connection:
+        shown = load_demonstrations(connection, loop)
+    implied = implied_by(shown)
+    clone, trusted = clone_of(shown, implied), judged(training, implied)
+    weights = implied.weights(customer)
+    report = {
+        "loop": loop,
+        "choices": len(shown),
+        "people": implied.people,
+        "agreement": clone.agreement,
+        "agreement by chance": clone.by_chance,
+        "pseudo R²": clone.fit,
+        "by outcomes": trusted.state,
+        "slope": None if trusted.rows == 0 else [trusted.slope, *trusted.interval],
+    }
+    if as_json:
+        print_json(report | {"weights": [msgspec.to_builtins(weight) for weight in weights]})
+        return
+    print_table(f"Choices in {loop}", ["", ""], [(name, _figure(value)) for name, value in report.items()])
+    rows = [(w.name, f"{w.weight:+.2f}", f"{w.low:+.2f} … {w.high:+.2f}") for w in weights]
+    print_table("What each feature is worth to those who chose", ["feature", "utility", "95 %"], rows, numbers=(1,))
+    out().print("1 of utility makes a candidate e = 2.7 times as likely to be chosen.", highlight=False)
+
+
+def _serve(workspace: Workspace, definition: LoopDefinition, version: str, actor: str, count: int) -> None:
+    """On a person's word, which the audit keeps. Raises :class:`BadInput` where a model serves, or nobody is held out."""
+    loop, now = definition.loop, workspace.clock()
+    if definition.holdout <= 0.0:
+        raise BadInput(f"Loop {loop!r} holds nobody out, so nobody could see whether it helps; set its holdout first")
+    with writing(workspace.engine) as connection:
+        if (serving := registry.champion(connection, loop)) is not None:
+            raise BadInput(f"{serving.version} serves loop {loop!r}; `rewardloop retrain {loop}` learns choices, too")
+        if registry.version_of(connection, loop, version).state == "registered":
+            sentence = UNJUDGED.format(count=count, actor=actor)
+            registry.settle(connection, loop, version, "passed", {"sentence": sentence, "champion": None})
+        registry.approve(connection, loop, version, actor, "approved", now)
+        registry.promote(connection, loop, version, registry.NO_CHAMPION, now, actor)
+
+
+def _fit_report(
+    version: str, shown: list[Demonstration], contents: list[Content], found: Taught, served: bool
+) -> dict[str, Any]:
+    return {
+        "version": version,
+        "choices": len(shown),
+        "people": found.implied.people,
+        "pseudo R²": found.implied.fit,
+        "contents": len(contents),
+        "by outcomes": found.trusted.state,
+        "share of choices in what is learned": found.believed.share,
+        "serves": served,
+    }
+
+
+def _context(text: str) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(text.encode(), type=dict[str, bool | float | str | None])
+    except msgspec.DecodeError as error:
+        raise BadInput(f'--context is JSON like {{"tier": "gold"}}: {error}') from error
+    return dict(found)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return f"{value[0]:+.3f} ({value[1]:+.3f} … {value[2]:+.3f})"
+    return "-" if value is None else str(value)
