@@ -22,12 +22,14 @@ from pipelines.commands import (
     comparing,
     credit,
     episodes,
+    demonstrations,
     events,
     exporting,
     flows,
     forgetting,
     health,
     importing,
+    judging,
     keys,
     learning,
     operating,
@@ -63,10 +65,12 @@ checkup.register(app)
 comparing.register(app)
 credit.register(app)
 episodes.register(app)
+demonstrations.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
 health.register(app)
+judging.register(app)
 keys.register(app)
 learning.register(app)
 preferences.register(app)
