@@ -267,6 +267,14 @@ content_stats = _table(
         server_default=text("0"),
     ),
     _must("expected", BigInteger, "Sum of the serving model's predictions of the reward, millionths."),
+    Index("ix_content_stats_bucket", "bucket"),
+)
+
+campaign_moves = _table(
+    "campaign_moves",
+    "How often the running sums of a campaign have moved: who keeps them reads those again that moved.",
+    _key("campaign_id", "The campaign."),
+    _must("moves", BigInteger, "Batches, forgettings and recounts that moved them."),
 )
 
 historical_results = _table(

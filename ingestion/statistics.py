@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, Text, delete, select, type_coerce
 
 from infra.clock import DAY
 from infra.database import add_up
-from infra.tables import content_stats, decisions
+from infra.tables import campaign_moves, campaigns, content_stats, decisions
 from ingestion.loops import LoopDefinition
 
 
@@ -165,11 +165,18 @@ def _powers(value: int) -> tuple[int, int, int, int]:
 
 def add_to_stats(connection: Connection, movement: Movement) -> None:
     """Move the stored sums."""
-    add_up(connection, content_stats, movement.rows())
+    rows = movement.rows()
+    add_up(connection, content_stats, rows)
+    _note(connection, {row["campaign_id"] for row in rows})
 
 
 def replace_stats(connection: Connection, loop_id: str, movement: Movement) -> None:
     """Store the movement as all there is about the campaigns of a loop."""
-    campaigns = select(decisions.c.campaign_id).where(decisions.c.loop_id == loop_id)
-    connection.execute(delete(content_stats).where(content_stats.c.campaign_id.in_(campaigns)))
+    of_loop = select(campaigns.c.campaign_id).where(campaigns.c.loop_id == loop_id)
+    connection.execute(delete(content_stats).where(content_stats.c.campaign_id.in_(of_loop)))
+    _note(connection, set(connection.scalars(of_loop)))
     add_to_stats(connection, movement)
+
+
+def _note(connection: Connection, moved: Iterable[str]) -> None:
+    add_up(connection, campaign_moves, [{"campaign_id": campaign_id, "moves": 1} for campaign_id in sorted(moved)])

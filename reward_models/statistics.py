@@ -1,6 +1,6 @@
 """From the running sums of ``content_stats`` (per metric, in millionths) to counts in reward units.
 
-    load_statistics(connection) -> Statistics        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
+    newer_counts(connection, counts) -> Counts        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
     load_days(connection, loop_id, weights, before) -> counts per day, of every campaign
     load_totals(connection, loop_id, weights) -> counts per campaign, with the contents they are of
 
@@ -23,6 +23,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast
 
 from infra import tables
 from infra.clock import DAY
+from infra.database import chunks
 from ingestion.statistics import SQUARE_SPLIT
 from reward_models.aging import AGELESS, Aging
 from reward_models.posterior import ArmCounts
@@ -53,16 +54,51 @@ Statistics = dict[str, dict[str, list[StatRow]]]
 """Rows by campaign id, then by model version (empty for none)."""
 
 
-def load_statistics(connection: Connection) -> Statistics:
-    """Every running campaign's rows."""
+class Counts(NamedTuple):
+    """What is known of the running campaigns, and as of when."""
+
+    statistics: Statistics
+    moves: Mapping[str, int]
+    """How often each campaign's sums had moved, by campaign id."""
+    newest: int
+    """The newest day of any decision that is counted: what is lately depends on it."""
+
+
+NOTHING = Counts({}, {}, -1)
+
+
+def newer_counts(connection: Connection, counts: Counts) -> Counts:
+    """The counts as they are now: of campaigns that have moved since they are read again, of all once a day."""
+    newest = connection.scalar(select(func.coalesce(func.max(tables.content_stats.c.bucket), 0))) or 0
+    before = counts if newest == counts.newest else NOTHING
+    moves = _moves(connection)
+    moved = [name for name, count in moves.items() if before.moves.get(name) != count]
+    kept = {name: rows for name, rows in before.statistics.items() if name in moves and name not in moved}
+    read = _load(connection, newest - LATELY, None if len(moved) == len(moves) else moved)
+    return Counts(kept | read, moves, newest)
+
+
+def _moves(connection: Connection) -> dict[str, int]:
+    """Of every running campaign."""
+    campaigns, moved = tables.campaigns.c, tables.campaign_moves.c
+    query = (
+        select(campaigns.campaign_id, func.coalesce(moved.moves, 0))
+        .outerjoin_from(tables.campaigns, tables.campaign_moves, campaigns.campaign_id == moved.campaign_id)
+        .where(campaigns.state == "running")
+    )
+    return dict(connection.execute(query).tuples())
+
+
+def _load(connection: Connection, recent: int, some: Sequence[str] | None) -> Statistics:
+    """Rows of these campaigns; None: of all that run. Days up to ``recent`` are added up by weeks."""
     bucket, campaigns = tables.content_stats.c.bucket, tables.campaigns.c
-    newest = connection.scalar(select(func.coalesce(func.max(bucket), 0))) or 0
-    recent = newest - LATELY
     query = _summed(case((bucket > recent, bucket), else_=bucket - bucket % _WEEK)).where(campaigns.state == "running")
+    parts = [query] if some is None else [query.where(campaigns.campaign_id.in_(few)) for few in chunks(some, 500)]
     found: Statistics = {}
-    for campaign_id, version, row in _rows(connection, query):
-        wide = row if row.day > recent else row._replace(days=min(_WEEK, recent + 1 - row.day))
-        found.setdefault(campaign_id, {}).setdefault(version, []).append(wide)
+    for part in parts:
+        for campaign_id, version, row in _rows(connection, part):
+            wide = row if row.day > recent else row._replace(days=min(_WEEK, recent + 1 - row.day))
+            found.setdefault(campaign_id, {}).setdefault(version, []).append(wide)
     return found
 
 

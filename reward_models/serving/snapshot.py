@@ -43,7 +43,7 @@ from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
 from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
 from reward_models.serving.suppressed import Suppressed
-from reward_models.statistics import Statistics, arm_counts, load_statistics
+from reward_models.statistics import NOTHING, Counts, Statistics, arm_counts, newer_counts
 
 RETRY_SECONDS = 30.0
 SEEK_SECONDS = 0.05
@@ -180,7 +180,7 @@ class Snapshot:
 
     loops: Mapping[str, Loop] = field(default_factory=dict)
     campaigns: Mapping[str, Campaign] = field(default_factory=dict)
-    statistics: Statistics = field(default_factory=dict)
+    counts: Counts = NOTHING
     mark: Mark = field(default_factory=Mark)
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """What contexts say, by campaign."""
@@ -189,6 +189,11 @@ class Snapshot:
     lineups: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What the ranker keeps of campaigns (``ranker.Lineup``); another snapshot begins anew."""
     _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Rows of ``content_stats`` by campaign and model version."""
+        return self.counts.statistics
 
     @property
     def stats_version(self) -> int:
@@ -314,7 +319,7 @@ class Snapshots:
             champions = registry.champions(connection)
             judged = {name: load_version(connection, name, one.loop_version) for name, one in champions.items()}
             campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
-            statistics = load_statistics(connection) if mark.batch_no != old.mark.batch_no else old.statistics
+            counts = newer_counts(connection, old.counts)
             suppressed = old.suppressed
             for changed in changed_since(connection, old.mark.listed) if mark.listed != old.mark.listed else ():
                 suppressed = suppressed.changed(changed)
@@ -323,7 +328,7 @@ class Snapshots:
             name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
             for name, (definition, version) in definitions.items()
         }
-        new = Snapshot(loops, campaigns, statistics, mark, old.layers, suppressed)
+        new = Snapshot(loops, campaigns, counts, mark, old.layers, suppressed)
         return self._with_layer(new) if self._looks.due() else new
 
     def with_layer_of(self, snapshot: Snapshot, campaign_id: str) -> Snapshot:

@@ -38,7 +38,7 @@ from reward_models.policies import pmf
 from reward_models.serving.ranker import score
 from reward_models.serving.recent import Layer, most_moved
 from reward_models.serving.snapshot import Campaign, Loop, Snapshot
-from reward_models.statistics import StatRow
+from reward_models.statistics import Counts, StatRow
 from tests.benchmarks.bandit_worlds import CAMPAIGN, Rounds, mailing, shop, tables
 from tests.benchmarks.harness import Goal, finish
 from tests.benchmarks.rivals import BootstrappedTrees, Learner, Linear, VowpalWabbit
@@ -93,7 +93,7 @@ class Rewardloop:
         statistics, layers = {CAMPAIGN: {"": rows}}, self.snapshot.layers
         if most_moved(statistics, {CAMPAIGN: ""}, layers) is not None:
             layers = {CAMPAIGN: Layer("", len(self.log), self._look())}
-        self.snapshot = Snapshot(statistics=statistics, layers=layers)
+        self.snapshot = Snapshot(counts=Counts(statistics, {}, 0), layers=layers)
         self.snapshot.standing(self.loop, self.campaign)  # computed once, and kept for all choices that follow
 
     def _look(self) -> Contextual | None:

@@ -43,7 +43,7 @@ from reward_models.policies import pmf
 from reward_models.serving.ranker import score
 from reward_models.serving.recent import Layer, most_moved
 from reward_models.serving.snapshot import Campaign, Loop, Served, Snapshot
-from reward_models.statistics import StatRow
+from reward_models.statistics import Counts, StatRow
 from tests.benchmarks.bandit_worlds import CAMPAIGN, Rounds, shop
 from tests.benchmarks.harness import Goal, finish
 from tests.reward_models.demonstrations.worlds import chosen, copy_of
@@ -127,7 +127,7 @@ class Serving:
         statistics, layers = {CAMPAIGN: {self.version: rows}}, self.snapshot.layers
         if most_moved(statistics, {CAMPAIGN: self.version}, layers) is not None:
             layers = {CAMPAIGN: Layer(self.version, len(self.log), self._look())}
-        self.snapshot = Snapshot(statistics=statistics, layers=layers)
+        self.snapshot = Snapshot(counts=Counts(statistics, {}, 0), layers=layers)
         self.snapshot.standing(self.loop, self.campaign)
 
     def _look(self) -> Contextual | None:

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from infra import tables
-from infra.clock import DAY
-from reward_models.statistics import LATELY, StatRow, arm_counts, load_days, load_statistics
+from infra.clock import DAY, MICROS
+from infra.database import reading, writing
+from infra.secrets import Secrets
+from ingestion.events import Batch
+from ingestion.loops import put_loop
+from ingestion.statistics import Movement, replace_stats
+from ingestion.store import apply
+from reward_models.statistics import LATELY, NOTHING, Counts, StatRow, arm_counts, load_days, newer_counts
+from tests.ingestion.test_join_histories import LOOP, decision
 
 
 def test_one_metric_is_exact() -> None:
@@ -68,7 +75,7 @@ def test_loaded_statistics_are_summed_over_days(any_engine: Engine) -> None:
         ):
             row = {"campaign_id": campaign_id, "model_version": model, "bucket": bucket, "exposures": exposures}
             connection.execute(insert(tables.content_stats).values(**key, **zeros, **row))
-        found = load_statistics(connection)
+        found = newer_counts(connection, NOTHING).statistics
 
     assert found.keys() == {"runs"}
     shown = {version: [(row.day, row.days, row.exposures) for row in rows] for version, rows in found["runs"].items()}
@@ -83,11 +90,60 @@ def test_a_week_ends_where_the_days_begin(any_engine: Engine) -> None:
         for bucket in range(100, 131):
             row = {"campaign_id": "runs", "content_id": "a", "metric": "click", "model_version": "", "bucket": bucket}
             connection.execute(insert(tables.content_stats).values(**row, **zeros, exposures=1))
-        rows = sorted(load_statistics(connection)["runs"][""], key=lambda row: row.day)
+        rows = sorted(newer_counts(connection, NOTHING).statistics["runs"][""], key=lambda row: row.day)
 
     assert [row.day for row in rows if row.days == 1][-LATELY:] == list(range(117, 131))
     assert [(row.day, row.days, row.exposures) for row in rows[:3]] == [(98, 7, 5), (105, 7, 7), (112, 5, 5)]
     assert sum(row.exposures for row in rows) == 31
+
+
+def test_only_what_moved_is_read_again(any_engine: Engine, secrets: Secrets) -> None:
+    """After every batch the counts are those of a reader who reads everything, and rows of campaigns that have not moved
+    are the very same; who ends is dropped; on a new day weeks are added up anew."""
+    for name in ("june", "july"):
+        with writing(any_engine) as connection:
+            put_loop(connection, LOOP, 0)
+            connection.execute(insert(tables.campaigns).values(campaign_row(name, "running") | {"loop_id": LOOP.loop}))
+    apply(any_engine, Batch(decisions=(decision("d1", 0, campaign_id="june"),)), secrets, 0)
+    apply(any_engine, Batch(decisions=(decision("d2", 0, campaign_id="july"),)), secrets, 0)
+    first = counts_of(any_engine, NOTHING)
+
+    apply(any_engine, Batch(decisions=(decision("d3", 0, campaign_id="june"),)), secrets, 0)
+    second = counts_of(any_engine, first)
+    assert second == counts_of(any_engine, NOTHING)
+    assert second.statistics["june"] != first.statistics["june"]
+    assert second.statistics["july"] is first.statistics["july"]
+
+    apply(any_engine, Batch(decisions=(decision("d4", 40 * DAY // MICROS, campaign_id="june"),)), secrets, 0)
+    third = counts_of(any_engine, second)
+    assert third == counts_of(any_engine, NOTHING)
+    assert [row.days for row in third.statistics["july"]["model-1"]] == [7] * len(LOOP.metrics)
+
+    with writing(any_engine) as connection:
+        connection.execute(
+            update(tables.campaigns).values(state="ended").where(tables.campaigns.c.campaign_id == "july")
+        )
+    assert counts_of(any_engine, third).statistics.keys() == {"june"}
+
+
+def test_recounting_is_a_movement(any_engine: Engine, secrets: Secrets) -> None:
+    """Campaigns whose sums a backfill has emptied are read again too."""
+    with writing(any_engine) as connection:
+        put_loop(connection, LOOP, 0)
+        connection.execute(insert(tables.campaigns).values(campaign_row("june", "running") | {"loop_id": LOOP.loop}))
+    apply(any_engine, Batch(decisions=(decision("d1", 0, campaign_id="june"),)), secrets, 0)
+    before = counts_of(any_engine, NOTHING)
+    with writing(any_engine) as connection:
+        replace_stats(connection, LOOP.loop, Movement(()))
+
+    assert before.statistics
+    assert counts_of(any_engine, before).statistics == {}
+
+
+def counts_of(engine: Engine, before: Counts) -> Counts:
+    """The counts as a reader has them who knew those before."""
+    with reading(engine) as connection:
+        return newer_counts(connection, before)
 
 
 def test_days_are_read_as_a_table(any_engine: Engine) -> None:

@@ -8,7 +8,7 @@ from ingestion.events import Content
 from ingestion.loops import LoopDefinition, parse_definition
 from reward_models.serving.ranker import Request
 from reward_models.serving.snapshot import Campaign, Loop, Mark, Snapshot
-from reward_models.statistics import StatRow
+from reward_models.statistics import Counts, StatRow
 
 NOW = 1_795_000_000_000_000
 SECRETS = Secrets(b"m" * 32, {1: b"u" * 32}, {1: b"t" * 32})
@@ -58,7 +58,7 @@ def snapshot(
     return Snapshot(
         loops={"mail": Loop(definition(**changes), 1, **(loop or {}))},
         campaigns={"june": Campaign("june", "mail", state, frozen, known)},
-        statistics={"june": {"": rows}},
+        counts=Counts({"june": {"": rows}}, {}, 0),
         mark=Mark(batch_no=7),
     )
 
