@@ -19,7 +19,11 @@ prompts = typer.Typer(
 )
 
 Log = Annotated[
-    Path, typer.Argument(help="CSV or Parquet with one row per answer: query, prompt, reward.", show_default=False)
+    Path | None,
+    typer.Argument(help="CSV or Parquet with one row per answer: query, prompt, reward.", show_default=False),
+]
+Loop = Annotated[
+    str | None, typer.Option(help="Instead of a file: what a loop's own copy earned, by brief and prompt.")
 ]
 Query = Annotated[str, typer.Option("--query", help="Column of the brief or question.")]
 Prompt = Annotated[str, typer.Option("--prompt", help="Column of the prompt's name.")]
@@ -39,7 +43,8 @@ def register(app: typer.Typer) -> None:
 
 @prompts.command()
 def recommend(
-    log: Log,
+    log: Log = None,
+    loop: Loop = None,
     queries: Annotated[list[str] | None, typer.Option("--for", help="A brief or question. May be repeated.")] = None,
     query: Query = "query",
     prompt: Prompt = "prompt",
@@ -57,12 +62,15 @@ def recommend(
     from pipelines import prompting
     from reward_models.prompts.logs import Columns
 
-    prompting.recommend(log, Columns(query, prompt, reward, group=group), queries, clear, as_json)
+    prompting.recommend(
+        prompting.open_log(log, Columns(query, prompt, reward, group=group), loop), queries, clear, as_json
+    )
 
 
 @prompts.command()
 def evaluate(
-    log: Log,
+    log: Log = None,
+    loop: Loop = None,
     query: Query = "query",
     prompt: Prompt = "prompt",
     reward: Reward = "reward",
@@ -78,4 +86,4 @@ def evaluate(
     from pipelines import prompting
     from reward_models.prompts.logs import Columns
 
-    prompting.evaluate(log, Columns(query, prompt, reward, group=group), clear, seed, as_json)
+    prompting.evaluate(prompting.open_log(log, Columns(query, prompt, reward, group=group), loop), clear, seed, as_json)

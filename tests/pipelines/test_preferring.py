@@ -9,7 +9,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from infra import tables
+from ingestion.loops import load_loop
 from pipelines import cli
+from pipelines.prompting import log_of_loop
 from tests.pipelines.api import click, define, ok, rank, refused, running, send
 from tests.pipelines.test_pages import HOSTILE, Elements
 
@@ -191,3 +193,30 @@ def test_prompts_are_evaluated_and_recommended(
     assert found["proven"]
     assert [one["prompt"] for one in found["recommendations"]] == ["story", "plain"]
     assert cli.run(["prompts", "recommend", str(path)]) == 1
+
+
+def test_a_loops_own_copy_is_a_log(client: TestClient, installed: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Briefs, prompts and what copy earned relative to its campaign; without any, and with two sources, it says so."""
+    contents = [
+        {
+            "id": f"spring{n}",
+            "slots": {"subject": f"Spring {n}"},
+            "prompt_id": prompt,
+            "parameters": {"prompt_version": 2},
+        }
+        for n, prompt in enumerate(("ask", "plain"))
+    ]
+    body = {"campaign": "spring", "loop": "mail", "brief": "Spring coats", "contents": contents}
+    ok(client.post("/v1/campaigns", json=body))
+    for number in range(30):
+        chosen = rank(client, campaign="spring", decision_id=f"s{number}")["ranked"][0]["content_id"]
+        if chosen == "spring0":
+            send(client, click(f"cs{number}", decision_id=f"s{number}"))
+    with client.app.state.serving.engine.connect() as connection:  # type: ignore[attr-defined]
+        log = log_of_loop(connection, load_loop(connection, "mail")[0])
+
+    assert (log.queries, log.prompts) == (("Spring coats",), ("ask@2", "plain@2"))
+    assert log.reward[log.prompt == 0][0] > 1 > log.reward[log.prompt == 1][0]
+    assert cli.run(["prompts", "evaluate", "--loop", "mail"]) == 1
+    assert "1 groups of queries" in " ".join(capsys.readouterr().err.split())
+    assert cli.run(["prompts", "evaluate"]) == 1
