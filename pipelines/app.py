@@ -33,7 +33,7 @@ from infra.pulse import Pulse
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating, stop_all
-from ingestion import collector, forget_calls, problems, redirects, store, suppressing, webhooks
+from ingestion import collector, forget_calls, problems, redirects, reviewing, store, suppressing, webhooks
 from ingestion.access import Access, LoopLimits
 from ingestion.admission import Admission
 from ingestion.bots import BotWatch
@@ -53,7 +53,7 @@ from pipelines.audiences import routes as audiences
 from pipelines.audiences.folders import Folders
 from pipelines.connections import ears, open_files_for, protocol
 from pipelines.operations import Jobs
-from pipelines.pages import preferring
+from pipelines.pages import approvals, preferring
 from pipelines.pages import routes as pages
 from reward_models.serving import personalizer, routes
 from reward_models.serving.decision_log import DecisionLog
@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     app.include_router(collector.router)
     app.include_router(suppressing.router)
+    app.include_router(reviewing.router)
     app.include_router(forget_calls.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
@@ -109,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(redirects.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
+    app.include_router(approvals.router)
     app.include_router(preferring.router)
     app.add_middleware(QuickRank)  # the last added is the first to see a request
     app.add_middleware(LoopLimits)

@@ -21,12 +21,13 @@ from pipelines.commands import (
     checkup,
     comparing,
     credit,
-    episodes,
     demonstrations,
+    episodes,
     events,
     exporting,
     flows,
     forgetting,
+    generating,
     health,
     importing,
     judging,
@@ -64,11 +65,12 @@ backup.register(app)
 checkup.register(app)
 comparing.register(app)
 credit.register(app)
-episodes.register(app)
 demonstrations.register(app)
+episodes.register(app)
 importing.register(app)
 flows.register(app)
 forgetting.register(app)
+generating.register(app)
 health.register(app)
 judging.register(app)
 keys.register(app)

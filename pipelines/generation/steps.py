@@ -7,6 +7,7 @@
 5. score     the best of N by the reward model, guarded (``best_of.py``); without a model the first that pass
 6. register  everything with its verdicts: what is kept is approved or waits, by the loop's approval; the rest is rejected
              and says why. A draft campaign with approved copy starts
+7. mirror    the run and its prompts, to MLflow
 
 Plain functions; ``generate`` is the table of contents, the Prefect flow gives it a ``run``. Nothing is stored before
 step 6, which is one transaction; a run that dies before it has cost money and changed nothing. A run repeated after
@@ -19,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from sqlalchemy import Connection, Row, select
 
@@ -36,8 +36,10 @@ from pipelines.generation.best_of import Guard, Kept, Weighed, keep, weigh
 from pipelines.generation.endpoint import budget_of, endpoint_of
 from pipelines.generation.generators import Draft, Generator, Order, Written
 from pipelines.generation.language_model import LanguageModel
+from pipelines.generation.outcome import KeptCopy, Made, PromptShare, Wish
 from pipelines.generation.past import Past, allot, losers, past_of, prompt_shares, winners
 from pipelines.generation.prompts import HOUSE, Prompt, newest, put_prompt
+from pipelines.generation.telling import mirror
 from pipelines.generation.templated import TemplateGenerator
 from pipelines.learning import Bench, Run, call
 from reward_models import registry
@@ -51,68 +53,6 @@ MOST = 500
 """Drafts in one run."""
 PROMPTS = PolicySettings(kind="posterior", damping=1.0, floor=0.01, uniform_slice=0.1)
 """How prompts are chosen: Thompson sampling, and a tenth of the drafts by any of them."""
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is to do: keep ``count`` of ``count · candidates`` drafts. ``prompts``: only these; empty: all.
-
-    ``examples``: winners and losers that are shown, each. ``seed``: the same seed orders the same."""
-
-    campaign_id: str
-    count: int = 8
-    candidates: int = 8
-    slots: tuple[str, ...] = ("subject",)
-    locale: str | None = None
-    examples: int = 5
-    prompts: tuple[str, ...] = ()
-    seed: int | None = None
-
-
-class PromptShare(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt in a run: its probability, what it wrote, passed and had kept."""
-
-    name: str
-    probability: float
-    written: int
-    passed: int
-    kept: int
-
-
-class KeptCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """A content that was kept. ``expected``, ``low``: reward per decision; null without a model."""
-
-    content_id: str
-    text: str
-    prompt: str
-    approval: str
-    why: str
-    expected: float | None = None
-    low: float | None = None
-
-
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run."""
-
-    loop_id: str
-    campaign_id: str
-    state: str
-    """``approved``, ``waiting`` (for approval) or ``nothing``."""
-    sentence: str
-    ordered: int
-    written: int
-    known: int
-    passed: int
-    kept: tuple[KeptCopy, ...]
-    broken: dict[str, int]
-    """Drafts per rule that they broke."""
-    prompts: tuple[PromptShare, ...]
-    examples: int
-    model_version: str | None
-    generator: str
-    tokens: int
-    micros: int
-    currency: str
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +104,15 @@ def generate(bench: Bench, wish: Wish, generator: Generator | None = None, run: 
     written = run(write, writer, plan)
     checked = run(check, bench, brief, written)
     scored = run(score, brief, checked)
-    return run(register, bench, brief, plan, writer.name, written, checked, scored)
+    made = run(register, bench, brief, plan, writer.name, written, checked, scored)
+    run(mirror, bench, made, tuple(one.prompt for one in plan.orders))
+    return made
+
+
+def loop_of(bench: Bench, campaign_id: str) -> str:
+    """The loop of a campaign. Raises :class:`NotFound`."""
+    with reading(bench.engine) as connection:
+        return str(read_campaign(connection, campaign_id).loop_id)
 
 
 def generator_of(settings: Settings) -> Generator:

@@ -55,7 +55,7 @@ def world_curves(seed: int, deals: int, campaigns: int = CAMPAIGNS) -> dict[str,
     model, support = learned(known, SENDS, clicks), fit_support([line.slots["subject"] for line in known])
     curves = {name: np.zeros(len(EACH)) for name in GUARDS}
     for deal in range(deals):
-        drafts = lines(1_000 * seed + deal, deal, KEPT * EACH[-1])
+        drafts = lines(1_000_000 + seed, deal, KEPT * EACH[-1])
         truth = world.rates(drafts) / rates.mean()
         for name, guard in GUARDS.items():
             weighed = weigh(model, support, drafts, guard=guard)

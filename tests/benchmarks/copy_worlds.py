@@ -66,7 +66,8 @@ def taste(seed: int) -> Taste:
 
 def lines(seed: int, campaign: int, count: int, overdone: float = OVERDONE) -> list[Content]:
     """Lines that nobody asked anything special of."""
-    order = Order(prompt=PLAIN, count=count, seed=seed, brief=f"News about {THEMES[campaign % len(THEMES)]}.")
+    own = 1_000 * seed + campaign
+    order = Order(prompt=PLAIN, count=count, seed=own, brief=f"News about {THEMES[campaign % len(THEMES)]}.")
     drafts = TemplateGenerator(overdone).write([order]).drafts
     return named([draft.content(f"k{campaign}") for draft in drafts], f"k{campaign}-{seed}")
 

@@ -18,6 +18,7 @@ class MemoryTracking:
         self.asked: list[Request] = []
         self.answered: list[tuple[str, str]] = []
         self.password = True
+        self.prompts: dict[tuple[str, int], str] = {}
 
     def runs(self, loop_id: str) -> dict[str, LoggedRun]:
         self._answer()
@@ -39,6 +40,10 @@ class MemoryTracking:
         self._answer()
         self.reported[record.version] = record
         return f"run-{record.version}"
+
+    def keep_prompt(self, prompt_id: str, version: int, template: str, tags: Mapping[str, str]) -> None:
+        self._answer()
+        self.prompts.setdefault((prompt_id, version), template)
 
     def requests(self, loop_id: str) -> list[Request]:
         self._answer()

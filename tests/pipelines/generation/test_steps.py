@@ -20,9 +20,10 @@ from pipelines.generation.budget import Budget, Price
 from pipelines.generation.endpoint import Endpoint
 from pipelines.generation.generators import Order, Written
 from pipelines.generation.language_model import LanguageModel
+from pipelines.generation.outcome import Wish
 from pipelines.generation.past import Past, past_of, prompt_worth
 from pipelines.generation.prompts import newest
-from pipelines.generation.steps import Wish, generate
+from pipelines.generation.steps import generate
 from pipelines.learning import Bench
 from tests.pipelines import worlds
 from tests.pipelines.memory_tracking import MemoryTracking
@@ -141,6 +142,26 @@ def test_a_language_model_writes_within_the_rules_and_its_cost_is_kept(
     assert made.written > 0
     assert made.micros == sum(row.parameters["cost_micros"] for row in stored) > 0
     assert made.currency == "USD"
+
+
+def test_a_run_is_told_in_mlflow_and_its_text_is_no_markup(engine: Engine, settings: Settings, llm: StubLLM) -> None:
+    """The run stands in the loop's experiment with its prompts; what was written is data there; MLflow may be away."""
+    open_campaign(engine, slots={})
+    llm.answer(Say(json.dumps({"variants": [{"subject": "<script>alert(1)</script> [x](javascript:y)"}]})))
+    bench = bench_of(engine, settings)
+    tracking = bench.tracking
+    assert isinstance(tracking, MemoryTracking)
+
+    generate(bench, Wish(campaign_id="winter", count=1, candidates=1, prompts=("ask",), seed=1), model_at(llm))
+
+    (record,) = tracking.reported.values()
+    assert record.metrics["contents kept"] == 1
+    assert "<script>" not in record.description
+    assert list(tracking.prompts) == [("ask", 1)]
+    tracking.away = True
+    llm.answer(Say(json.dumps({"variants": [{"subject": "Another line"}]})))
+    again = generate(bench, Wish(campaign_id="winter", count=1, candidates=1, prompts=("ask",), seed=2), model_at(llm))
+    assert len(again.kept) == 1
 
 
 def test_refusals_are_told_and_a_server_that_is_away_may_be_tried_again(
