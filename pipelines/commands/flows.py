@@ -113,7 +113,7 @@ def run(
         document, alarm = flow(**parameters), False
     except Alarm as found:
         document, alarm = msgspec.to_builtins(found.paper), True
-    if as_json:
+    if as_json or "sentence" not in document:
         print_json(document)
     else:
         _print_document(name, document)
@@ -200,8 +200,7 @@ def _need_server(workspace: Workspace) -> None:
 
 
 def _print_document(name: str, document: dict[str, Any]) -> None:
-    if "sentence" in document:
-        out().print(document["sentence"], markup=False, highlight=False, soft_wrap=True)
+    out().print(document["sentence"], markup=False, highlight=False, soft_wrap=True)
     rows = document.get("rows", ())
     if rows:
         columns = list(rows[0])

@@ -9,8 +9,7 @@ check_ledger        every record is in exactly one state
 """
 
 from collections.abc import Callable
-
-from sqlalchemy import text
+from contextlib import closing
 
 from infra.clock import format_time
 from ingestion import quarantine
@@ -63,10 +62,11 @@ def erase_forgotten(workspace: Workspace) -> Paper:
 
 def refresh_statistics(workspace: Workspace) -> Paper:
     """Let the database look at its tables again, so that it plans queries by what they hold today."""
-    statements = _STATISTICS[workspace.engine.dialect.name]
-    with workspace.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement)).close()
+    with closing(workspace.engine.raw_connection()) as connection:  # outside of any transaction of SQLAlchemy's
+        cursor = connection.cursor()
+        for statement in _STATISTICS[workspace.engine.dialect.name]:
+            cursor.execute(statement)
+        connection.commit()
     return _done("statistics", f"The database's own statistics are of {format_time(workspace.clock())}.")
 
 
