@@ -1,4 +1,7 @@
-"""A page as PDF, printed by a browser of this machine: Chromium or Chrome, without network, scripts or profile."""
+"""A page as PDF, printed by a browser of this machine: Chromium or Chrome, without network or profile.
+
+The page forbids scripts itself; a browser in which they are off altogether does not print.
+"""
 
 import shutil
 import subprocess
@@ -19,7 +22,6 @@ _OPTIONS = (
     "--disable-sync",
     "--disable-extensions",
     "--no-first-run",
-    "--blink-settings=scriptEnabled=false",
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--no-pdf-header-footer",
 )

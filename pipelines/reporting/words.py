@@ -82,7 +82,7 @@ def _changed(about: Standing, metrics: Mapping[str, float]) -> list[str]:
     counts = [
         _count(metrics["new contents"], "new content"),
         _count(metrics["promotions"], "promotion"),
-        _count(metrics["switched off"], "thing switched off", "things switched off"),
+        _count(metrics["switched off"], "switch off or on", "switches off or on"),
     ]
     said = f"{', '.join(counts)}."
     named = about.changes[-MOST_CHANGES:]
@@ -91,7 +91,7 @@ def _changed(about: Standing, metrics: Mapping[str, float]) -> list[str]:
 
 def _earned(about: Standing, metrics: Mapping[str, float]) -> list[str]:
     sends = f"{number(metrics['sends'])} messages were decided in the period"
-    seen = [f"{number(metrics[name])} {name.replace('1000', '1,000')}" for name in about.seen if name in metrics]
+    seen = [_seen(name, metrics[name]) for name in about.seen if name in metrics]
     first = f"{sends}; so far they made {', '.join(seen)}." if seen else f"{sends}."
     if LIFT not in metrics:
         return [f"There is no honest lift yet: {about.no_lift}.", first]
@@ -134,6 +134,12 @@ def _doubts(about: Standing, metrics: Mapping[str, float]) -> list[str]:
             f"The results of the period: {number(metrics['not final'])} of its messages may still bring something."
         )
     return found or ["Nothing known."]
+
+
+def _seen(name: str, value: float) -> str:
+    """``319 clicks per 1,000``, ``4,171 EUR revenue per 1,000 sends``."""
+    what, _, currency = name.replace("1000", "1,000").partition(" in ")
+    return " ".join(filter(None, (number(value), currency, what)))
 
 
 def _count(value: float, one: str, many: str = "") -> str:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pipelines.reporting.facts import Effect, Interval
-from reward_models.factors import FACTORS, NAMES, measured
+from reward_models.factors import NAMES, measured
 from reward_models.text import spread_between
 
 Floats = npt.NDArray[np.float64]
@@ -168,5 +168,5 @@ def _grams(text: str) -> set[str]:
 
 
 def _told(name: str) -> str:
-    plain = _MEASURES.get(name, name.replace("_", " "))
-    return plain if name in FACTORS else plain.removeprefix("words: ")
+    """A group of words keeps its ``words:``, as some are called like a factor."""
+    return _MEASURES.get(name, name.replace("_", " "))

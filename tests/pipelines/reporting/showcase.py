@@ -1,7 +1,7 @@
 """A shop worth looking at: six weeks of messages in two campaigns, a holdout, a policy that learned, copy of known factors.
 
-What is true: a question is worth a fifth more clicks, the reader's name a seventh, urgency costs a sixth; old customers
-click more than new ones. The policy sends what is good more often from the second week on.
+What is true: a question doubles the clicks, the reader's name adds a third, urgency halves them, a discount costs a fifth;
+old customers click more than new ones. The policy sends what is good more often from the second week on.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ DAYS = 42
 NOW = BEGAN + (DAYS + 2) * DAY
 HOLDOUT = 0.3
 LOOP = "winter-mails"
-_EFFECTS = {"question": 0.5, "personal": 0.3, "urgency": -0.4, "discount": 0.2}
+_EFFECTS = {"question": 0.7, "personal": 0.3, "urgency": -0.7, "discount": -0.2}
 _CAMPAIGNS = {"coats": "the winter coats", "boots": "new boots"}
 
 
@@ -101,7 +101,7 @@ def _decide(rng: np.random.Generator, number: int, at: int, drafts: dict[str, li
     written = drafts[name]
     held = bool(rng.random() < HOLDOUT)
     worth = np.array([_worth(draft) for draft in written])
-    keen = min(1.0, max(0.0, (at - BEGAN) / DAY - 5.0) / 20.0)
+    keen = min(1.0, max(0.0, (at - BEGAN) / DAY - 4.0) / 8.0)
     policy = worth ** (6.0 * keen) + 0.02
     policy = 0.8 * policy / policy.sum() + 0.2 / len(written)
     behaviour = np.full(len(written), 1.0 / len(written)) if held else policy
@@ -144,7 +144,7 @@ def _decide(rng: np.random.Generator, number: int, at: int, drafts: dict[str, li
 
 
 def _deeds(rng: np.random.Generator, decision: Decision, draft: Draft) -> list[Event]:
-    click = 0.16 * _worth(draft) * (1.3 if decision.context["customer"] == "old" else 0.7)
+    click = 0.14 * _worth(draft) * (1.3 if decision.context["customer"] == "old" else 0.7)
     found = []
     if rng.random() < click:
         found.append(_event(decision, "click", decision.decided_at + HOUR))
