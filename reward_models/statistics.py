@@ -86,7 +86,7 @@ def _moves(connection: Connection) -> dict[str, int]:
         .outerjoin_from(tables.campaigns, tables.campaign_moves, campaigns.campaign_id == moved.campaign_id)
         .where(campaigns.state == "running")
     )
-    return dict(connection.execute(query).tuples())
+    return dict(connection.execute(query).tuples().all())
 
 
 def _load(connection: Connection, recent: int, some: Sequence[str] | None) -> Statistics:
