@@ -36,7 +36,7 @@ Ints = npt.NDArray[np.int64]
 
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
 WORLDS = 10 if QUICK else 60
-SAMPLES = 100 if QUICK else 600
+SAMPLES = 200 if QUICK else 3_000
 SIZES = (24, 48, 96, 192, 384)
 EACH, SHOWN, DRAFTS = 8, 1_000, 20
 LABELLED, RATED = 40, 400
@@ -131,7 +131,7 @@ def _scaled(values: Floats, campaign: Ints) -> Floats:
 
 def _surrogate(name: str) -> dict[str, float]:
     """Coverage of the mean rate of all lines, outcomes saved, and coverage of the outcomes alone."""
-    rng = np.random.default_rng(77)
+    rng = np.random.default_rng([77, list(JUDGES).index(name)])
     population = _write(rng, 5, 200, EACH)
     truth, held, plain, saved = float(population.rate.mean()), 0, 0, []
     rating = JUDGES[name](rng, population)
