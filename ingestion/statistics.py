@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, Text, delete, select, type_coerce
 
 from infra.clock import DAY
 from infra.database import add_up
-from infra.tables import campaign_moves, campaigns, content_stats, decisions
+from infra.tables import campaign_moves, content_stats, decisions
 from ingestion.loops import LoopDefinition
 
 
@@ -172,7 +172,7 @@ def add_to_stats(connection: Connection, movement: Movement) -> None:
 
 def replace_stats(connection: Connection, loop_id: str, movement: Movement) -> None:
     """Store the movement as all there is about the campaigns of a loop."""
-    of_loop = select(campaigns.c.campaign_id).where(campaigns.c.loop_id == loop_id)
+    of_loop = select(decisions.c.campaign_id).where(decisions.c.loop_id == loop_id).distinct()
     connection.execute(delete(content_stats).where(content_stats.c.campaign_id.in_(of_loop)))
     _note(connection, set(connection.scalars(of_loop)))
     add_to_stats(connection, movement)
