@@ -148,6 +148,7 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_up_serves_api_mlflow_and_prefect_and_leaves_no_process(tmp_path: Path) -> None:
     """`rewardloop up` serves all three real servers over one folder and runs the flows; SIGTERM ends it and everything it
     started."""
