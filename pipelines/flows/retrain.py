@@ -21,7 +21,7 @@ def paper_of(outcome: learning.Outcome) -> Paper:
         subject=outcome.loop_id,
         state=outcome.state,
         sentence=outcome.sentence,
-        text=outcome.description,
+        text=outcome.description.partition("\n\n")[2],  # its heading is the page's
         rows=(state, serving, *figures),
     )
 

@@ -117,7 +117,11 @@ def earnings(seen: Seen) -> list[Finding]:
         found = measure(connection, seen.definition, seen.version, seen.now)
     worse = [each.lift is not None and each.lift.standing == "worse" for each in found.lifts]
     said = [
-        Finding(what=f"lift: {each.metric}", severity="act" if bad else "fine", sentence=each.sentence)
+        Finding(
+            what=f"lift: {each.metric}",
+            severity="act" if bad else "fine",
+            sentence=each.sentence.removeprefix(f"{each.metric}: "),
+        )
         for each, bad in zip(found.lifts, worse, strict=True)
     ]
     said += [
@@ -168,8 +172,9 @@ def contexts(seen: Seen) -> list[Finding]:
         return [Finding(what="customers", severity="fine", sentence=said)]
     moved = [shift for shift in found if shift.index > drift.LOOK]
     if not moved:
-        said = f"Customers are like those {seen.champion.version} learned from; furthest off is {found[0].feature}."
-        return [Finding(what="customers", severity="fine", sentence=f"{said} (Index {found[0].index:.2f}.)")]
+        furthest = f"furthest off is {found[0].feature} (index {found[0].index:.2f})"
+        said = f"Customers are like those {seen.champion.version} learned from; {furthest}."
+        return [Finding(what="customers", severity="fine", sentence=said)]
     return [
         Finding(
             what="customers",
@@ -283,7 +288,8 @@ def _silence(connection: Connection, times: Select[Any], now: int) -> _Silence |
 
 def _decision_times(seen: Seen) -> Select[Any]:
     d = tables.decisions.c
-    return select(d.decided_at.label("at")).where(d.loop_id == seen.definition.loop, d.decided_at >= seen.since)
+    query = select(d.decided_at.label("at")).where(d.loop_id == seen.definition.loop)
+    return query.where(d.decided_at >= seen.since, d.decided_at <= seen.now)
 
 
 def _event_times(seen: Seen) -> Select[Any]:
@@ -291,4 +297,4 @@ def _event_times(seen: Seen) -> Select[Any]:
     events, attributions = tables.events, tables.attributions
     of_loop = (attributions.c.event_no == events.c.event_no) & (attributions.c.loop_id == seen.definition.loop)
     query = select(events.c.received_at.label("at")).select_from(events.join(attributions, of_loop))
-    return query.where(events.c.received_at >= seen.since)
+    return query.where(events.c.received_at >= seen.since, events.c.received_at <= seen.now)
