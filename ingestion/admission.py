@@ -51,6 +51,8 @@ FEW = 64
 """So many decisions that arrive together are no flood, however slow the machine is at the moment."""
 LEAST = 4
 """Fewest places: with fewer, nothing is learned of how much the server can do."""
+REFUSED = "rewardloop.refused"
+"""Set in the scope of a request that was turned away: its connection is not listened to for a while."""
 UNFINISHED_BYTES = 64 << 20
 """Most bytes of bodies that have not arrived whole, of all requests together."""
 
@@ -231,6 +233,8 @@ class Admission:
             await visit.serve(scope, receive, send)
         except _TurnedAway as turned:
             shed_requests.labels(visit.kind, turned.why.reason).inc()
+            if turned.why.status == 503:
+                scope[REFUSED] = True
             await _refuse(scope, send, turned.why)
         except _HungUp:
             shed_requests.labels(visit.kind, "hung_up").inc()

@@ -7,6 +7,10 @@ uvicorn ends a connection that is idle after an answer. Three more ways to hold 
 - an answer that its reader does not take: cut after ``TAKE_SECONDS``
 - more connections than ``most``: the next one is told 503 and closed, before anything of it is read
 
+Who was told to come back in a second (``ingestion/admission.py``) and asks again at once is not listened to for
+``PAUSE_SECONDS``: turning a question away costs a tenth of answering it, so callers who never wait would leave nothing
+for the others. Whoever heeds ``Retry-After`` notices nothing.
+
 And the other way round: connections that come in numbers are taken in numbers. uvloop accepts one in a turn of the event
 loop and socket; on a full server six hundred that came together had waited ten seconds until the last was let in. So
 there are ``EARS`` handles of the one socket.
@@ -22,11 +26,14 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from ingestion.admission import REFUSED
+
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
 TAKE_SECONDS = 30.0
 SPARE_FILES = 192
 """Open files that are not connections of callers: databases, logs, models, ears."""
+PAUSE_SECONDS = 0.5
 EARS = 64
 """Connections that are accepted in one turn of the event loop."""
 
@@ -88,6 +95,12 @@ class _Connection(_Http):  # type: ignore[misc]
         elif self._clock is None and not self.transport.is_closing():
             self._wait(HEAD_SECONDS, self._end, _LATE)
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if REFUSED in self.scope and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self.loop.call_later(PAUSE_SECONDS, self._listen)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._wait(TAKE_SECONDS, self.transport.abort)
@@ -99,6 +112,10 @@ class _Connection(_Http):  # type: ignore[misc]
     def _is_answering(self) -> bool:
         """Whether a request has come whole enough to be worked on, and its answer has not gone."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _listen(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _end(self, last_words: bytes) -> None:
         self.connections.discard(self)

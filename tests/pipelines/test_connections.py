@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from ingestion.admission import REFUSED
 from pipelines import connections
 from pipelines.connections import EARS, ears, open_files_for, protocol
 
@@ -18,9 +19,11 @@ LARGE = 32 << 20
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers ``ok``, or very much."""
+    """Answers ``ok``, or very much; ``/full`` was turned away."""
     if scope["type"] != "http":
         return
+    if scope["path"] == "/full":
+        scope[REFUSED] = True
     body = b"x" * (LARGE if scope["path"] == "/large" else 2)
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -104,6 +107,20 @@ def test_an_answer_that_is_not_taken_ends_the_connection(monkeypatch: pytest.Mon
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert len(told(link)) < LARGE
+
+
+def test_who_was_turned_away_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks at once waits, and is answered later; others are answered meanwhile."""
+    monkeypatch.setattr(connections, "PAUSE_SECONDS", 0.5)
+    with listening(10) as (port, _):
+        link = connected(port, GET.replace(b"/ ", b"/full "))
+        assert link.recv(1_000).startswith(b"HTTP/1.1 200 OK")
+        asked = time.monotonic()
+        link.sendall(GET)
+
+        assert connected(port, GET).recv(1_000).startswith(b"HTTP/1.1 200 OK")
+        assert link.recv(1_000).startswith(b"HTTP/1.1 200 OK")
+        assert time.monotonic() - asked > 0.4
 
 
 def test_there_are_only_so_many_connections() -> None:
