@@ -144,7 +144,7 @@ class Stage:
     def __init__(self, settings: Settings, engine: Engine, secrets: Secrets, plan: Plan, console: Console) -> None:
         self._engine, self._secrets, self._plan, self._console = engine, secrets, plan, console
         self._clock = SimulatedClock(settings.home / "clock")
-        self._loop = _next_name(engine)
+        self._loop = next_name(engine)
         self._customers = draw_customers(
             WORLD, np.random.default_rng(plan.seed), plan.customers, prefix=f"{self._loop}-c"
         )
@@ -173,7 +173,7 @@ class Stage:
         )
         began = self._clock()
         self._label_machines()  # it begins here
-        with _progress(self._console) as progress:
+        with progress_bar(self._console) as progress:
             bar = progress.add_task("messages chosen", total=self._plan.customers * self._plan.waves)
             for wave in range(1, self._plan.waves + 1):
                 self._wave(shop, wave, began, lambda sent: progress.advance(bar, sent))
@@ -202,7 +202,7 @@ class Stage:
         self._retrained.append(run)
         self._say(f"Day {self._day()}: {run.version or 'no version'}, {run.state}. {run.sentence}")
         if run.state == "promoted":
-            _wait_for(lambda: shop.model_in_use() == run.version, f"the API to serve {run.version}")
+            wait_for(lambda: shop.model_in_use() == run.version, f"the API to serve {run.version}")
 
     def _label_machines(self) -> None:
         """What the API does every second, done by now: a retraining is to see all of its words."""
@@ -334,20 +334,23 @@ def _money(per_decision: float) -> str:
     return f"{per_decision * 1_000:+,.0f}"
 
 
-def _next_name(engine: Engine) -> str:
+def next_name(engine: Engine, prefix: str = "demo-") -> str:
+    """A loop's name that is not taken yet: the prefix and a number."""
     with reading(engine) as connection:
-        names = connection.scalars(select(loops.c.loop_id).distinct().where(loops.c.loop_id.startswith("demo-"))).all()
-    numbers = [int(name.removeprefix("demo-")) for name in names if name.removeprefix("demo-").isdigit()]
-    return f"demo-{max(numbers, default=0) + 1}"
+        names = connection.scalars(select(loops.c.loop_id).distinct().where(loops.c.loop_id.startswith(prefix))).all()
+    numbers = [int(name.removeprefix(prefix)) for name in names if name.removeprefix(prefix).isdigit()]
+    return f"{prefix}{max(numbers, default=0) + 1}"
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """How far it is."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
 
 
-def _wait_for(true: Callable[[], bool], what: str) -> None:
+def wait_for(true: Callable[[], bool], what: str) -> None:
+    """Wait until it is so. Raises :class:`Unavailable` after a minute."""
     deadline = time.monotonic() + 60.0
     while not true():
         if time.monotonic() > deadline:

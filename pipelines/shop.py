@@ -7,7 +7,7 @@ generator per customer and wave, so that the order of answers over several conne
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -71,7 +71,7 @@ class Shop:
         self._api, self._clock, self._world = api, clock, world
         self._customers, self._loop, self._campaign = customers, loop, campaign
         self._seed, self._connections = seed, connections
-        self._features: dict[str, dict[str, bool]] = {}
+        self._features: dict[str, Mapping[str, Any]] = {}
         self._order = itertools.count()
         self._coming: list[tuple[int, int, dict[str, Any]]] = []
         self.posted = {"accepted": 0, "duplicate": 0, "pending": 0, "rejected": 0}
@@ -92,6 +92,18 @@ class Shop:
             {"campaign": self._campaign, "loop": self._loop, "brief": brief, "state": "running"},
         )
         self._features = {content_id: draft.factors for content_id, draft in contents.items()}
+
+    def take(self, features: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over a campaign that runs already: what is in each of its contents, by id."""
+        self._features = dict(features)
+
+    def chooses(self) -> bool:
+        """Whether the API knows what to choose from by now."""
+        try:
+            self._rank("probe", self._customers[0], dry_run=True)
+        except Unavailable:
+            return False
+        return True
 
     def send_wave(self, wave: int, done: Callable[[int], None]) -> None:
         """One message to every customer, in batches over the day; ``done`` is told how many were sent."""

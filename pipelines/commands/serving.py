@@ -82,15 +82,34 @@ def services_of(settings: Settings) -> list[Service]:
 
 
 def demo(
+    generate: Annotated[
+        bool, typer.Option("--generate", help="The outer loop: copy that is written anew, round by round.")
+    ] = False,
     short: Annotated[bool, typer.Option("--short", hidden=True, help="Few customers: shows the path only.")] = False,
 ) -> None:
     """Run the whole loop on simulated customers: choose, learn, retrain, promote, measure. About three minutes.
 
     Example: rewardloop demo
+
+    Example: rewardloop demo --generate
     """
+    if generate:
+        _show(short)
+        return
     from pipelines.demo import FULL, SHORT, demo_settings, print_report, run_demo  # a second that other commands save
 
     configure_logs("error")
     console = out()
     report = run_demo(demo_settings(), SHORT if short else FULL, console)
     print_report(report, load_settings(), console)
+
+
+def _show(short: bool) -> None:
+    """The outer loop: generate, send, learn, generate better."""
+    from pipelines.demo import demo_settings
+    from pipelines.generation.show import FULL, SHORT, print_rounds, run_show
+
+    configure_logs("error")
+    console = out()
+    rounds = run_show(demo_settings(), SHORT if short else FULL, console)
+    print_rounds(rounds, load_settings(), console)
