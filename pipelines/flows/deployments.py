@@ -51,6 +51,11 @@ DEPLOYMENTS = (
         "Says what any policy would have earned in any period.",
     ),
     Deployment(
+        "generate",
+        "pipelines.flows.generate.generate",
+        "Writes copy for a campaign from its brief, and keeps the best that the loop's rules let pass.",
+    ),
+    Deployment(
         "promote",
         "pipelines.flows.promote.promote",
         "Promotes a version that passed, or goes back to one that served before.",
