@@ -1,7 +1,8 @@
 """Long-run effects from early outcomes: the surrogate index, and where it must not be believed.
 
     index(s, x) = E[late | early outcomes s, what was known before x]      learned on customers whose late outcome is known
-    effect      = mean index of treatment − mean index of control          of customers of whom only s and x are known
+    usual(x)    = E[late | x]                                 what differs by chance between the groups, taken off
+    effect      = mean of index − usual, treatment less control            of customers of whom only s and x are known
 
 The effect on the index is that on the late outcome if (1) treatment moves the late outcome through s only (surrogacy) and
 (2) the relation of s to the late outcome has stayed the same (comparability). Source: Athey, Chetty, Imbens & Kang 2019.
@@ -119,8 +120,8 @@ def surrogate(known: Sample, new: Sample, level: float = 0.95) -> Surrogate:
     late = _checked(known, new)
     fold = deal(np.arange(len(known)), FOLDS, 7)
     index, by_fold = _out_of_fold(known.columns, late, fold)
-    before, _ = _out_of_fold(np.hstack([known.before, np.zeros((len(known), 1))]), late, fold)
-    predicted = np.mean([trees.predict(new.columns, num_threads=1) for trees in by_fold], axis=0)
+    before, usual = _out_of_fold(_alone(known), late, fold)
+    predicted = _mean(by_fold, new.columns) - _mean(usual, _alone(new))
     residual = late - index
     groups = min(int(known.treatment.sum()), int((~known.treatment).sum()))
     missed = difference(residual, known.treatment, 1.0 - DOUBT) if groups >= LEAST_GROUP else None
@@ -158,6 +159,15 @@ def _checked(known: Sample, new: Sample) -> Floats:
     if float(np.ptp(known.late)) == 0.0:
         raise EstimateRefused("All known late outcomes are equal: there is nothing to foretell")
     return known.late
+
+
+def _alone(sample: Sample) -> Floats:
+    """What was known before, with one column that says nothing: there may be no other."""
+    return np.hstack([sample.before, np.zeros((len(sample), 1))])
+
+
+def _mean(boosters: Sequence[lgb.Booster], columns: Floats) -> Floats:
+    return np.asarray(np.mean([trees.predict(columns, num_threads=1) for trees in boosters], axis=0))
 
 
 def _out_of_fold(columns: Floats, late: Floats, fold: npt.NDArray[np.int64]) -> tuple[Floats, Sequence[lgb.Booster]]:
