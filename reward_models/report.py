@@ -74,7 +74,12 @@ def reward_words(definition: LoopDefinition) -> str:
 
 
 def reliability_diagram(
-    predicted: np.ndarray, observed: np.ndarray, weight: np.ndarray, words: str, theme: Theme = LIGHT
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    weight: np.ndarray,
+    words: str,
+    theme: Theme = LIGHT,
+    per: str = "decision",
 ) -> bytes:
     """Predicted against observed reward in bins; a point's area is its share of the decisions. Shapes (bins,)."""
     figure, axes = canvas(5.2, 5.2, theme)
@@ -82,7 +87,7 @@ def reliability_diagram(
     low = float(min(0.0, predicted.min(initial=0), observed.min(initial=0)))
     axes.plot([low, top], [low, top], color=theme.quiet, linestyle="--", linewidth=1, label="perfect")
     axes.scatter(predicted, observed, s=20 + 380 * weight / max(weight.sum(), 1e-12), color=theme.accent, alpha=0.8)
-    axes.set(xlim=(low, top), ylim=(low, top), xlabel=f"predicted {words} per decision", ylabel="observed")
+    axes.set(xlim=(low, top), ylim=(low, top), xlabel=f"predicted {words} per {per}", ylabel="observed")
     axes.set_title("Does the model promise what arrives?")
     axes.legend(frameon=False, labelcolor=theme.ink)
     return png(figure)

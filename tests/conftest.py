@@ -136,7 +136,8 @@ class MlflowServer:
     password: str = "only-for-this-test-run"
 
     def sign_in(self, patch: pytest.MonkeyPatch) -> None:
-        """Let MLflow's client in this process be the administrator."""
+        """Let MLflow's client in this process be the administrator, and wait on a busy machine."""
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
         patch.setenv("MLFLOW_TRACKING_USERNAME", self.user)
         patch.setenv("MLFLOW_TRACKING_PASSWORD", self.password)
 

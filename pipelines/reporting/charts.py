@@ -7,7 +7,7 @@ fading           lift by age of the copy
 calibration      what was promised against what came
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ from infra.clock import DAY
 from pipelines.reporting.facts import Change, Course, Effect, Interval, Weekly
 from reward_models.report import DARK, LIGHT, Bar, Theme, bar_chart, canvas, png, reliability_diagram
 
-MOST_EFFECTS = 14
+MOST_EFFECTS, MOST_OPEN = 14, 5
+"""Effects that are drawn and listed: sure ones, and others."""
 BEFORE = 14 * DAY
 """Changes from so long before the first look on are on its timeline."""
 _MARKS = {
@@ -56,7 +57,7 @@ def draw(report: Weekly) -> dict[str, Picture]:
             ),
             "Value of each policy",
         )
-    effects = [effect for effect in report.effects if not effect.segment][:MOST_EFFECTS]
+    effects = told_first([effect for effect in report.effects if not effect.segment])
     if effects:
         made["what_works"] = _both(lambda theme: effect_chart(effects, theme), "Effects of factors and phrases")
     if report.ages:
@@ -73,11 +74,17 @@ def draw(report: Weekly) -> dict[str, Picture]:
         points = np.array(report.promises)
         made["calibration"] = _both(
             lambda theme: reliability_diagram(
-                points[:, 0], points[:, 1], points[:, 2], f"{report.words} per 1,000", theme
+                points[:, 0], points[:, 1], points[:, 2], report.words, theme, "1,000 decisions"
             ),
             "Promised against arrived",
         )
     return made
+
+
+def told_first(effects: Sequence[Effect]) -> list[Effect]:
+    """The sure ones, and a few that may become it."""
+    sure = [effect for effect in effects if effect.sure]
+    return [*sure[:MOST_EFFECTS], *[effect for effect in effects if not effect.sure][:MOST_OPEN]]
 
 
 def lift_chart(course: Course, changes: tuple[Change, ...], theme: Theme = LIGHT) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipelines.reporting.charts import Picture
+from pipelines.reporting.charts import Picture, told_first
 from pipelines.reporting.facts import Effect, Interval, League, Weekly, day
 from pipelines.reporting.words import number
 
@@ -35,8 +35,11 @@ def render(report: Weekly, drawn: Mapping[str, Picture]) -> str:
         made=day(report.made_at),
         pictures={name: _sources(picture) for name, picture in drawn.items()},
         headline=_headline(report),
-        everybody=[_effect(effect) for effect in report.effects if not effect.segment],
-        segments=[(name, [_effect(each) for each in report.effects if each.segment == name]) for name in segments],
+        everybody=[_effect(each) for each in told_first([each for each in report.effects if not each.segment])],
+        segments=[
+            (name, [_effect(each) for each in report.effects if each.segment == name and each.sure])
+            for name in segments
+        ],
         figures=sorted(report.metrics.items()),
         states=STATES,
         columns=_columns,
@@ -78,7 +81,7 @@ def _effect(effect: Effect) -> dict[str, Any]:
     return {
         "what": effect.what,
         "kind": effect.kind,
-        "effect": f"{value.value:+.1%}",
+        "effect": f"{value.value:+.0%}",
         "span": f"{value.low:+.0%} to {value.high:+.0%}",
         "contents": f"{effect.contents:,}",
         "sure": effect.sure,
