@@ -39,7 +39,7 @@ from tests.benchmarks.harness import Goal, finish
 Floats = npt.NDArray[np.float64]
 
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
-SEEDS = range(101, 104) if QUICK else range(101, 125)
+SEEDS = range(101, 104) if QUICK else range(101, 117)
 ROUNDS, DRAFTS, KEPT, SENDS, EXAMPLES = 5, 64, 8, 1_000, 5
 
 
