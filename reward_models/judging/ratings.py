@@ -1,22 +1,18 @@
 """The ratings that judges gave: feedback of the kind ``rating``, by judge and content.
 
     load_ratings(connection, loop_id, source="LLM_JUDGE") -> {judge: {content id: Rating}}
-    with_rating(content, judge, rating) -> Content        a draft with its rating as a feature, before it is registered
 
 A judge is who its ratings say in ``judge`` (``pipelines/generation/judge.py`` writes rubric, version and model there). As a
-feature a rating must be known when a decision is made: so it is put into a draft before that is registered, and is
-part of an immutable content from then on. What is rated later is evidence about the judge, and no feature.
+feature a rating must be known when a decision is made: so it is among the features that a content is registered with,
+and part of that immutable content from then on (``content.judge_…`` is then a column like any other). What is rated
+later is evidence about the judge, and no feature: a column filled in afterwards would change what replays score.
 """
 
-import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import Connection, select
 
 from infra import tables
-from ingestion.events import Content
 
 UNNAMED = "unnamed"
 
@@ -43,13 +39,6 @@ def load_ratings(connection: Connection, loop_id: str, source: str = "LLM_JUDGE"
         judge = str(value.get("judge") or UNNAMED)
         said.setdefault(judge, {}).setdefault(content_id, []).append(Rating(float(value["rating"]), at))
     return {judge: {name: _mean(ratings) for name, ratings in said[judge].items()} for judge in sorted(said)}
-
-
-def with_rating(content: Content, judge: str, rating: float) -> Content:
-    """The draft with the feature ``judge_<name>``, the name without version and model; it has no id yet."""
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", judge.split("@")[0]) or UNNAMED
-    features: Mapping[str, float | str | bool] = {**content.features, f"judge_{name}": rating}
-    return msgspec.structs.replace(content, features=features)
 
 
 def _mean(ratings: list[Rating]) -> Rating:

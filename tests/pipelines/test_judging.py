@@ -15,7 +15,8 @@ from infra.database import open_database, reading
 from ingestion.events import Content
 from pipelines.cli import run
 from pipelines.generation.judge import COPY
-from reward_models.judging.ratings import load_ratings, with_rating
+from reward_models.features import build_schema, content_rows
+from reward_models.judging.ratings import load_ratings
 from tests.pipelines.api import LOOP, ok, running
 from tests.stack.stub_llm import Call, Reply, Say, StubLLM
 
@@ -141,10 +142,14 @@ def test_a_judge_meets_money(
     assert state in capsys.readouterr().out
 
 
-def test_a_rating_becomes_a_feature_before_a_decision() -> None:
-    """A draft gets its rating as one more feature, under the judge's name without version; the rest stays as it was."""
-    draft = Content(content_id="", campaign_id="june", slots={"subject": "Hi"}, features={"long": False})
-    rated = with_rating(draft, "brand voice@0a1b stub-1", 4.25)
+def test_a_rating_is_a_feature_if_it_was_there_before() -> None:
+    """A rating that a content was registered with is a column of the model, empty for copy without one; a rating that came as
+    feedback is none."""
+    rated = Content(content_id="a", campaign_id="june", slots={"subject": "Hi"}, features={"judge_brand": 4.25})
+    later = Content(content_id="b", campaign_id="june", slots={"subject": "Ho"})
+    schema = build_schema([{}], [rated, later])
+    place = [column.name for column in schema.content].index("content.judge_brand")
+    rows = content_rows(schema, [rated, later], np.zeros(2))
 
-    assert rated.features == {"long": False, "judge_brand_voice": 4.25}
-    assert draft.features == {"long": False}
+    assert rows[0, place] == 4.25
+    assert np.isnan(rows[1, place])
