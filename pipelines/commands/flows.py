@@ -51,8 +51,7 @@ def retrain(loop: LoopArgument, as_json: JsonOption = False) -> None:
     """
     workspace = open_workspace()
     prepare_environment(workspace.settings)
-    with reading(workspace.engine) as connection:
-        load_loop(connection, loop)  # an unknown loop is one sentence, not a failed flow
+    _known(workspace, loop)
     from pipelines.flows.retrain import retrain as flow  # Prefect takes seconds to import
 
     outcome = flow(loop)
@@ -106,7 +105,10 @@ def run(
     """
     chosen = deployments.named([name])[0]
     parameters = _parameters(loop, given or [])
-    prepare_environment(open_workspace().settings)
+    workspace = open_workspace()
+    prepare_environment(workspace.settings)
+    if loop is not None:
+        _known(workspace, loop)
     flow = chosen.load()
     _check(flow, parameters)
     try:
@@ -157,6 +159,12 @@ def work() -> None:
     deploy()
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", deployments.POOL, "--type", "process"]
     os.execv(sys.executable, command)  # noqa: S606 (our own interpreter; it is to take this process's place)
+
+
+def _known(workspace: Workspace, loop: str) -> None:
+    """An unknown loop is one sentence, not a failed flow."""
+    with reading(workspace.engine) as connection:
+        load_loop(connection, loop)
 
 
 def _parameters(loop: str | None, given: list[str]) -> dict[str, Any]:

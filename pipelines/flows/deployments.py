@@ -61,11 +61,6 @@ DEPLOYMENTS = (
         "Promotes a version that passed, or goes back to one that served before.",
     ),
     Deployment(
-        "generate",
-        "pipelines.flows.generate.generate",
-        "Writes copy for a campaign from its brief, held against the loop's rules, the best of it kept.",
-    ),
-    Deployment(
         "report",
         "pipelines.flows.report.report",
         "Makes the weekly report of every loop, per campaign.",

@@ -9,8 +9,9 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.loops import LoopDefinition, put_loop
 from pipelines.flows.steps.due import Due, look
+from pipelines.learning import Bench
 from reward_models import registry
-from tests.pipelines.flows.world import LOOP, bench_of, promoted
+from tests.pipelines.flows.world import LOOP
 from tests.pipelines.worlds import NOW, definition, populate
 
 
@@ -91,14 +92,9 @@ def test_a_run_that_did_not_end_is_taken_up(
     assert due(engine, settings, NOW, rules).due is expected
 
 
-def test_the_newest_version_of_a_real_retrain_is_not_due_again(
-    engine: Engine, secrets: Secrets, settings: Settings
-) -> None:
+def test_the_newest_version_of_a_real_retrain_is_not_due_again(bench: Bench) -> None:
     """After a retrain the count begins at zero."""
-    populate(engine, secrets)
-    promoted(bench_of(settings, engine))
-
-    found = due(engine, settings)
+    found = due(bench.engine, bench.settings)
     assert (found.new, found.due) == (0, False)
 
 
