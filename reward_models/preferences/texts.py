@@ -121,14 +121,15 @@ def fit_pairs(seen: Seen, won: Mask, group: Ints, seed: int = 0) -> PairModel:
         )
     folds = deal(codes_of(group.tolist()), INNER_FOLDS, seed)
     held = np.zeros((len(won), len(MEMBERS)))
+    linear = []
     for fold in range(INNER_FOLDS):
         inside = folds == fold
-        held[inside, :2] = _margins(_linear(seen.part(~inside), won[~inside]), seen.part(inside))
+        linear.append(_linear(seen.part(~inside), won[~inside]))
+        held[inside, :2] = _margins(linear[fold], seen.part(inside))
     words = held[:, 0]
     for fold in range(INNER_FOLDS):
         inside = folds == fold
-        linear = _linear(seen.part(~inside), won[~inside])[0]
-        trees = _trees(seen.part(~inside), won[~inside], words[~inside], linear)
+        trees = _trees(seen.part(~inside), won[~inside], words[~inside], linear[fold][0])
         held[inside, 2:] = _margins(trees, seen.part(inside))
     members = _linear(seen, won)
     return PairModel((*members, *_trees(seen, won, words, members[0])), _stacked(held, won))

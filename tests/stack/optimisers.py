@@ -153,7 +153,7 @@ def by_mlflow(stub: StubLLM, metric: CopyMetric, folder: Path) -> str:
         predict_fn=write,
         train_data=[{"inputs": {"theme": theme}} for theme in THEMES],
         prompt_uris=[prompt.uri],
-        optimizer=GepaPromptOptimizer(reflection_model="openai:/stub-1", max_metric_calls=80),
+        optimizer=GepaPromptOptimizer(reflection_model="openai:/stub-1", max_metric_calls=60),
         scorers=[judged],
     )
     return str(result.optimized_prompts[0].template)
