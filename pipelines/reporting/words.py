@@ -7,7 +7,7 @@ trust yet.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.reporting.facts import Weekly, day
+from pipelines.reporting.facts import Weekly
 from reward_models.report import plain
 
 QUESTIONS = (
@@ -51,11 +51,11 @@ def told(about: Standing, metrics: Mapping[str, float]) -> dict[str, list[str]]:
 
 
 def describe(report: Weekly) -> str:
-    """The Markdown at the top of the run: the questions with their answers, copy and names as plain text."""
-    head = f"# {plain(report.loop_id)}: week to {day(report.until - 1)}" if _is_week(report) else _span(report)
+    """The Markdown at the top of the run: the questions with their answers, copy and names as plain text. Without a
+    heading: MLflow shows the first lines only, and the run's name stands above them."""
     parts = [f"**{question}.** {' '.join(plain(each) for each in said)}" for question, said in report.told.items()]
     end = "The whole report, with charts and copy, is under Artifacts: `report.html`."
-    return "\n\n".join([head, *parts, end]) + "\n"
+    return "\n\n".join([*parts, end]) + "\n"
 
 
 def number(value: float, signed: bool = False) -> str:
@@ -68,14 +68,6 @@ def interval(metrics: Mapping[str, float], name: str) -> str:
     """``+12 (+3 to +21)``."""
     value, low, high = (number(metrics[f"{name}{end}"], signed=True) for end in ("", " low", " high"))
     return f"{value} ({low} to {high})"
-
-
-def _is_week(report: Weekly) -> bool:
-    return report.period.key.endswith("-7d")
-
-
-def _span(report: Weekly) -> str:
-    return f"# {plain(report.loop_id)}: {report.period.name}"
 
 
 def _changed(about: Standing, metrics: Mapping[str, float]) -> list[str]:

@@ -151,7 +151,7 @@ def test_the_description_is_plain_text(made: tuple[Made, MemoryTracking]) -> Non
     text = made[1].reported[made[0].report.period.key].description
 
     assert text == describe(made[0].report)
-    assert text.startswith("# shop: week to ")
+    assert text.startswith("**What changed.** ")
     assert re.findall(r"\*\*(.+?)\.\*\*", text) == list(QUESTIONS)
     assert "<" not in text
 
