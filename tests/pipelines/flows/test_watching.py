@@ -97,7 +97,7 @@ def test_what_was_found_is_kept_for_whoever_has_no_prefect(bench: Bench) -> None
     """The file holds the findings, the worst first, and a second look replaces it."""
     seen = gather(bench, LOOP, 28)
     for severity in ("fine", "look"):
-        keep(bench, report(seen, [Finding(what="x", severity=severity, sentence="y")]))  # type: ignore[arg-type]
+        keep(bench, report(seen, [Finding(what="x", severity=severity, sentence="y")]))
 
     files = list((bench.settings.home / "watch").iterdir())
     assert [file.name for file in files] == [f"{LOOP}.json"]
