@@ -4,7 +4,7 @@
 2. order     which prompts write how much: the prompt policy over what their copy earned; winners and losers as examples
 3. write     generations, within the budget
 4. check     guardrails; copy that the campaign knows is left out
-5. score     the best of N by the reward model, guarded (``best_of.py``); without a model the first that pass
+5. score     the best of N by the reward model, guarded (``best_of.py``); without a model any that pass, by lot
 6. register  everything with its verdicts: what is kept is approved or waits, by the loop's approval; the rest is rejected
              and says why. A draft campaign with approved copy starts
 7. mirror    the run and its prompts, to MLflow
@@ -210,7 +210,8 @@ def score(brief: Brief, checked: Sequence[Checked]) -> Scored:
     """Step 5. Only copy that passed is looked at."""
     good = [one.content for one in checked if passed(one.verdicts)]
     if brief.model is None or not good:
-        return Scored(tuple(Kept(place, "best") for place in range(min(brief.wish.count, len(good)))), None)
+        some = np.random.default_rng(brief.seed).permutation(len(good))[: brief.wish.count]
+        return Scored(tuple(Kept(int(place), "best") for place in some), None)
     guard = Guard()
     weighed = weigh(brief.model, brief.support, good, brief.contexts, guard)
     known = [text_of(one.content) for one in brief.past]
@@ -311,7 +312,7 @@ def _not_looked_at(one: Checked) -> Verdict:
 def _word(scored: Scored, place: int, why: str | None) -> Verdict:
     """What best-of-N says of a draft that passed the rules."""
     if scored.weighed is None:
-        told = "no model has been promoted yet" if why else "enough others came before it, and no model compares them"
+        told = "no model has been promoted yet: kept by lot" if why else "not kept by lot; no model compares them yet"
         return Verdict("best_of", why is not None, told)
     low, distance = float(scored.weighed.low[place]), float(scored.weighed.distance[place])
     if why == "unlike":

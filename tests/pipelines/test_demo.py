@@ -58,3 +58,19 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
 
     assert len(children) >= 3
     assert (code, processes_of(home)) == (130, [])
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(600)
+def test_the_outer_loop_is_shown_round_by_round(tmp_path: Path) -> None:
+    """Each round tells what was kept and what it is truly worth; examples are there from the second on; no process is left."""
+    home = tmp_path / "home"
+    with running(home, "demo", "--generate", "--short") as (process, log):
+        code = process.wait(timeout=280)
+        said = log.read_text()
+
+    assert code == 0, said
+    for line in ("Round 1:", "Round 2:", "Examples: 0.", "without feedback", "truly worth", "MLflow"):
+        assert line in said
+    assert list((home / "mlflow").glob("mlflow.db"))
+    assert processes_of(home) == []
