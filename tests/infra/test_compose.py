@@ -1,5 +1,6 @@
 """The compose file and the image's recipe, checked without Docker: names, addresses, secrets, health."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -98,7 +99,7 @@ def test_the_gate_is_read_by_nginx(tmp_path: Path) -> None:
     """nginx takes the file as it is."""
     nginx = shutil.which("nginx")
     if nginx is None:
-        pytest.skip("nginx is not installed here; the image brings it")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("nginx is not installed here; the image brings it")
     written = (DEPLOY / "gate.conf").read_text().replace("/run/secrets/gate", str(tmp_path / "gate"))
     (tmp_path / "gate.conf").write_text(written)
     (tmp_path / "gate").write_text("team:{PLAIN}x\n")
