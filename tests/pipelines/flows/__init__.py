@@ -1,1 +1,1 @@
-"""Tests of the flows: their steps as plain functions; under real Prefect in tests/stack/test_prefect.py."""
+"""Tests of the flows: their steps as plain functions."""
