@@ -201,6 +201,8 @@ def _is_send(path: str) -> bool:
 def _is_strange(scope: Scope) -> bool:
     """Whether the address holds control characters. Redirect links have a page of their own for what is damaged."""
     query = unquote(scope["query_string"].decode("latin-1"))
+    if scope["path"] == _PAGES:
+        query = re.sub(r"[\r\n\t]", " ", query)  # lines to compare, one per row, as browsers send them
     return not scope["path"].startswith("/r/") and _STRANGE.search(scope["path"] + query) is not None
 
 
