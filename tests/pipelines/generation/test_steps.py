@@ -146,8 +146,8 @@ def test_a_language_model_writes_within_the_rules_and_its_cost_is_kept(
 
 def test_a_run_is_told_in_mlflow_and_its_text_is_no_markup(engine: Engine, settings: Settings, llm: StubLLM) -> None:
     """The run stands in the loop's experiment with its prompts; what was written is data there; MLflow may be away."""
-    open_campaign(engine, slots={})
-    llm.answer(Say(json.dumps({"variants": [{"subject": "<script>alert(1)</script> [x](javascript:y)"}]})))
+    open_campaign(engine, slots={}, placeholders=None)
+    llm.answer(Say(json.dumps({"variants": [{"subject": "<script>alert()</script> [x](javascript:y)"}]})))
     bench = bench_of(engine, settings)
     tracking = bench.tracking
     assert isinstance(tracking, MemoryTracking)
