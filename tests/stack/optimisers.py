@@ -126,7 +126,7 @@ def by_dspy(stub: StubLLM, metric: CopyMetric, folder: Path) -> str:
     dspy.configure(lm=model)
     program = dspy.Predict(dspy.Signature("theme -> subject", START))
     examples = [dspy.Example(theme=theme, subject="").with_inputs("theme") for theme in THEMES]
-    search = dspy.COPRO(prompt_model=model, metric=metric.of_field("subject"), breadth=2, depth=4)
+    search = dspy.COPRO(prompt_model=model, metric=metric.of_field("subject"), breadth=len(FACTORS) + 1, depth=1)
     options: dict[str, Any] = {"num_threads": 1, "display_progress": False, "display_table": 0}
     return str(search.compile(program, trainset=examples, eval_kwargs=options).signature.instructions)
 
@@ -153,7 +153,7 @@ def by_mlflow(stub: StubLLM, metric: CopyMetric, folder: Path) -> str:
         predict_fn=write,
         train_data=[{"inputs": {"theme": theme}} for theme in THEMES],
         prompt_uris=[prompt.uri],
-        optimizer=GepaPromptOptimizer(reflection_model="openai:/stub-1", max_metric_calls=60),
+        optimizer=GepaPromptOptimizer(reflection_model="openai:/stub-1", max_metric_calls=80),
         scorers=[judged],
     )
     return str(result.optimized_prompts[0].template)
