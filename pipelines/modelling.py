@@ -219,7 +219,9 @@ def training_set(workspace: Workspace, loop: str, *, learned_only: bool = False)
         )
 
 
-def register_version(workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel) -> str:
+def register_version(
+    workspace: Workspace, definition: LoopDefinition, training: TrainingSet, model: RewardModel
+) -> str:
     """Row first, files second, as `retrain` does; the same bundle again is the same version."""
     cutoff = int(training.decided_at.max()) + 1 if len(training) else 0
     config = config_digest(definition)

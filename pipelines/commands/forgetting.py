@@ -12,7 +12,9 @@ from pipelines.commands.workspace import FAILED, JsonOption, open_workspace, out
 
 Users = Annotated[
     list[str] | None,
-    typer.Option("--user", help="An id the person is known by, in clear; repeat it for each (e-mail, customer number)."),
+    typer.Option(
+        "--user", help="An id the person is known by, in clear; repeat it for each (e-mail, customer number)."
+    ),
 ]
 Also = Annotated[
     list[Path] | None,

@@ -24,9 +24,7 @@ def tracking() -> MemoryTracking:
 
 
 @pytest.fixture
-def bench(
-    settings: Settings, engine: Engine, tracking: MemoryTracking, monkeypatch: pytest.MonkeyPatch
-) -> Bench:
+def bench(settings: Settings, engine: Engine, tracking: MemoryTracking, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Two versions without files: the first failed its gate, the second passed and waits."""
     monkeypatch.setattr(learning, "_check_files", lambda bench, stored: None)
     with writing(engine) as connection:
