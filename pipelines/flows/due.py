@@ -1,4 +1,5 @@
-"""The retrain-when-due flow: counts which loops have enough new matured outcomes, and retrains those.
+"""The retrain-when-due flow: answers what was asked for in MLflow, counts which loops have enough new matured outcomes,
+and retrains those.
 
 What happens is in the database, so that is what is asked, once an hour: a missed run loses nothing.
 """
@@ -7,6 +8,7 @@ from infra.database import reading
 from infra.errors import Conflict
 from infra.settings import load_settings
 from ingestion.loops import LoopId, load_loop
+from pipelines.approvals import try_requests
 from pipelines.flows.paper import EVERY_LOOP, Paper, joined
 from pipelines.flows.retrain import retrain
 from pipelines.flows.shape import as_flow, as_task, each
@@ -24,7 +26,8 @@ from pipelines.learning import Bench, open_bench
 def retrain_when_due(loop_id: LoopId | None = None) -> Paper:
     """Retrain the loops for which enough outcomes matured since their newest version, or whose version is old.
 
-    How many are enough, and how old is old: `REWARDLOOP_RETRAIN_OUTCOMES` and `REWARDLOOP_RETRAIN_DAYS`.
+    How many are enough, and how old is old: `REWARDLOOP_RETRAIN_OUTCOMES` and `REWARDLOOP_RETRAIN_DAYS`. Approvals that
+    were asked for in MLflow are answered first.
 
     Args:
         loop_id: The loop; empty: every loop.
@@ -42,6 +45,7 @@ def count_outcomes(bench: Bench, loop_id: str) -> Due:
 
 
 def _retrain_if_due(bench: Bench, loop_id: str) -> Paper:
+    as_task(try_requests, bench, loop_id)
     found = as_task(count_outcomes, bench, loop_id)
     state, sentence = "not due", found.sentence
     if found.due:

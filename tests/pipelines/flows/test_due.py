@@ -8,6 +8,7 @@ from infra.database import reading, writing
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.loops import LoopDefinition, put_loop
+from pipelines.flows import due as due_flow
 from pipelines.flows.steps.due import Due, look
 from pipelines.learning import Bench
 from reward_models import registry
@@ -96,6 +97,18 @@ def test_the_newest_version_of_a_real_retrain_is_not_due_again(bench: Bench) -> 
     """After a retrain the count begins at zero."""
     found = due(bench.engine, bench.settings)
     assert (found.new, found.due) == (0, False)
+
+
+def test_requests_in_mlflow_are_answered_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at a loop answers what was asked for in MLflow, so that nobody waits for the weekly report."""
+    done = []
+    monkeypatch.setattr(due_flow, "as_task", lambda step, *given: step(*given))
+    monkeypatch.setattr(due_flow, "try_requests", lambda _bench, loop_id: done.append(f"answered {loop_id}"))
+    counted = due_flow.count_outcomes
+    monkeypatch.setattr(due_flow, "count_outcomes", lambda *given: done.append("counted") or counted(*given))
+
+    assert due_flow._retrain_if_due(bench, LOOP).state == "not due"
+    assert done == [f"answered {LOOP}", "counted"]
 
 
 def test_a_loop_of_its_own_counts_alone(engine: Engine, secrets: Secrets, settings: Settings) -> None:
