@@ -21,7 +21,7 @@ from ingestion.fields import Id
 from ingestion.loops import LoopId, load_loop
 from ingestion.reviews import Waiting, waiting
 from pipelines.pages.routes import page, problem
-from pipelines.pages.views import amount
+from pipelines.pages.views import amount, as_read
 from reward_models.serving.routes import Wired
 
 SHOWN = 100
@@ -41,7 +41,7 @@ def queue(loop_id: LoopId, wired: Wired) -> HTMLResponse:
     except RewardloopError as error:
         return problem(error)
     promised = _promised(wired, loop_id, found)
-    shown = [_shown(wired.secrets, loop_id, one, promised.get(one.content_id, "–")) for one in found]
+    shown = [_shown(wired.secrets, loop_id, one, promised.get(one.content_id, "")) for one in found]
     return page("approvals.html", "Approvals", loop=loop_id, waiting=shown, most=SHOWN)
 
 
@@ -83,8 +83,8 @@ def _shown(secrets: Secrets, loop_id: str, one: Waiting, expected: str) -> dict[
     return {
         "id": one.content_id,
         "campaign": one.campaign_id,
-        "slots": sorted(one.slots.items()),
-        "origin": " by ".join(filter(None, (one.prompt_id, one.generator))) or "unknown",
+        "slots": as_read(one.slots),
+        "origin": " by ".join(filter(None, (one.prompt_id, one.generator))),
         "expected": expected,
         "remarks": [verdict.reason for verdict in one.verdicts if verdict.reason],
         "passed": [verdict.rule for verdict in one.verdicts if verdict.passed and not verdict.reason],

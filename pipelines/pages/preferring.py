@@ -20,6 +20,7 @@ from ingestion.contents import read_campaign
 from ingestion.feedback import add_feedback
 from ingestion.fields import Name
 from pipelines.pages.routes import page, problem
+from pipelines.pages.views import as_read
 from pipelines.variants import told, variants_of
 from reward_models.preferences.asking import next_pair
 from reward_models.preferences.judgements import load_judgements
@@ -103,9 +104,7 @@ def _copy(connection: Connection, campaign_id: str) -> dict[str, list[tuple[str,
     """Slots of the campaign's contents that may be sent or wait for it, by id."""
     c = tables.contents.c
     query = select(c.content_id, c.slots).where(c.campaign_id == campaign_id, c.approval.in_(("approved", "draft")))
-    return {
-        name: sorted((slot, str(text)) for slot, text in slots.items()) for name, slots in connection.execute(query)
-    }
+    return {name: as_read(slots) for name, slots in connection.execute(query)}
 
 
 def _address(campaign_id: str, annotator: str | None, pair: tuple[str, str], winner: str) -> str:

@@ -89,6 +89,17 @@ def amount(value: float) -> str:
     return f"{thousandfold:,.0f}" if abs(thousandfold) >= 100 else f"{thousandfold:,.3g}"
 
 
+def as_read(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Slots with their texts, in the order in which a reader meets them; those of other names last, by name."""
+    return sorted(((name, str(text)) for name, text in slots.items()), key=lambda one: (_PLACE.get(one[0], 99), one[0]))
+
+
+_PLACE = {
+    name: place
+    for place, name in enumerate(("subject", "preheader", "title", "headline", "push", "text", "body", "cta"))
+}
+
+
 def _state(loop: Loop) -> str:
     if loop.killed:
         return "switched to its baseline"
@@ -130,7 +141,7 @@ def _content(row: Any, shown: Mapping[str, int], metrics: Sequence[str], results
     means = {one.metric: one.total / one.exposures for one in results}
     return {
         "id": row.content_id,
-        "slots": sorted(row.slots.items()),
+        "slots": as_read(row.slots),
         "approval": row.approval,
         "times": times,
         "shown": f"{times:,}",
