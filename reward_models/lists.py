@@ -2,10 +2,10 @@
 
 1. keep the lists that chance drew: treatment, online, every position's propensity known; with the candidates and the
    length that most of them share
-2. folds by unit, and where the log has times blocks of time, as for single decisions (``evaluation.py``)
-3. per metric and fold: a reward model of that metric from other units, earlier decisions, and the pmf that the loop's
+2. who teaches whom, as for single decisions (``evaluation.py``): the first lists teach and are not judged
+3. per metric and part: a reward model of that metric from other units that came before, and the pmf that the loop's
    policy draws lists from with it
-4. reward per list of what ran, and of that policy (``slates.py``)
+4. reward per judged list of what ran, and of that policy (``slates.py``)
 
 Who reads how is not in the data: the reader is named by who asks.
 """

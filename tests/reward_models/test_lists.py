@@ -9,6 +9,7 @@ from infra.errors import EstimateRefused
 from ingestion.events import Candidate
 from ingestion.loops import LoopDefinition, parse_definition
 from reward_models.dataset import TrainingSet
+from reward_models.evaluation import lessons
 from reward_models.lists import LEARNED, RAN, evaluate_lists, has_lists, lists_by_chance
 from tests.reward_models.training import copy, training_set
 
@@ -48,13 +49,14 @@ def drawn(count: int = 600, seed: int = 5) -> TrainingSet:
 
 
 def test_lists_are_valued_under_the_named_reader() -> None:
-    """What ran is the plain mean per list, and a policy that prefers the best content is worth more."""
+    """What ran is the plain mean of the lists that are judged, and a policy that prefers the best content is worth more."""
     rows = drawn()
     found = evaluate_lists(rows, definition(), ["click"], "independent")
     (report,) = found.metrics
+    judged = np.any([part for _, part in lessons(rows.subset(rows.position == 1), definition())], axis=0)
 
     assert (found.lists, found.positions, found.left_out, found.reader) == (600, 2, 0, "independent")
-    assert report.values[RAN].value == pytest.approx(rows.reward.reshape(-1, 2).sum(axis=1).mean())
+    assert report.values[RAN].value == pytest.approx(rows.reward.reshape(-1, 2).sum(axis=1)[judged].mean())
     assert report.values[RAN].value < report.values[LEARNED].low < RATES[0] + RATES[1]
     assert "what stands there alone" in report.values[LEARNED].note
 
