@@ -149,26 +149,36 @@ def _forget_rows(
 
 
 def _forget_records(connection: Connection, secrets: Secrets, mentions: Mentions) -> int:
-    """Quarantined records that speak of the person lose bytes and reason; returns how many were still held."""
-    due = [
+    """Quarantined records that speak of the person lose bytes and reason; returns how many were still held.
+
+    Bytes can be read only at the position they were put away under, so a record whose position names the person loses
+    them too.
+    """
+    named = _named_records(connection, mentions)
+    speaking = {
         record.id
         for record in held_with_bytes(connection, secrets)
         if record.raw is not None and mentions.meant(record.raw)
-    ]
+    }
+    due = sorted(speaking | named)
     held = sum(release(connection, some, "dropped") for some in chunks(due, 500))
     for some in chunks(due, 500):
-        connection.execute(update(quarantine).where(quarantine.c.id.in_(some)).values(reason=GONE))
-    named = or_(*(_contains(column, mentions) for column in (quarantine.c.reason, quarantine.c.position)))
-    marked = quarantine.c.position.startswith("conflict/")
-    rows = connection.execute(
-        select(quarantine.c.id, quarantine.c.position, quarantine.c.reason).where(or_(named, marked))
-    )
-    for id_, position, reason in rows.all():
-        text = f"{position} {reason}"
-        if mentions.named(text.encode()) or mentions.decided(position.split("/", 2)[-1]):
-            told = {"position": f"forgotten/{id_}", "reason": GONE}
-            connection.execute(update(quarantine).where(quarantine.c.id == id_).values(told))
+        connection.execute(update(quarantine).where(quarantine.c.id.in_(some)).values(reason=GONE, raw=None))
+    for id_ in sorted(named):
+        connection.execute(update(quarantine).where(quarantine.c.id == id_).values(position=f"forgotten/{id_}"))
     return held
+
+
+def _named_records(connection: Connection, mentions: Mentions) -> set[int]:
+    """Records whose position or reason names the person."""
+    c = quarantine.c
+    named = or_(*(_contains(column, mentions) for column in (c.reason, c.position)))
+    rows = connection.execute(select(c.id, c.position, c.reason).where(or_(named, c.position.startswith("conflict/"))))
+    return {
+        id_
+        for id_, position, reason in rows
+        if mentions.named(f"{position} {reason}".encode()) or mentions.decided(position.split("/", 2)[-1])
+    }
 
 
 def _forget_feedback(connection: Connection, mentions: Mentions) -> int:

@@ -24,7 +24,7 @@ from ingestion.forgetting import Forgotten, forget, forget_again
 from ingestion.ledger import conservation
 from ingestion.loops import put_loop
 from ingestion.mentions import Mentions
-from ingestion.quarantine import list_held
+from ingestion.quarantine import held_with_bytes, list_held
 from ingestion.suppressions import EVERY_LOOP, suppress
 from ingestion.tokens import make_token
 from ingestion.topics import DAY_MS, topics
@@ -174,6 +174,19 @@ def test_what_a_backup_brings_back_is_deleted_again(database: Engine, secrets: S
     assert forget_again(database, secrets, 9).decisions == 2
     assert forget_again(database, secrets, 9) == Forgotten()
     assert names(database, [secrets.unit(ANN)]) == KEPT
+
+
+def test_a_record_named_by_its_place_alone_goes_too(database: Engine, secrets: Secrets, settings: Settings) -> None:
+    """Its bytes cannot be read under another position, so they go with the name, and nobody stumbles over them later."""
+    records = tuple(Rejected(raw=b"{", source="shop", position=position, reason="no JSON") for position in (ANN, "7"))
+    store.apply(database, Batch(rejected=records), secrets, 0)
+    done = forget(database, secrets, [ANN], 1, home=settings.home)
+    forget(database, secrets, ["somebody"], 2, home=settings.home)
+    with reading(database) as connection:
+        left = [record.position for record in held_with_bytes(connection, secrets)]
+
+    assert (done.quarantined, left) == (1, ["7"])
+    assert conservation(database) == 0
 
 
 def test_every_secret_that_is_kept_is_asked(database: Engine, settings: Settings) -> None:
