@@ -34,12 +34,15 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact  #
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.schemas.objects import FlowRun, State  # noqa: E402
 from prefect.flows import FlowStateHook  # noqa: E402
+from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.logging.loggers import flow_run_logger  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 from prefect.tasks import exponential_backoff  # noqa: E402
 
 from reward_models.report import plain  # noqa: E402
 
+DRAIN_SECONDS = 5.0
+"""How long the end of a failed run waits for its log to reach the server."""
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -164,6 +167,9 @@ def _explaining(name: str, after: str) -> FlowStateHook[..., Any]:
         error = state.result(raise_on_failure=False) if state.type.value == "FAILED" else None
         why = reason(error) if isinstance(error, BaseException) else "Its process ended before it did."
         flow_run_logger(flow_run, flow).error("%s of %s: %s %s", name, subject_of(flow_run.parameters), why, after)
+        APILogWorker.drain_all(
+            timeout=DRAIN_SECONDS
+        )  # a command ends with the failure, before what is logged would be sent
 
     return explain
 

@@ -129,10 +129,14 @@ def test_of_two_runs_of_one_loop_the_second_is_told_to_wait(prefect_server: Pref
     assert run["state"]["type"] == "FAILED"
     assert "is running already" in run["state"]["message"]
     by_run = {"flow_run_id": {"any_": [run["id"]]}}
-    pages = prefect_server.ask("/artifacts/filter", artifacts=by_run)
-    assert {page["type"] for page in pages if page["key"]} == {"markdown", "table"}
+    pages = [page for page in prefect_server.ask("/artifacts/filter", artifacts=by_run) if page["key"]]
+    assert {page["type"] for page in pages} == {"markdown", "table"}
     assert all("is running already" in page["data"] for page in pages)
-    logs = [line["message"] for line in prefect_server.ask("/logs/filter", logs=by_run)]
+    logs: list[str] = []
+    deadline = time.monotonic() + 30.0
+    while len(logs) < 2 and time.monotonic() < deadline:  # they are sent in the background
+        logs = [line["message"] for line in prefect_server.ask("/logs/filter", logs=by_run)]
+        time.sleep(0.5)
     assert any(line.startswith("retrain of subjects: ") and "What serves did not change" in line for line in logs), logs
 
 
