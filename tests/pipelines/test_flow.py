@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from infra.database import open_database, reading
-from infra.migrations import migrate
-from infra.secrets import Secrets
 from infra.services import environment
 from infra.settings import Settings
 from pipelines.supervisor import Supervisor, prefect_service
 from reward_models import registry
 from tests.pipelines.processes import COMMAND
-from tests.pipelines.worlds import NOW, populate
+from tests.pipelines.worlds import standing_still
 
 ROOT = Path(__file__).parents[2]
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
@@ -29,14 +27,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A data folder with a small world that has a taste to be learned, and a clock that stands still."""
-    settings = Settings(home=tmp_path / "home")
-    settings.home.mkdir()
-    engine = open_database(settings.database)
-    migrate(engine)
-    populate(engine, Secrets(bytes(range(32)), {1: bytes(range(32, 64))}, {1: bytes(range(64, 96))}))
-    engine.dispose()
-    (settings.home / "clock").write_text(str(NOW))
-    return settings.home
+    return standing_still(tmp_path / "home")
 
 
 def variables(home: Path, **more: str) -> dict[str, str]:

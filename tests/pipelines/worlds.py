@@ -4,15 +4,18 @@ Facts go in through ``store.apply``, the way a server's do.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
-from infra.database import writing
+from infra.database import open_database, writing
+from infra.migrations import migrate
 from infra.randomness import SAMPLER
 from infra.secrets import Secrets
+from infra.settings import Settings
 from ingestion.events import Batch, Campaign, Candidate, Content, Decision, Event, Placement
 from ingestion.loops import LoopDefinition, parse_definition, put_loop
 from ingestion.store import apply
@@ -142,3 +145,15 @@ def _click(decision: Decision, rng: np.random.Generator) -> Event:
         occurred_at=at,
         received_at=at,
     )
+
+
+def standing_still(folder: Path) -> Path:
+    """A data folder with a small world that has a taste to be learned, and a clock that stands still."""
+    settings = Settings(home=folder)
+    settings.home.mkdir()
+    engine = open_database(settings.database)
+    migrate(engine)
+    populate(engine, Secrets(bytes(range(32)), {1: bytes(range(32, 64))}, {1: bytes(range(64, 96))}))
+    engine.dispose()
+    (settings.home / "clock").write_text(str(NOW))
+    return settings.home

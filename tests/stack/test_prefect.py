@@ -14,13 +14,11 @@ import pytest
 
 from infra.database import open_database, reading
 from infra.leases import lease
-from infra.migrations import migrate
-from infra.secrets import Secrets
 from infra.settings import Settings
 from pipelines.flows.deployments import DEPLOYMENTS
 from reward_models import registry
 from tests.pipelines.processes import COMMAND, running, wait_for_words
-from tests.pipelines.worlds import NOW, populate
+from tests.pipelines.worlds import standing_still
 from tests.stack.flow_crew import LOOP, STEPS
 from tests.stack.prefect_server import PrefectServer
 
@@ -34,14 +32,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A data folder with a small world that has a taste to be learned, and a clock that stands still."""
-    settings = Settings(home=tmp_path / "home")
-    settings.home.mkdir()
-    engine = open_database(settings.database)
-    migrate(engine)
-    populate(engine, Secrets(bytes(range(32)), {1: bytes(range(32, 64))}, {1: bytes(range(64, 96))}))
-    engine.dispose()
-    (settings.home / "clock").write_text(str(NOW))
-    return settings.home
+    return standing_still(tmp_path / "home")
 
 
 def champion_of(home: Path) -> str | None:
