@@ -42,7 +42,7 @@ from prefect.tasks import exponential_backoff  # noqa: E402
 from reward_models.report import plain  # noqa: E402
 
 DRAIN_SECONDS = 5.0
-"""How long the end of a failed run waits for its log to reach the server."""
+"""How long the end of a failed run waits for its log to reach the server: a command ends with it, and nothing is sent later."""
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -167,9 +167,7 @@ def _explaining(name: str, after: str) -> FlowStateHook[..., Any]:
         error = state.result(raise_on_failure=False) if state.type.value == "FAILED" else None
         why = reason(error) if isinstance(error, BaseException) else "Its process ended before it did."
         flow_run_logger(flow_run, flow).error("%s of %s: %s %s", name, subject_of(flow_run.parameters), why, after)
-        APILogWorker.drain_all(
-            timeout=DRAIN_SECONDS
-        )  # a command ends with the failure, before what is logged would be sent
+        APILogWorker.drain_all(timeout=DRAIN_SECONDS)
 
     return explain
 
