@@ -45,7 +45,7 @@ layers: setup
 	$(BIN)/lint-imports
 
 property: setup ## the join's properties at full length (20,000 examples)
-	REWARDLOOP_PROPERTY_EXAMPLES=20000 $(BIN)/python -m pytest tests/ingestion/test_join_properties.py
+	REWARDLOOP_PROPERTY_EXAMPLES=20000 $(BIN)/python -m pytest tests/ingestion/join/test_join_properties.py
 
 faults: setup ## break everything, lose nothing: the fault suite at full length (FAULTS="--seed 5 --only kill_at_random")
 	@$(BIN)/python -m tests.stack.faults $(FAULTS)

@@ -1,7 +1,7 @@
 """Machines that click: link scanners, previews, prefetching browsers. Their events are kept and labelled ``bot``.
 
 A label is a word about an event (``event_labels``), excluded from metrics by definition (``EXCLUDING_LABELS`` in
-``ingestion/outcomes.py``) and taken back by anybody: ``rewardloop events unlabel``. The words come from
+``ingestion/join/outcomes.py``) and taken back by anybody: ``rewardloop events unlabel``. The words come from
 
 1. the vendor, with the event (``ingestion/connectors``),
 2. how our own redirect was asked: method, headers, client (:func:`machine`),
@@ -43,8 +43,8 @@ from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import attributions, batches, decisions, event_keys, event_labels, events
 from ingestion import store
-from ingestion.attribution import start_of
 from ingestion.events import Batch, Label, hash_id
+from ingestion.join.attribution import start_of
 
 BOT = "bot"
 KINDS = ("click", "open")

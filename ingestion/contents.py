@@ -17,10 +17,10 @@ from infra import tables
 from infra.database import chunks, insert_new
 from infra.errors import BadInput, Conflict, NotFound
 from ingestion.audit import record
+from ingestion.copy.guardrails import Surroundings, Verdict, passed, text_of, vet
+from ingestion.copy.near_duplicates import Known
 from ingestion.events import NO_SEND, Campaign, Content
-from ingestion.guardrails import Surroundings, Verdict, passed, text_of, vet
 from ingestion.loops import LoopDefinition, load_loop
-from ingestion.near_duplicates import Known
 
 Approval = Literal["draft", "approved", "rejected", "retired"]
 

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select
 from infra import tables
 from infra.database import insert_new
 from infra.errors import BadInput, Conflict, NotFound
-from ingestion.bodies import FeedbackBody
 from ingestion.demonstrations import check_demonstration
+from ingestion.http.bodies import FeedbackBody
 from ingestion.loops import load_loop
 
 MOST_RANKED = 50

@@ -16,8 +16,8 @@ import msgspec
 from ingestion.connectors import CONNECTORS
 from ingestion.connectors.items import Ignored, Item, Mark, Recognised, Unreadable
 from ingestion.decode import Edge, decode_event
-from ingestion.deliveries import open_delivery
 from ingestion.events import Batch, Event, Label, Rejected
+from ingestion.files.deliveries import open_delivery
 from ingestion.rules import fault
 
 NO_TIME = "no timestamp"

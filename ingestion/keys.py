@@ -23,9 +23,9 @@ from infra.errors import BadInput, NotFound
 from infra.randomness import digest
 from infra.secrets import CONNECTION, Secrets
 from ingestion.audit import record
+from ingestion.http.rates import Rate, parse_rate
+from ingestion.http.redirects import REDIRECT
 from ingestion.loops import load_loops
-from ingestion.rates import Rate, parse_rate
-from ingestion.redirects import REDIRECT
 
 SCOPES = ("rank", "events", "signed", "content", "admin")
 """rank: choose, score, activate, trace. events: send events and feedback, suppress customers. signed: send events that

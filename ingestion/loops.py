@@ -21,7 +21,7 @@ from infra import tables
 from infra.clock import format_time, parse_time
 from infra.errors import BadInput, NotFound
 from ingestion.audit import record
-from ingestion.copy_rules import CopyRules
+from ingestion.copy.copy_rules import CopyRules
 from ingestion.fields import pointer, sentence
 from ingestion.metrics import Currency, Duration, Metric, parse_duration
 from ingestion.sending import FrequencyCap, SuppressionSettings

@@ -6,7 +6,7 @@ An event's further fields (``events.raw``: the page of a click, the client that 
 the join never reads them. So they may go, and outcomes, sums and training sets stay what they are to the last digit.
 
 What else expires has its own place: bytes of quarantined records (``ingestion/quarantine.py``), audiences of sends
-(``pipelines/audiences/folders.py``), topics (``ingestion/topics.py``). Decisions, events and ``event_keys`` stay: outcomes
+(``pipelines/audiences/folders.py``), topics (``ingestion/stream/topics.py``). Decisions, events and ``event_keys`` stay: outcomes
 are recomputed from them.
 """
 

@@ -1,7 +1,7 @@
 """What makes a fact whole, in one place: the rules that every door shares, whatever a record looks like outside.
 
 Each rule takes plain values and raises :class:`BadInput` with a sentence that says what to do. HTTP bodies reach them
-through ``ingestion/decode.py``, records of topics through ``ingestion/messages.py``.
+through ``ingestion/decode.py``, records of topics through ``ingestion/stream/messages.py``.
 """
 
 import re

@@ -3,7 +3,7 @@
     "suppression": {"events": ["unsubscribe", "complaint"], "scope": "all"}
     "frequency": [{"most": 2, "window": "7d"}, {"most": 1, "window": "30d", "per": "content"}]
 
-Who is suppressed is kept in ``ingestion/suppressions.py``; what a customer was sent is counted when it is asked for
+Who is suppressed is kept in ``ingestion/people/suppressions.py``; what a customer was sent is counted when it is asked for
 (``reward_models/serving/eligibility.py``).
 """
 

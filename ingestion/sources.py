@@ -11,7 +11,7 @@ from infra import tables
 from infra.database import reading
 from infra.secrets import Secrets
 from infra.settings import Settings
-from ingestion.redirects import REDIRECT
+from ingestion.http.redirects import REDIRECT
 
 _SECONDS = 0.2
 

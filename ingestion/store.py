@@ -81,7 +81,6 @@ from infra.telemetry import (
     records,
     transitions,
 )
-from ingestion.attribution import method_of
 from ingestion.events import (
     DIGEST_VERSION,
     Batch,
@@ -93,12 +92,13 @@ from ingestion.events import (
     event_digest,
     hash_id,
 )
+from ingestion.join.attribution import method_of
+from ingestion.join.outcomes import EXCLUDING_LABELS
+from ingestion.join.rejoin import Facts, Rejoined, rejoin
 from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
 from ingestion.loops import load_loops
-from ingestion.outcomes import EXCLUDING_LABELS
+from ingestion.people.suppressions import suppress_by_events
 from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of, hold, kind_of, release, unnamed
-from ingestion.rejoin import Facts, Rejoined, rejoin
-from ingestion.suppressions import suppress_by_events
 
 EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
 """What became of one event; Rejected: it contradicts a stored one and is in quarantine."""

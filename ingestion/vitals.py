@@ -21,7 +21,7 @@ from infra.telemetry import (
     pending_records,
     quarantine_held_records,
 )
-from ingestion.attribution import names_no_decision
+from ingestion.join.attribution import names_no_decision
 
 LOOK_SECONDS = 5.0
 """How often a process looks; Prometheus asks every 15 seconds."""

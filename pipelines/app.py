@@ -33,21 +33,22 @@ from infra.pulse import Pulse
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings, clock_of, load_settings
 from infra.threads import Repeating, stop_all
-from ingestion import collector, forget_calls, problems, redirects, reviewing, store, suppressing, webhooks
-from ingestion.access import Access, LoopLimits
-from ingestion.admission import Admission
+from ingestion import store
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
-from ingestion.headers import SecurityHeaders
+from ingestion.http import collector, forget_calls, problems, redirects, reviewing, suppressing, webhooks
+from ingestion.http.access import Access, LoopLimits
+from ingestion.http.admission import Admission
+from ingestion.http.headers import SecurityHeaders
+from ingestion.http.limits import BodyLimits
+from ingestion.http.redirects import Click, ClickLog, Record, Redirects
+from ingestion.http.wiring import Collector
 from ingestion.keys import Keyring
-from ingestion.limits import BodyLimits
 from ingestion.loops import LoopDefinition
-from ingestion.publisher import Publisher, accept
-from ingestion.redirects import Click, ClickLog, Record, Redirects
 from ingestion.spool import Spool
+from ingestion.stream.publisher import Publisher, accept
 from ingestion.vitals import LOOK_SECONDS, Vitals
-from ingestion.wiring import Collector
 from pipelines import operations
 from pipelines.audiences import routes as audiences
 from pipelines.audiences.folders import Folders

@@ -40,8 +40,8 @@ from infra.randomness import derive
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings
 from ingestion.audit import record
-from ingestion.forgetting import forget_again
 from ingestion.ledger import newest_batch
+from ingestion.people.forgetting import forget_again
 
 MANIFEST = "backup.json"
 SECRETS = "secrets.json"

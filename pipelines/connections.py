@@ -7,7 +7,7 @@ uvicorn ends a connection that is idle after an answer. Three more ways to hold 
 - an answer that its reader does not take: cut after ``TAKE_SECONDS``
 - more connections than ``most``: the next one is told 503 and closed, before anything of it is read
 
-Who was told to come back in a second (``ingestion/admission.py``) and asks again at once is not listened to for
+Who was told to come back in a second (``ingestion/http/admission.py``) and asks again at once is not listened to for
 ``PAUSE_SECONDS``: turning a question away costs a tenth of answering it, so callers who never wait would leave nothing
 for the others. Whoever heeds ``Retry-After`` notices nothing.
 
@@ -15,7 +15,7 @@ And the other way round: connections that come in numbers are taken in numbers. 
 loop and socket; on a full server six hundred that came together had waited ten seconds until the last was let in. So
 there are ``EARS`` handles of the one socket.
 
-Bodies that do not come are ``ingestion/admission.py``'s: there the sender gets an answer.
+Bodies that do not come are ``ingestion/http/admission.py``'s: there the sender gets an answer.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from ingestion.admission import REFUSED
+from ingestion.http.admission import REFUSED
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536

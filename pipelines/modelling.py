@@ -19,7 +19,7 @@ from infra import tables
 from infra.database import reading, writing
 from infra.errors import BadInput, EstimateRefused, NotFound
 from ingestion.events import Content
-from ingestion.files import open_table
+from ingestion.files.tables import open_table
 from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition, load_loop
 from pipelines.commands.health import document as health_document

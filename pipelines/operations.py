@@ -17,11 +17,11 @@ from infra.errors import Conflict, TooMany
 from infra.pulse import Pulse
 from infra.services import environment
 from infra.settings import Settings
-from ingestion.access import key_in
 from ingestion.fields import Body
+from ingestion.http.access import key_in
+from ingestion.http.problems import responses
 from ingestion.keys import Keyring
 from ingestion.loops import LoopId, load_loop
-from ingestion.problems import responses
 from reward_models.lift_report import LiftReport, measure
 from reward_models.serving.routes import Serving
 

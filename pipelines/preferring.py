@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 
 from infra.database import reading, writing
 from infra.errors import BadInput, EstimateRefused
-from ingestion.bodies import FeedbackBody
 from ingestion.feedback import add_feedback
-from ingestion.files import open_table
+from ingestion.files.tables import open_table
+from ingestion.http.bodies import FeedbackBody
 from ingestion.loops import LoopDefinition, load_loop
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
 from reward_models.preferences.agreement import Agreement, of_pairs, of_ratings

@@ -9,13 +9,13 @@ from infra.database import reading
 from infra.tables import quarantine as held_records
 from ingestion import quarantine, store
 from ingestion.decode import Edge, decode_event
-from ingestion.decoding import TopicDecoder
 from ingestion.events import Event, Rejected
 from ingestion.intake import connector_of, take_again
 from ingestion.keys import is_public
-from ingestion.messages import held_record
-from ingestion.replay import decode_again
-from ingestion.topics import topics
+from ingestion.stream.decoding import TopicDecoder
+from ingestion.stream.messages import held_record
+from ingestion.stream.replay import decode_again
+from ingestion.stream.topics import topics
 from pipelines.commands.workspace import Workspace
 
 AT_ONCE = 500

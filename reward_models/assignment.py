@@ -27,11 +27,11 @@ from sqlalchemy import Connection, and_, func, select
 
 from infra.dialect import bytewise
 from infra.tables import attributions, decisions, events
-from ingestion.attribution import stamped
 from ingestion.events import REFUND
+from ingestion.join.attribution import stamped
+from ingestion.join.outcomes import ONE, is_labelled, judged
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
-from ingestion.outcomes import ONE, is_labelled, judged
 from reward_models.covariates import context_columns, varying
 from reward_models.sequences import Dealt
 

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, select
 
 from infra import tables
 from infra.errors import BadInput
-from ingestion.statistics import SQUARE_SPLIT
+from ingestion.join.statistics import SQUARE_SPLIT
 from reward_models.posterior import ArmCounts
 from reward_models.statistics import StatRow, arm_counts
 

@@ -25,11 +25,11 @@ from sqlalchemy import Connection, Row, Select, Text, literal, select, type_coer
 from infra import tables
 from infra.clock import MICROS
 from infra.database import canonical_json
-from ingestion.attribution import start_of
 from ingestion.events import Candidate, Content
+from ingestion.join.attribution import start_of
+from ingestion.join.outcomes import outcomes_query
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
-from ingestion.outcomes import outcomes_query
 from reward_models.choices import Choices
 from reward_models.contexts import Contexts
 from reward_models.reading import COLUMNS, Chunk, chunks

@@ -24,7 +24,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast
 from infra import tables
 from infra.clock import DAY
 from infra.database import chunks
-from ingestion.statistics import SQUARE_SPLIT
+from ingestion.join.statistics import SQUARE_SPLIT
 from reward_models.aging import AGELESS, Aging
 from reward_models.posterior import ArmCounts
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.covariance import ledoit_wolf
 
-from ingestion.near_duplicates import Known
+from ingestion.copy.near_duplicates import Known
 from reward_models.factors import measured
 from reward_models.features import plain
 from reward_models.lexicon import words

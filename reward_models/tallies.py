@@ -19,9 +19,9 @@ from sqlalchemy import Connection, Row, Select, Text, case, func, select, type_c
 
 from infra import tables
 from infra.clock import DAY
-from ingestion.attribution import start_of
+from ingestion.join.attribution import start_of
+from ingestion.join.outcomes import judged, matured_at
 from ingestion.loops import LoopDefinition
-from ingestion.outcomes import judged, matured_at
 
 Floats = npt.NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from infra.migrations import migrate
 from infra.secrets import Secrets
 from infra.settings import Settings
 from infra.tables import metadata
-from ingestion.topics import all_topics
+from ingestion.stream.topics import all_topics
 from pipelines.reporting.pdf import browser
 from pipelines.supervisor import Service, Supervisor, mlflow_service
 from tests.stack.prefect_server import PrefectServer

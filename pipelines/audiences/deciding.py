@@ -30,9 +30,9 @@ from infra.randomness import digest
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion import store
-from ingestion.audience import Audience, Columns, Recipient, Unread, Value, open_audience
 from ingestion.contents import read_campaign
 from ingestion.events import NO_SEND, Batch, Decision
+from ingestion.files.audience import Audience, Columns, Recipient, Unread, Value, open_audience
 from ingestion.links import check_links, make_link
 from ingestion.tokens import make_token
 from pipelines.audiences.output import Answer, columns_of, rejects_of, writing_rejects, writing_rows

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from infra.drafts import replacing
 from infra.errors import BadInput
-from ingestion.audience import Unread, Value
+from ingestion.files.audience import Unread, Value
 from reward_models.scoring import harmless
 
 FORMATS = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}

@@ -15,8 +15,8 @@ from infra.database import reading
 from infra.errors import BadInput, NotFound
 from ingestion.contents import read_campaign
 from ingestion.fields import Body, Id
+from ingestion.http.problems import responses
 from ingestion.loops import LoopId
-from ingestion.problems import responses
 from pipelines.audiences.deciding import SEND, check_addresses
 from pipelines.audiences.folders import PARTS, Folder, Folders, Order
 from pipelines.audiences.output import rejects_of

@@ -58,7 +58,7 @@ def rank_audience(
     if not dry and (destination is None or name is None):
         raise BadInput("Give --output, the file to write, and --send, the name of the send; or --dry-run")
     links = dict(map(_link, link or []))
-    from ingestion.audience import Columns
+    from ingestion.files.audience import Columns
     from pipelines.audiences.deciding import Desk, Send, decide
 
     workspace = open_workspace()

@@ -19,8 +19,8 @@ from infra.secrets import load_secrets
 from infra.services import running_prefect
 from infra.settings import Settings, load_settings
 from ingestion.ledger import conservation
+from ingestion.stream.topics import topics
 from ingestion.switches import killed_loops
-from ingestion.topics import topics
 from pipelines.commands.streaming import standings
 from pipelines.commands.workspace import (
     FAILED,

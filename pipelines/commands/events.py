@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ingestion.bots import BOT, put_label
-from ingestion.outcomes import EXCLUDING_LABELS
+from ingestion.join.outcomes import EXCLUDING_LABELS
 from pipelines.commands.workspace import open_workspace, out
 
 GROUP = f"""Labels of stored events. Events labelled {" or ".join(EXCLUDING_LABELS)} are kept and not counted.

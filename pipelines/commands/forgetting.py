@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from infra.errors import BadInput
-from ingestion.forgetting import Forgotten, forget, forget_again
+from ingestion.people.forgetting import Forgotten, forget, forget_again
 from pipelines.commands.workspace import FAILED, JsonOption, open_workspace, out, print_json
 
 Users = Annotated[

@@ -11,7 +11,7 @@ import typer
 from infra.database import reading, writing
 from infra.services import prepare_environment
 from ingestion.contents import set_approval
-from ingestion.reviews import MOST, Waiting, waiting
+from ingestion.copy.reviews import MOST, Waiting, waiting
 from pipelines.commands.workspace import JsonOption, open_workspace, out, print_json, print_table
 
 GROUP = """Copy that waits for approval: list, approve and reject it.

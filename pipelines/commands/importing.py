@@ -10,9 +10,9 @@ import typer
 from infra.errors import BadInput
 from infra.secrets import CONNECTION, Secrets
 from ingestion.connectors import CONNECTORS
-from ingestion.imports import Importer, Report, dry_run, run_import
-from ingestion.mappings import load_mapping
-from ingestion.vendor_files import VendorReport, import_deliveries
+from ingestion.files.imports import Importer, Report, dry_run, run_import
+from ingestion.files.mappings import load_mapping
+from ingestion.files.vendor_files import VendorReport, import_deliveries
 from pipelines.commands.workspace import JsonOption, open_workspace, out, print_json, print_table, progress
 
 

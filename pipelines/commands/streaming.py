@@ -26,15 +26,15 @@ from infra.metrics_server import serving_metrics
 from infra.settings import Settings
 from infra.threads import Repeating
 from ingestion import store
-from ingestion.announcements import Announcer
-from ingestion.decoding import TopicDecoder
 from ingestion.events import Batch
-from ingestion.gaps import GapFound, accept_gap, find_gaps
 from ingestion.ledger import STATES, Stored, stored_offsets
-from ingestion.replay import apply_again, parse_offset
-from ingestion.topics import Topics, topics
+from ingestion.stream.announcements import Announcer
+from ingestion.stream.decoding import TopicDecoder
+from ingestion.stream.gaps import GapFound, accept_gap, find_gaps
+from ingestion.stream.replay import apply_again, parse_offset
+from ingestion.stream.topics import Topics, topics
+from ingestion.stream.worker import Worker
 from ingestion.vitals import LOOK_SECONDS, Vitals
-from ingestion.worker import Worker
 from pipelines.commands.workspace import (
     UNAVAILABLE,
     JsonOption,

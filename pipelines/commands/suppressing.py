@@ -15,7 +15,7 @@ from infra.errors import BadInput
 from ingestion.audit import record
 from ingestion.fields import can_name
 from ingestion.loops import load_loop
-from ingestion.suppressions import CHUNK, EVERY_LOOP, changed_since, lift, suppress
+from ingestion.people.suppressions import CHUNK, EVERY_LOOP, changed_since, lift, suppress
 from pipelines.commands.workspace import Workspace, err, open_workspace
 
 GROUP = """Customers who must not be sent anything: `/v1/rank` answers them `no_send`, with the reason.

@@ -9,7 +9,7 @@ import typer
 from infra.broker import Topic, TopicState, ensure_topics, list_topics
 from infra.logs import configure_logs
 from infra.settings import Settings, load_settings
-from ingestion.topics import all_topics
+from ingestion.stream.topics import all_topics
 from pipelines.commands.workspace import JsonOption, out, print_json, print_table
 
 TOPICS = """The topics this installation reads and writes.

@@ -22,9 +22,9 @@ from sqlalchemy import Connection, Row, select
 
 from infra import tables
 from infra.clock import DAY
+from ingestion.join.outcomes import ONE
+from ingestion.join.statistics import SQUARE_SPLIT
 from ingestion.loops import LoopDefinition
-from ingestion.outcomes import ONE
-from ingestion.statistics import SQUARE_SPLIT
 from reward_models.posterior import ArmCounts, Prior, content_effects
 from reward_models.statistics import StatRow, arm_counts
 

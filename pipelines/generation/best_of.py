@@ -21,9 +21,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ingestion.copy.guardrails import text_of
+from ingestion.copy.near_duplicates import Known
 from ingestion.events import Content
-from ingestion.guardrails import text_of
-from ingestion.near_duplicates import Known
 from reward_models.boosted import RewardModel
 from reward_models.support import Support
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ingestion.copy_rules import CopyRules
+from ingestion.copy.copy_rules import CopyRules
 from ingestion.events import Content
 from pipelines.generation.prompts import Prompt
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ingestion.copy_rules import CopyRules
+from ingestion.copy.copy_rules import CopyRules
 from pipelines.generation.budget import Budget
 from pipelines.generation.endpoint import Answer, Endpoint, Question
 from pipelines.generation.generators import Draft, Order, Written, shares

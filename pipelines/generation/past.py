@@ -28,10 +28,10 @@ from sqlalchemy import Connection, select
 from infra import tables
 from infra.database import chunks
 from ingestion.contents import content_of
+from ingestion.copy.guardrails import text_of
+from ingestion.copy.near_duplicates import Known
 from ingestion.events import Content
-from ingestion.guardrails import text_of
 from ingestion.loops import LoopDefinition, PolicySettings
-from ingestion.near_duplicates import Known
 from pipelines.generation.prompts import Prompt
 from reward_models.policies import pmf
 from reward_models.posterior import SPREAD, ArmCounts, Prior, content_effects

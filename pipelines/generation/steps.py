@@ -29,8 +29,8 @@ from infra.errors import BadInput, ModelRefused, Unavailable
 from infra.logs import log
 from infra.settings import Settings
 from ingestion.contents import add_contents, admit, judge, read_campaign, start_campaign
+from ingestion.copy.guardrails import Verdict, passed, text_of
 from ingestion.events import Content
-from ingestion.guardrails import Verdict, passed, text_of
 from ingestion.loops import LoopDefinition, PolicySettings, load_loop
 from pipelines.generation.best_of import Guard, Kept, Weighed, keep, weigh
 from pipelines.generation.endpoint import budget_of, endpoint_of

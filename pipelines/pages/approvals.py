@@ -15,11 +15,11 @@ from infra.database import reading, writing
 from infra.errors import Forbidden, NotFound, RewardloopError
 from infra.randomness import derive, digest
 from infra.secrets import Secrets
-from ingestion.access import actor, caller
 from ingestion.contents import set_approval
+from ingestion.copy.reviews import Waiting, waiting
 from ingestion.fields import Id
+from ingestion.http.access import actor, caller
 from ingestion.loops import LoopId, load_loop
-from ingestion.reviews import Waiting, waiting
 from pipelines.pages.routes import page, problem
 from pipelines.pages.views import amount, as_read
 from reward_models.serving.routes import Wired

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from infra.database import reading, writing
 from infra.errors import RewardloopError
-from ingestion.access import actor, caller
+from ingestion.http.access import actor, caller
 from ingestion.loops import LoopId
 from pipelines.pages.rollback import earlier, go_back, signature
 from pipelines.pages.views import amount, campaign_view, loops_view, scores_view

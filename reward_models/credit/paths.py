@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, select
 
 from infra.tables import decisions, forgotten_units
-from ingestion.attribution import start_of
 from ingestion.events import NO_SEND
+from ingestion.join.attribution import start_of
+from ingestion.join.outcomes import ONE
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
-from ingestion.outcomes import ONE
 from reward_models.assignment import Register, load_register
 
 Key = Literal["campaign", "content"]

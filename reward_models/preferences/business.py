@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from infra import tables
 from infra.clock import MICROS
+from ingestion.join.statistics import SQUARE_SPLIT
 from ingestion.loops import LoopDefinition
-from ingestion.statistics import SQUARE_SPLIT
 from reward_models.preferences.combined import Seen
 from reward_models.preferences.strengths import SPREAD, Strengths
 

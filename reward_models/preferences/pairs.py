@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import BadInput
-from ingestion.files import open_table
+from ingestion.files.tables import open_table
 from reward_models.features import plain
 from reward_models.folds import codes_of, components
 

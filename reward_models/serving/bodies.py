@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ingestion.bodies import ContentBody
 from ingestion.events import Group, Mode
 from ingestion.fields import Body, DecisionId, Features, Id, Name, Person
+from ingestion.http.bodies import ContentBody
 from ingestion.links import LINKS_LIMIT, URL_LIMIT
 from ingestion.loops import LoopId
 

@@ -35,12 +35,12 @@ from sqlalchemy import (
 from infra.clock import DAY, format_time
 from infra.dialect import as_list, listed, prepared
 from infra.tables import decisions, suppressions
-from ingestion.attribution import start_of
 from ingestion.events import NO_SEND
+from ingestion.join.attribution import start_of
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import format_duration
+from ingestion.people.suppressions import EVERY_LOOP
 from ingestion.sending import FrequencyCap
-from ingestion.suppressions import EVERY_LOOP
 
 SLACK = 30 * DAY
 """How long after a decision its activation is looked for."""

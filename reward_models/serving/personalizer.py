@@ -30,16 +30,16 @@ from infra.database import reading, writing
 from infra.errors import BadInput, Forbidden, NotFound, RewardloopError
 from infra.ids import uuid7
 from infra.tables import decisions
-from ingestion.access import caller
-from ingestion.bodies import ContentBody
-from ingestion.collector import activate as activate_decision
 from ingestion.contents import ACTIONS, put_campaign
 from ingestion.decode import decode_event
 from ingestion.events import Batch, Campaign, Event, Rejected
 from ingestion.fields import FEATURES_LIMIT, sentence
-from ingestion.publisher import accept
-from ingestion.wiring import Collector
-from ingestion.wiring import Wired as Collecting
+from ingestion.http.access import caller
+from ingestion.http.bodies import ContentBody
+from ingestion.http.collector import activate as activate_decision
+from ingestion.http.wiring import Collector
+from ingestion.http.wiring import Wired as Collecting
+from ingestion.stream.publisher import accept
 from reward_models.serving.bodies import RankAnswer, RankBody
 from reward_models.serving.routes import Serving, Wired, ask
 

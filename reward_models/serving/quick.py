@@ -22,7 +22,7 @@ from infra import telemetry
 from infra.errors import RewardloopError, Unavailable
 from infra.ids import uuid7
 from ingestion.events import Decision
-from ingestion.limits import replay
+from ingestion.http.limits import replay
 from reward_models.serving.answering import answer_of
 from reward_models.serving.asking import Asked, digest_of, read_plain, request_of
 from reward_models.serving.customers import as_known, must_count

@@ -22,14 +22,14 @@ from infra.errors import BadInput, Conflict, ModelRefused, NotFound, Unavailable
 from infra.ids import uuid7
 from infra.secrets import Secrets
 from infra.settings import Settings
-from ingestion.access import actor
-from ingestion.bodies import ContentBody
 from ingestion.contents import add_contents, admit, judge, read_campaign, start_campaign
 from ingestion.events import Content, Decision
 from ingestion.fields import DecisionId
+from ingestion.http.access import actor
+from ingestion.http.bodies import ContentBody
+from ingestion.http.problems import responses
 from ingestion.links import check_links
 from ingestion.loops import LoopId, load_loop
-from ingestion.problems import responses
 from reward_models import registry
 from reward_models.scoring import slot_for
 from reward_models.serving.answering import Shape, answer_of

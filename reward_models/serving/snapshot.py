@@ -32,7 +32,7 @@ from infra.logs import log
 from ingestion.contents import content_of
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
-from ingestion.suppressions import changed_since, newest_change
+from ingestion.people.suppressions import changed_since, newest_change
 from ingestion.switches import killed_loops
 from reward_models import registry
 from reward_models.aging import AGELESS

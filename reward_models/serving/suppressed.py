@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ingestion.suppressions import EVERY_LOOP, Entry
+from ingestion.people.suppressions import EVERY_LOOP, Entry
 
 Ints = npt.NDArray[np.int32]
 

@@ -11,8 +11,8 @@ from infra.clock import MICROS, format_time
 from infra.errors import NotFound, RewardloopError
 from ingestion.contents import content_of
 from ingestion.events import ACTIVATION, NO_SEND, Content, Decision
+from ingestion.join.outcomes import judged, matured_at
 from ingestion.loops import LoopDefinition, load_loop, parse_definition
-from ingestion.outcomes import judged, matured_at
 from reward_models.boosted import RewardModel
 from reward_models.rewards import reward_of
 from reward_models.serving.bodies import (

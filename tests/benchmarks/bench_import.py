@@ -18,8 +18,8 @@ from infra.database import open_database
 from infra.migrations import migrate
 from infra.secrets import load_secrets
 from infra.settings import Settings
-from ingestion.imports import Importer, Report, dry_run, run_import
-from ingestion.mappings import Mapping, load_mapping
+from ingestion.files.imports import Importer, Report, dry_run, run_import
+from ingestion.files.mappings import Mapping, load_mapping
 from tests.benchmarks.harness import Goal, finish
 
 DECISIONS = 24_000

@@ -45,8 +45,8 @@ from infra.settings import Settings
 from ingestion import store
 from ingestion.events import Batch, Decision
 from ingestion.loops import put_loop
-from ingestion.messages import encode_event
-from ingestion.topics import all_topics, topics
+from ingestion.stream.messages import encode_event
+from ingestion.stream.topics import all_topics, topics
 from reward_models.serving.snapshot import Snapshots
 from tests.benchmarks import history, stream
 from tests.benchmarks.harness import Goal, finish

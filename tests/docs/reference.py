@@ -18,7 +18,7 @@ from infra.settings import Settings
 from infra.tables import DOCS, metadata
 from ingestion.loops import GateSettings, Guardrail, LiftSettings, LoopDefinition, ModelSettings, PolicySettings
 from ingestion.metrics import Metric
-from ingestion.topics import DAY_MS, all_topics
+from ingestion.stream.topics import DAY_MS, all_topics
 from pipelines.app import create_app
 from pipelines.cli import app as commands
 

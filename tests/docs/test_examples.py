@@ -14,11 +14,11 @@ from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings
 from ingestion.decode import Edge, decode_event
 from ingestion.events import Event, Rejected
+from ingestion.files.mappings import load_mapping
+from ingestion.http.webhooks import WebhookAnswer
 from ingestion.loops import parse_definition
-from ingestion.mappings import load_mapping
-from ingestion.messages import Decoded, Ignored, Place, decode_record
-from ingestion.topics import topics
-from ingestion.webhooks import WebhookAnswer
+from ingestion.stream.messages import Decoded, Ignored, Place, decode_record
+from ingestion.stream.topics import topics
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from infra.broker import ensure_topics
 from infra.deploy import kafka
 from infra.deploy.kafka import LocalKafka, free_ports, why_not
 from infra.settings import Settings
-from ingestion.topics import topics
+from ingestion.stream.topics import topics
 from tests.conftest import need_local_kafka
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from infra.clock import HOUR, parse_time
 from infra.secrets import Secrets
-from ingestion.mappings import Mapping, load_mapping, parse_mapping
-from ingestion.rows import Decode, Edge, decoder
+from ingestion.files.mappings import Mapping, load_mapping, parse_mapping
+from ingestion.files.rows import Decode, Edge, decoder
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"

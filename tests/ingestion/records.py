@@ -7,8 +7,8 @@ from infra.broker import Record
 from infra.clock import parse_time
 from infra.secrets import Secrets
 from ingestion.loops import parse_definition
-from ingestion.messages import Decoded, Place, decode_record
-from ingestion.topics import topics
+from ingestion.stream.messages import Decoded, Place, decode_record
+from ingestion.stream.topics import topics
 
 SECRETS = Secrets(b"m" * 32, {1: b"u" * 32, 2: b"v" * 32}, {1: b"t" * 32})
 NOW = parse_time("2026-11-22T10:00:00Z")

@@ -12,8 +12,8 @@ from ingestion.contents import put_campaign
 from ingestion.events import Campaign
 from ingestion.ledger import conservation, stored_offsets
 from ingestion.loops import put_loop
+from tests.ingestion.join.test_join_histories import LOOP
 from tests.ingestion.tables import attributed
-from tests.ingestion.test_join_histories import LOOP
 
 UNIT = f"u1:{'a' * 32}"
 

@@ -22,9 +22,9 @@ from ingestion.bots import BURST, MACHINES, BotWatch, Click, in_a_burst, machine
 from ingestion.events import Batch, Decision, Event, Label
 from ingestion.ledger import conservation, newest_batch
 from ingestion.loops import put_loop
+from tests.ingestion.join.test_join_histories import LOOP, SECOND, decision, event, purchase
+from tests.ingestion.join.test_join_plans import FACTS, plan
 from tests.ingestion.tables import empty, rows
-from tests.ingestion.test_join_histories import LOOP, SECOND, decision, event, purchase
-from tests.ingestion.test_join_plans import FACTS, plan
 
 BROWSER = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile/15E148 Safari"

@@ -21,7 +21,7 @@ from ingestion.cloudevents import (
     read_structured,
 )
 from ingestion.events import Decision, Event, Rejected
-from ingestion.messages import ContentMessage
+from ingestion.stream.messages import ContentMessage
 from ingestion.tokens import make_token
 from tests.ingestion.importing import DATA
 from tests.ingestion.records import CHOICE, JANE, SECRETS, decoded

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 from infra.errors import BadInput
 from ingestion.decode import Edge, decode_event
-from ingestion.deliveries import open_deliveries
 from ingestion.events import Event, Rejected
-from ingestion.files import file_digest, open_table
+from ingestion.files.deliveries import open_deliveries
+from ingestion.files.mappings import load_mapping, parse_probability
+from ingestion.files.tables import file_digest, open_table
 from ingestion.keys import Keyring
 from ingestion.loops import LoopDefinition, parse_definition
-from ingestion.mappings import load_mapping, parse_probability
 from ingestion.metrics import LONGEST, parse_duration
 from ingestion.spool import _lines
 from tests.ingestion.importing import EXAMPLES

@@ -15,10 +15,10 @@ from infra.database import open_database, reading, writing
 from infra.dialect import prepared
 from infra.migrations import migrate
 from ingestion import store
-from ingestion.backfill import redefine
 from ingestion.events import Batch, Decision, Event
+from ingestion.join.backfill import redefine
+from ingestion.join.outcomes import judged, judging, parameters
 from ingestion.loops import LoopDefinition, put_loop
-from ingestion.outcomes import judged, judging, parameters
 from tests.ingestion.histories import BANNERS, EMAILS, SIZE, Reader, a_decision, a_time, an_event, limited
 from tests.ingestion.records import SECRETS
 from tests.ingestion.tables import empty, rows

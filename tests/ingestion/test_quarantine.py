@@ -14,7 +14,7 @@ from ingestion.events import Batch, Event, Rejected
 from ingestion.ledger import conservation
 from ingestion.quarantine import Held, drop, expire, list_held, replay, show
 from ingestion.store import apply
-from tests.ingestion.test_join_histories import decision, event
+from tests.ingestion.join.test_join_histories import decision, event
 
 RAW = b'{"type": "click", "secret": "ann@example.org"}'
 RECORD = Rejected(source="http", position="item 3", reason="No event_id: give every event its own.", raw=RAW)

@@ -8,12 +8,12 @@ from infra.clock import DAY
 from infra.database import reading, writing
 from infra.secrets import Secrets
 from ingestion import retention, store
-from ingestion.backfill import backfill
 from ingestion.events import Batch
+from ingestion.join.backfill import backfill
 from ingestion.loops import put_loop
 from ingestion.retention import clear_fields, oldest_kept
+from tests.ingestion.join.test_join_histories import LOOP, decision, event
 from tests.ingestion.tables import attributed, rows
-from tests.ingestion.test_join_histories import LOOP, decision, event
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from ingestion.events import (
 from ingestion.ledger import STATES, conservation
 from ingestion.loops import put_loop
 from ingestion.store import apply
+from tests.ingestion.join.test_join_histories import LOOP, decision, event, purchase
 from tests.ingestion.tables import rows
-from tests.ingestion.test_join_histories import LOOP, decision, event, purchase
 
 
 @pytest.fixture

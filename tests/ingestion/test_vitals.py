@@ -19,7 +19,7 @@ from ingestion.loops import put_loop
 from ingestion.quarantine import drop, list_held
 from ingestion.store import apply
 from ingestion.vitals import Vitals
-from tests.ingestion.test_join_histories import LOOP, SECOND, decision, event, purchase
+from tests.ingestion.join.test_join_histories import LOOP, SECOND, decision, event, purchase
 
 NOW = 1_000
 

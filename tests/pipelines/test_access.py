@@ -14,7 +14,7 @@ from sqlalchemy import select
 from infra import tables
 from infra.database import reading, writing
 from infra.errors import Unavailable
-from ingestion.access import scope_of
+from ingestion.http.access import scope_of
 from ingestion.keys import create_key
 from tests.pipelines.api import LOOP, click, ok, refused, running
 
@@ -208,7 +208,7 @@ def test_a_limited_key_gets_the_baseline_without_a_database(
     def away(*_: object) -> NoReturn:
         raise Unavailable("The database does not answer")
 
-    for place in ("ingestion.access.reading", "reward_models.serving.routes.reading"):
+    for place in ("ingestion.http.access.reading", "reward_models.serving.routes.reading"):
         monkeypatch.setattr(place, away)
     answer = client.post("/v1/rank", json=RANK | {"decision_id": "away"}, headers=limited)
     assert ok(answer)["learning_mode"] in ("online", "fallback")

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from infra import tables
 from infra.database import reading, writing
-from ingestion.imports import Importer, run_import
+from ingestion.files.imports import Importer, run_import
 from ingestion.ledger import conservation
 from ingestion.tokens import make_token
 from tests.ingestion.importing import FIXTURES, example

@@ -17,13 +17,13 @@ from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings
 from ingestion import store
 from ingestion.events import Batch
-from ingestion.forgetting import forget
 from ingestion.loops import put_loop
+from ingestion.people.forgetting import forget
 from pipelines import cli
 from pipelines.backups import MANIFEST, back_up, restore
+from tests.ingestion.join.test_join_histories import LOOP, decision, purchase
 from tests.ingestion.streaming import left_in
 from tests.ingestion.tables import rows
-from tests.ingestion.test_join_histories import LOOP, decision, purchase
 
 
 class Installation:

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from ingestion.admission import REFUSED
+from ingestion.http.admission import REFUSED
 from pipelines import connections
 from pipelines.connections import EARS, ears, open_files_for, protocol
 

@@ -15,12 +15,12 @@ from infra.clock import format_time, system_clock
 from infra.database import open_database, reading
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings
-from ingestion.access import scope_of
-from ingestion.erasing import erase
+from ingestion.http.access import scope_of
+from ingestion.http.redirects import click_of
 from ingestion.ledger import conservation
 from ingestion.links import Link
-from ingestion.mentions import Mentions
-from ingestion.redirects import click_of
+from ingestion.people.erasing import erase
+from ingestion.people.mentions import Mentions
 from ingestion.spool import Spool
 from pipelines import cli
 from pipelines.audiences import jobs

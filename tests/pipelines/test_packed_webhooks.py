@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from infra.errors import BadInput
 from ingestion.connectors.signatures import Delivery
-from ingestion.webhooks import unpacked
+from ingestion.http.webhooks import unpacked
 from tests.pipelines.api import ok, refused, running
 from tests.pipelines.test_webhooks import KEY, WEBHOOKS, now, write_webhooks
 

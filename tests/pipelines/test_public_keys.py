@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from infra import tables
 from infra.database import writing
 from ingestion import keys, store
-from ingestion.access import Access
 from ingestion.events import Batch
+from ingestion.http.access import Access
 from ingestion.keys import create_key
 from pipelines import cli
 from tests.ingestion.tables import rows

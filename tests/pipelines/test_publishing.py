@@ -18,11 +18,11 @@ from infra.database import reading
 from infra.errors import Misconfigured, RewardloopError, Unavailable
 from infra.settings import Settings
 from ingestion import store
-from ingestion.definitions import place_of
 from ingestion.events import Batch, Event, Label
 from ingestion.ledger import conservation
-from ingestion.messages import batch_of, decode_record
-from ingestion.publisher import Publisher, accept
+from ingestion.stream.definitions import place_of
+from ingestion.stream.messages import batch_of, decode_record
+from ingestion.stream.publisher import Publisher, accept
 from tests.pipelines.api import away, click, define, ok, rank, refused, running, send, trace
 
 TOPIC = "rewardloop.events.v1"

@@ -17,14 +17,14 @@ from infra.errors import Unavailable
 from infra.secrets import Secrets
 from ingestion import store
 from ingestion.events import Batch, Rejected
+from ingestion.http.redirects import Click, ClickLog, click_of
 from ingestion.ledger import conservation
 from ingestion.links import Link, make_link
 from ingestion.loops import put_loop
-from ingestion.redirects import Click, ClickLog, click_of
 from ingestion.spool import Spool
 from ingestion.tokens import TokenContent, read_token
+from tests.ingestion.join.test_join_histories import LOOP, SECOND, decision
 from tests.ingestion.tables import rows
-from tests.ingestion.test_join_histories import LOOP, SECOND, decision
 from tests.pipelines.api import away, define, rank, refused, running, trace
 from tests.pipelines.test_app import wait_for
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from ingestion.access import scope_of
+from ingestion.http.access import scope_of
 from pipelines.cli import run
 from reward_models import registry
 from tests.pipelines.api import away, click, define, ok, rank, refused, running, send, trace

@@ -16,7 +16,7 @@ from infra.database import open_database
 from infra.errors import TooMany
 from infra.secrets import load_secrets
 from infra.settings import Settings
-from ingestion.access import scope_of
+from ingestion.http.access import scope_of
 from pipelines.audiences import folders, jobs
 from pipelines.audiences.deciding import Desk
 from pipelines.audiences.folders import Folder, Folders, Order

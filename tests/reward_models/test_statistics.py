@@ -9,11 +9,11 @@ from infra.clock import DAY, MICROS
 from infra.database import reading, writing
 from infra.secrets import Secrets
 from ingestion.events import Batch
+from ingestion.join.statistics import Movement, replace_stats
 from ingestion.loops import put_loop
-from ingestion.statistics import Movement, replace_stats
 from ingestion.store import apply
 from reward_models.statistics import LATELY, NOTHING, Counts, StatRow, arm_counts, load_days, newer_counts
-from tests.ingestion.test_join_histories import LOOP, decision
+from tests.ingestion.join.test_join_histories import LOOP, decision
 
 
 def test_one_metric_is_exact() -> None:

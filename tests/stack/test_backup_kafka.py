@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from infra.secrets import load_secrets
 from infra.settings import Settings
-from ingestion.topics import topics
+from ingestion.stream.topics import topics
 from pipelines.backups import back_up, restore
 from tests.ingestion.streaming import left_in, positions, prepared
 from tests.pipelines.test_backups import path_of_clients

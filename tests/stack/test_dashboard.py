@@ -23,7 +23,7 @@ import yaml
 from infra.broker import Message, Producer, ensure_topics
 from infra.clock import format_time, system_clock
 from infra.settings import Settings
-from ingestion.topics import all_topics, topics
+from ingestion.stream.topics import all_topics, topics
 from pipelines.supervisor import free_port
 from tests.conftest import new_postgres_database
 from tests.infra.queries import ALERTS, PANELS, PROMETHEUS

@@ -30,7 +30,7 @@ from infra.broker import (
 from infra.deploy.kafka import LocalKafka, Security
 from infra.errors import BadInput, Misconfigured, OutOfLog, Unavailable
 from infra.settings import Settings
-from ingestion.topics import all_topics, topics
+from ingestion.stream.topics import all_topics, topics
 from tests.conftest import need_local_kafka
 
 pytestmark = pytest.mark.stack

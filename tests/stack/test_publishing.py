@@ -16,10 +16,10 @@ from infra.database import open_database
 from infra.deploy.kafka import LocalKafka
 from infra.secrets import load_secrets
 from infra.settings import Settings
-from ingestion.decoding import TopicDecoder
 from ingestion.ledger import conservation
-from ingestion.topics import all_topics, topics
-from ingestion.worker import Worker
+from ingestion.stream.decoding import TopicDecoder
+from ingestion.stream.topics import all_topics, topics
+from ingestion.stream.worker import Worker
 from tests.conftest import need_local_kafka
 from tests.pipelines.api import click, define, ok, rank, refused, running, trace
 

@@ -11,7 +11,7 @@ from infra.database import reading
 from infra.deploy.kafka import LocalKafka
 from infra.settings import Settings
 from infra.tables import event_labels, events
-from ingestion.topics import all_topics
+from ingestion.stream.topics import all_topics
 from tests.conftest import need_local_kafka
 from tests.pipelines.api import define, rank, running, trace
 from tests.stack.test_publishing import wait_for, working

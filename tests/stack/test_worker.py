@@ -31,12 +31,12 @@ from infra.clock import system_clock
 from infra.database import open_database
 from infra.secrets import Secrets, load_secrets
 from infra.settings import Settings
-from ingestion.announcements import Announcer
-from ingestion.decoding import TopicDecoder
-from ingestion.messages import batch_of
 from ingestion.store import apply
-from ingestion.topics import Topics, topics
-from ingestion.worker import Worker
+from ingestion.stream.announcements import Announcer
+from ingestion.stream.decoding import TopicDecoder
+from ingestion.stream.messages import batch_of
+from ingestion.stream.topics import Topics, topics
+from ingestion.stream.worker import Worker
 from pipelines import cli
 from tests.ingestion.streaming import bought, column, decided, happened, left_in, positions, prepared
 from tests.pipelines.processes import running, wait_for_words

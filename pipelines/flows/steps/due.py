@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from infra import tables
 from infra.clock import DAY
 from infra.settings import Settings
-from ingestion.attribution import start_of
+from ingestion.join.attribution import start_of
 from ingestion.loops import LoopDefinition
 from pipelines.learning import cutoff_of
 from reward_models import registry

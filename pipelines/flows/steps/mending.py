@@ -5,7 +5,7 @@ replayed some hundred per transaction (those done are not held any more), a loop
 """
 
 from infra.leases import lease
-from ingestion import backfill
+from ingestion.join import backfill
 from ingestion.loops import LoopDefinition
 from pipelines.commands.workspace import Workspace
 from pipelines.flows.paper import Paper

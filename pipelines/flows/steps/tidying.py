@@ -13,8 +13,8 @@ from contextlib import closing
 
 from infra.clock import format_time
 from ingestion import quarantine
-from ingestion.forgetting import forget_again
 from ingestion.ledger import conservation
+from ingestion.people.forgetting import forget_again
 from ingestion.retention import clear_fields, oldest_kept
 from pipelines.audiences.folders import Folders
 from pipelines.commands.workspace import Workspace

@@ -8,7 +8,7 @@ import pytest
 
 from ingestion.connectors import CONNECTORS
 from ingestion.connectors.items import MOST_RECORDS, Recognised, Unreadable
-from ingestion.deliveries import open_delivery
+from ingestion.files.deliveries import open_delivery
 from tests.ingestion.connectors.golden import FILES, items, reasons, shown
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ingestion.bodies import ContentBody
+from ingestion.http.bodies import ContentBody
 from reward_models.serving.asking import SHAPES, Plain, digest_of, read_plain
 from reward_models.serving.bodies import RankBody
 from tests.reward_models.serving.worlds import SECRETS

@@ -12,13 +12,13 @@ from infra.secrets import Secrets
 from ingestion.events import Batch, Placement
 from ingestion.loops import LoopDefinition, parse_definition, put_loop
 from ingestion.metrics import format_duration
+from ingestion.people.suppressions import EVERY_LOOP, suppress
 from ingestion.sending import FrequencyCap
 from ingestion.store import apply
-from ingestion.suppressions import EVERY_LOOP, suppress
 from reward_models.serving import eligibility
 from reward_models.serving.eligibility import OPEN, SLACK, Capped, Sent, capped, reached, suppressed
-from tests.ingestion.test_join_histories import LOOP, SECOND, decision, event
-from tests.ingestion.test_join_plans import plan
+from tests.ingestion.join.test_join_histories import LOOP, SECOND, decision, event
+from tests.ingestion.join.test_join_plans import plan
 from tests.ingestion.test_store import stored_by_the_api
 
 NOW = 1_000 * SECOND

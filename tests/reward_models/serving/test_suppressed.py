@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestion.suppressions import EVERY_LOOP, Entry
+from ingestion.people.suppressions import EVERY_LOOP, Entry
 from reward_models.serving import suppressed
 from reward_models.serving.suppressed import Suppressed
 

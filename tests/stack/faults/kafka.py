@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from infra.broker import Partition
 from infra.deploy.kafka import LocalKafka
 from infra.settings import Settings
-from ingestion.topics import topics
+from ingestion.stream.topics import topics
 
 SESSION_SECONDS = 2
 """How long a killed worker stays in the group; production takes longer, and the join does not care."""

@@ -19,7 +19,7 @@ from infra import tables
 from infra.clock import DAY
 from infra.database import reading
 from ingestion.events import Decision
-from ingestion.topics import topics
+from ingestion.stream.topics import topics
 from tests.stack.faults import kafka
 from tests.stack.faults.ledger import Sending
 from tests.stack.faults.poison import bomb, poison

@@ -32,7 +32,7 @@ from infra.settings import Settings
 from ingestion import store
 from ingestion.events import Batch, Decision
 from ingestion.loops import put_loop
-from ingestion.topics import all_topics, topics
+from ingestion.stream.topics import all_topics, topics
 from pipelines import cli
 from tests.stack.faults import kafka
 from tests.stack.faults.checker import Verdict, check

@@ -30,10 +30,10 @@ from infra.logs import configure_logs
 from infra.secrets import load_secrets
 from infra.settings import Settings
 from ingestion import store
-from ingestion.announcements import Announcer
-from ingestion.decoding import TopicDecoder
-from ingestion.topics import topics
-from ingestion.worker import Worker
+from ingestion.stream.announcements import Announcer
+from ingestion.stream.decoding import TopicDecoder
+from ingestion.stream.topics import topics
+from ingestion.stream.worker import Worker
 from tests.stack.faults.kafka import SESSION_SECONDS
 from tests.stack.faults.waiting import TooLong, until
 

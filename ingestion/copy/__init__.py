@@ -1,0 +1,1 @@
+"""What a loop demands of its copy, and the verdicts on it."""

@@ -1,0 +1,1 @@
+"""HTTP in: the calls of the collector, their limits, keys and answers."""

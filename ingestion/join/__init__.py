@@ -1,0 +1,1 @@
+"""The join: which decision an event belongs to, and what became of each decision."""

@@ -1,0 +1,126 @@
+"""Re-scoring history: after a change of a loop's metrics, its attributions, outcomes and content statistics are
+computed anew from the facts, which are not touched.
+
+One batch, under the join lock, by the same expressions the worker uses; a reader sees the old numbers or the new.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, Row, and_, delete, select
+
+from infra.database import lock_join, writing
+from infra.dialect import prepared
+from infra.tables import attributions, decisions, events, outcomes
+from ingestion.join import statistics
+from ingestion.join.attribution import COLUMNS, all_attributions, reach_of, start_of
+from ingestion.join.outcomes import joining, parameters
+from ingestion.ledger import Counts, newest_batch, record_batch
+from ingestion.loops import LoopDefinition, define, load_loop, load_loops
+
+_OUTCOME = [column.name for column in outcomes.columns]
+
+
+def redefine(engine: Engine, definition: LoopDefinition, now: int, actor: str = "cli") -> int:
+    """Store a definition, audited, and, if it measures differently, re-score the loop, in one transaction.
+
+    Returns the version in force; the same definition again changes nothing.
+    """
+    with writing(engine) as connection:
+        lock_join(connection)
+        before = load_loops(connection).get(definition.loop)
+        version = define(connection, definition, actor, now)
+        if before is None or _measures(before[0]) != _measures(definition):
+            rescore(connection, definition, now)
+    return version
+
+
+def backfill(engine: Engine, loop_id: str, now: int) -> int:
+    """Compute a loop's attributions, outcomes and content statistics anew, in one batch; returns its number.
+
+    Raises :class:`NotFound` for an unknown loop.
+    """
+    with writing(engine) as connection:
+        lock_join(connection)
+        return rescore(connection, load_loop(connection, loop_id)[0], now)
+
+
+def _measures(definition: LoopDefinition) -> tuple[object, ...]:
+    """The parts of a definition that the join reads."""
+    return definition.metrics, definition.refund_horizon, definition.sources
+
+
+def rescore(connection: Connection, definition: LoopDefinition, now: int) -> int:
+    """:func:`backfill` inside a transaction that holds the join lock."""
+    batch_no = newest_batch(connection) + 1
+    before = _pending(connection)
+    _attribute(connection, definition)
+    after = _pending(connection)
+    _replace_outcomes(connection, definition)
+    statistics.replace_stats(connection, definition.loop, _sums(connection, definition))
+    record_batch(
+        connection, batch_no, now, Counts(left_pending=len(before - after), became_pending=len(after - before))
+    )
+    return batch_no
+
+
+def _pending(connection: Connection) -> set[int]:
+    belongs = attributions.c.event_no == events.c.event_no
+    query = select(events.c.event_no).where(~select(attributions.c.loop_id).where(belongs).exists())
+    return set(connection.scalars(query))
+
+
+def _attribute(connection: Connection, definition: LoopDefinition) -> None:
+    connection.execute(delete(attributions).where(attributions.c.loop_id == definition.loop))
+    _attribute_all(connection, reach=reach_of([definition]))
+
+
+@prepared
+def _attribute_all() -> Insert:
+    return attributions.insert().from_select(COLUMNS, select(all_attributions()))
+
+
+def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
+    of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
+    connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
+    join_all = _join_all_guarded if definition.guarded else _join_all
+    join_all(connection, **parameters([definition]))
+
+
+@prepared
+def _join_all() -> Insert:
+    return outcomes.insert().from_select(_OUTCOME, joining(False, False))
+
+
+@prepared
+def _join_all_guarded() -> Insert:
+    return outcomes.insert().from_select(_OUTCOME, joining(False, False, guarded=True))
+
+
+def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:
+    movement = statistics.Movement([definition])
+    for decision, values in _started(connection, definition):
+        movement.move(decision, None, values)
+    return movement
+
+
+def _started(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[Row[Any], statistics.Values]]:
+    """Each started decision of the loop with its outcome values, read side by side in the order of their ids."""
+    of_loop = and_(decisions.c.loop_id == definition.loop, decisions.c.batch_no.is_not(None))
+    query = (
+        statistics.shown(outcomes.c.content_id, outcomes.c.metric, outcomes.c.metric_version, outcomes.c.value)
+        .select_from(decisions.outerjoin(outcomes, outcomes.c.decision_id == decisions.c.decision_id))
+        .where(of_loop, start_of(decisions).is_not(None))
+        .order_by(decisions.c.decision_id)
+    )
+    latest: Row[Any] | None = None
+    values: dict[tuple[str, str, str], int] = {}
+    for row in connection.execute(query):
+        if latest is not None and row.decision_id != latest.decision_id:
+            yield latest, values
+            values = {}
+        latest = row
+        if row.metric is not None:
+            values[row.content_id, row.metric, row.metric_version] = row.value
+    if latest is not None:
+        yield latest, values

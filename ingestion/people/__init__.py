@@ -1,0 +1,1 @@
+"""Customers: who must not be sent anything, and who is deleted everywhere."""

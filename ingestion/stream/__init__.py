@@ -1,0 +1,1 @@
+"""Kafka in: records of topics through the one door to the ledger, and back onto topics what came over HTTP."""

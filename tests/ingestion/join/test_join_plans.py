@@ -1,0 +1,66 @@
+"""The worker's statements find their rows by keys, however large the store has grown."""
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.dialects import sqlite
+
+from infra.database import reading
+from ingestion import store
+from ingestion.join import rejoin
+
+FACTS = "events|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units"
+
+STATEMENTS = {
+    name.strip("_"): getattr(module, name).__wrapped__
+    for module, names in (
+        (
+            rejoin,
+            (
+                *("_events_of", "_labelled", "_tied_by", "_forget", "_attribute_directly", "_attribute_reversals"),
+                *("_stored", "_joined", "_joined_guarded", "_together", "_drop_outcomes", "_counted"),
+            ),
+        ),
+        (store, ("_gone", "_stored_requests", "_stored_alike")),
+    )
+    for name in names
+}
+
+
+def plan(engine: Engine, build: Any) -> list[str]:
+    statement = build().compile(dialect=sqlite.dialect(paramstyle="named"))
+    values = {name: "[]" if value is None else value for name, value in statement.params.items()}
+    with reading(engine) as connection:
+        cursor = connection.connection.cursor()
+        return [row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_table_of_facts_is_read_whole(name: str, engine: Engine) -> None:
+    """SQLite's plan of every statement of a batch searches the tables of facts, and scans none."""
+    steps = plan(engine, STATEMENTS[name])
+
+    assert [step for step in steps if re.match(rf"SCAN ({FACTS})\b(?!_json)", step)] == []
+    assert steps != []
+
+
+@pytest.mark.parametrize("name", ["together", "joined_guarded"])
+def test_decisions_of_a_customer_are_found_by_the_customer(name: str, engine: Engine) -> None:
+    """Those that are asked for are found by their ids, the customer's others by the customer, none by their loop."""
+    steps = [step for step in plan(engine, STATEMENTS[name]) if re.match(r"SEARCH (asked|theirs) ", step)]
+
+    assert steps == [
+        "SEARCH asked USING INDEX sqlite_autoindex_decisions_1 (decision_id=?)",
+        "SEARCH theirs USING INDEX ix_decisions_unit (unit=?)",
+    ]
+
+
+def test_events_to_attribute_are_not_looked_up(engine: Engine) -> None:
+    """They are at hand; only the activations of their decisions are searched, in the small index of these."""
+    steps = [step for step in plan(engine, STATEMENTS["attribute_directly"]) if re.match(r"(SEARCH|SCAN) activ", step)]
+
+    assert steps == ["SEARCH activation USING INDEX ix_events_activation (decision_id=?)"] * len(steps)
+    assert steps != []
+    assert not [step for step in plan(engine, STATEMENTS["attribute_directly"]) if re.match(r"SEARCH events ", step)]
