@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from infra.clock import system_clock
 from infra.database import chunks
+from infra.drafts import sync_folder
 from infra.errors import Unavailable
 from infra.logs import log
 
@@ -139,16 +140,8 @@ def _open_new(folder: Path) -> BinaryIO:
         if os.fstat(descriptor).st_nlink:  # 0: somebody drained it, empty, before it was locked
             break
         os.close(descriptor)
-    _sync_folder(folder)
+    sync_folder(folder)
     return os.fdopen(descriptor, "ab", buffering=0)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
-"""The copy of a loop with what is known of it: for credit and for exports.
+"""What is known of the copy of a loop: for credit and for exports.
 
-contents_of(connection, loop_id)      every content of its campaigns, by id
 sends_of(connection, definition)      how often each was shown, past results included
 contexts_of(connection, loop_id)      contexts of the newest decisions
 serving_model(workspace, loop)        the champion, else the newest version, verified; null without any
@@ -13,7 +12,6 @@ from sqlalchemy import Connection, func, select
 
 from infra import tables
 from infra.database import reading
-from ingestion.events import Content
 from ingestion.loops import LoopDefinition
 from pipelines.commands.workspace import Workspace
 from reward_models import registry
@@ -21,18 +19,6 @@ from reward_models.boosted import RewardModel
 
 CONTEXTS = 50
 """Newest decisions whose contexts stand for all."""
-
-
-def contents_of(connection: Connection, loop_id: str) -> dict[str, Content]:
-    """Every content of the loop's campaigns."""
-    c, campaigns = tables.contents.c, tables.campaigns
-    query = (
-        select(c.content_id, c.campaign_id, c.slots, c.features, c.locale)
-        .join(campaigns, campaigns.c.campaign_id == c.campaign_id)
-        .where(campaigns.c.loop_id == loop_id)
-        .order_by(c.content_id)
-    )
-    return {row.content_id: Content(**row._mapping) for row in connection.execute(query)}
 
 
 def sends_of(connection: Connection, definition: LoopDefinition) -> dict[str, int]:

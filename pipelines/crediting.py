@@ -13,10 +13,11 @@ from rich.text import Text
 from infra.database import reading
 from infra.drafts import replacing
 from infra.errors import BadInput, NotFound
+from ingestion.copy.stored import copy_of
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, load_loop
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, printable, progress
-from pipelines.copybook import contents_of, contexts_of, sends_of, serving_model
+from pipelines.copybook import contexts_of, sends_of, serving_model
 from reward_models.credit.copy import CopyCredit, Earned, credit_copy, earned
 from reward_models.credit.drawing import cut, largest_of, number, others, page, strength
 from reward_models.credit.paths import Key, load_journeys
@@ -32,7 +33,7 @@ def print_copy(workspace: Workspace, loop: str, names: Sequence[str], html: Path
     """Credit of the named contents, drawn over their text; of all contents together where none is named."""
     with reading(workspace.engine) as connection:
         definition, _ = load_loop(connection, loop)
-        contents, sends = contents_of(connection, loop), sends_of(connection, definition)
+        contents, sends = copy_of(connection, loop), sends_of(connection, definition)
         contexts = contexts_of(connection, loop)
     model = serving_model(workspace, loop)
     if model is None:

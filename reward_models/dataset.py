@@ -25,6 +25,7 @@ from sqlalchemy import Connection, Row, Select, Text, literal, select, type_coer
 from infra import tables
 from infra.clock import MICROS
 from infra.database import canonical_json
+from ingestion.copy.stored import copy_of
 from ingestion.events import Candidate, Content
 from ingestion.join.attribution import start_of
 from ingestion.join.outcomes import outcomes_query
@@ -238,7 +239,7 @@ def load_training_set(
     ``choices_since``: candidates are read of decisions from then on; learning needs none, valuing a policy does.
     Reads each table once, in chunks; memory holds the result only.
     """
-    rows = _Rows(_contents(connection, definition.loop), _outcomes(connection, definition, as_of))
+    rows = _Rows(copy_of(connection, definition.loop).values(), _outcomes(connection, definition, as_of))
 
     def kept(start: Floats) -> npt.NDArray[np.bool_]:
         mature = start + definition.maturity <= now
@@ -376,17 +377,6 @@ class _Rows:
         row = np.array([row for row, _ in moments], dtype=np.int64)
         at = np.array([at for _, at in moments], dtype=np.float64)
         return Arrivals(row, at - self.start[row])
-
-
-def _contents(connection: Connection, loop_id: str) -> list[Content]:
-    c, campaigns = tables.contents.c, tables.campaigns
-    query = (
-        select(c.content_id, c.campaign_id, c.slots, c.features, c.locale)
-        .join(campaigns, campaigns.c.campaign_id == c.campaign_id)
-        .where(campaigns.c.loop_id == loop_id)
-        .order_by(c.content_id)
-    )
-    return [Content(**row._mapping) for row in _stream(connection, query)]
 
 
 def _decisions(

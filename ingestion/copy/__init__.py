@@ -1,1 +1,1 @@
-"""What a loop demands of its copy, and the verdicts on it."""
+"""Copy: as it is stored, what a loop demands of it, and the verdicts on it."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 
 from infra import tables
 from ingestion.contents import content_of
+from ingestion.copy.stored import copy_of
 from ingestion.events import Content
 
 
@@ -39,7 +40,7 @@ def load_demonstrations(connection: Connection, loop_id: str, until: int | None 
     wanted += [c.created_at <= until] if until is not None else []
     rows = connection.execute(select(tables.feedback).where(*wanted).order_by(c.created_at, c.feedback_id)).all()
     chosen = [row for row in rows if "candidates" in row.value]
-    known = _contents(connection, loop_id) if chosen else {}
+    known = copy_of(connection, loop_id) if chosen else {}
     return [
         Demonstration(
             demonstration_id=row.feedback_id,
@@ -63,12 +64,3 @@ def believable(connection: Connection, loop_id: str) -> list[Content]:
         .order_by(contents.c.campaign_id, contents.c.content_id)
     )
     return [content_of(row) for row in connection.execute(query)]
-
-
-def _contents(connection: Connection, loop_id: str) -> dict[str, Content]:
-    query = (
-        select(tables.contents)
-        .join(tables.campaigns, tables.campaigns.c.campaign_id == tables.contents.c.campaign_id)
-        .where(tables.campaigns.c.loop_id == loop_id)
-    )
-    return {row.content_id: content_of(row) for row in connection.execute(query)}

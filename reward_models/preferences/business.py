@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from infra import tables
 from infra.clock import MICROS
+from ingestion.copy.stored import campaigns_of
 from ingestion.join.statistics import SQUARE_SPLIT
 from ingestion.loops import LoopDefinition
 from reward_models.preferences.combined import Seen
@@ -43,7 +44,7 @@ class _Campaign:
 
 def load_seen(connection: Connection, definition: LoopDefinition, strengths: Strengths) -> list[Seen]:
     """Contents in the order of campaign and id. One that was never shown has no deviation."""
-    of_content, found = _contents(connection, definition.loop), load_deviations(connection, definition)
+    of_content, found = campaigns_of(connection, definition.loop), load_deviations(connection, definition)
     return [
         Seen(
             campaign,
@@ -109,13 +110,3 @@ def _add_past(connection: Connection, definition: LoopDefinition, campaigns: dic
         reward = sum(definition.reward[name] * value for name, value in values.items())
         squares = sum(definition.reward[name] ** 2 * value for name, value in values.items())
         campaigns.setdefault(campaign, _Campaign()).add(content, float(shown), reward, squares)
-
-
-def _contents(connection: Connection, loop_id: str) -> dict[str, str]:
-    contents, campaigns = tables.contents.c, tables.campaigns.c
-    query = (
-        select(contents.content_id, contents.campaign_id)
-        .join(tables.campaigns, campaigns.campaign_id == contents.campaign_id)
-        .where(campaigns.loop_id == loop_id)
-    )
-    return dict(connection.execute(query).tuples().all())

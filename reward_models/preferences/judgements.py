@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from infra import tables
+from ingestion.copy.stored import campaigns_of
 from ingestion.loops import load_loop
 
 KINDS = ("preference", "ranking", "rating")
@@ -59,7 +60,7 @@ class Judgements:
 def load_judgements(connection: Connection, loop_id: str, source: str = "HUMAN") -> Judgements:
     """From the feedback table, oldest first. Raises :class:`NotFound` for an unknown loop."""
     load_loop(connection, loop_id)
-    campaigns = _campaigns(connection, loop_id)
+    campaigns = campaigns_of(connection, loop_id)
     c = tables.feedback.c
     query = select(c.kind, c.content_id, c.value).where(c.kind.in_(KINDS), c.source == source)
     rows = connection.execute(query.order_by(c.created_at, c.feedback_id)).all()
@@ -109,13 +110,3 @@ def of_ratings(ratings: Sequence[Rating]) -> list[Comparison]:
 def _of_order(campaign: str, order: Sequence[str], annotator: str) -> list[Comparison]:
     weight = 2.0 / len(order)
     return [Comparison(campaign, high, low, annotator, weight) for high, low in combinations(order, 2)]
-
-
-def _campaigns(connection: Connection, loop_id: str) -> dict[str, str]:
-    contents, campaigns = tables.contents.c, tables.campaigns.c
-    query = (
-        select(contents.content_id, contents.campaign_id)
-        .join(tables.campaigns, campaigns.campaign_id == contents.campaign_id)
-        .where(campaigns.loop_id == loop_id)
-    )
-    return dict(connection.execute(query).tuples().all())
