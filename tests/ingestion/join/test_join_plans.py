@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects import sqlite
 
 from infra.database import reading
-from ingestion import store
+from ingestion import facts
 from ingestion.join import rejoin
 
 FACTS = "events|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units"
@@ -23,7 +23,7 @@ STATEMENTS = {
                 *("_stored", "_joined", "_joined_guarded", "_together", "_drop_outcomes", "_counted"),
             ),
         ),
-        (store, ("_gone", "_stored_requests", "_stored_alike")),
+        (facts, ("_gone", "_stored_requests", "_stored_alike")),
     )
     for name in names
 }
