@@ -18,12 +18,12 @@ from ingestion.ledger import newest_batch
 from ingestion.loops import LoopDefinition, load_loop
 from pipelines.commands.workspace import GATE_REFUSED, Workspace, out, print_json, print_table, progress
 from reward_models.assignment import load_register
-from reward_models.dataset import load_training_set
 from reward_models.episodes.early import Spans, samples
 from reward_models.episodes.steps import Episodes, EpisodeSettings, episodes_of
 from reward_models.episodes.stepwise import Scores, Valued, compare, judged, value
 from reward_models.episodes.surrogates import Surrogate
 from reward_models.episodes.surrogates import surrogate as foretold
+from reward_models.loading import load_training_set
 from reward_models.offpolicy import Estimate
 
 RUNNING = "as it was"

@@ -45,7 +45,7 @@ from reward_models.aging import Aging
 from reward_models.boosted import RewardModel
 from reward_models.boosted import fit as fit_model
 from reward_models.calibration import reliability
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.delays import fit_delays
 from reward_models.demonstrations.choices import Demonstration, believable, load_demonstrations
 from reward_models.demonstrations.prior import widened
@@ -56,6 +56,7 @@ from reward_models.gate import judge
 from reward_models.guardrails import vetoed
 from reward_models.health import examine
 from reward_models.hurdle import foresee
+from reward_models.loading import load_training_set
 from reward_models.memory import remember
 from reward_models.offpolicy import Floor, difference
 from reward_models.policies import in_force, policy_version

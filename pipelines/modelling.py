@@ -30,7 +30,7 @@ from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.aging import Aging
 from reward_models.boosted import RewardModel, fit
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.delays import fit_delays
 from reward_models.embeddings import embed_if_asked, embedder_of
 from reward_models.evaluation import Evaluation, MetricReport, evaluate
@@ -38,6 +38,7 @@ from reward_models.features import text_of
 from reward_models.health import Health, examine
 from reward_models.hurdle import foresee
 from reward_models.lists import ListEvaluation, ListReport, evaluate_lists, has_lists
+from reward_models.loading import load_training_set
 from reward_models.ranking import Measured, Ranking, rank_held_out
 from reward_models.scoring import (
     ADDED,

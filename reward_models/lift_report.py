@@ -20,9 +20,10 @@ from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 from reward_models.assignment import Matured, Register, load_register
 from reward_models.clickbait import Clickbait, find_clickbait, metric_pair
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.guardrails import Guarded, watch
 from reward_models.lift import RunningLift, lift_so_far, winsorised
+from reward_models.loading import load_training_set
 from reward_models.novelty import Fading, fading
 from reward_models.sequences import Dealt, Floats, ready
 

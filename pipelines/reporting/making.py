@@ -51,9 +51,10 @@ from pipelines.reporting.words import EARNED, LIFT, Standing, describe, told
 from reward_models import registry
 from reward_models.assignment import load_register
 from reward_models.clickbait import find_clickbait
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.features import text_of
 from reward_models.lift_report import guard_all
+from reward_models.loading import load_training_set
 from reward_models.novelty import Fading, fading
 from reward_models.report import reward_words
 

@@ -30,8 +30,9 @@ from infra.migrations import migrate
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, parse_definition
 from reward_models.contexts import Contexts
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.features import build_schema, content_rows, context_rows
+from reward_models.loading import load_training_set
 from tests.benchmarks.harness import Goal, finish
 
 FEATURES = 60

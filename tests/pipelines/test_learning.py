@@ -28,8 +28,8 @@ from pipelines.learning import Bench, retrain
 from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.boosted import fit
-from reward_models.dataset import load_training_set
 from reward_models.gate import judge
+from reward_models.loading import load_training_set
 from reward_models.registry import Champion, Version
 from reward_models.trial import dealt_by_chance, hold, nuisance
 from reward_models.verification import Verifier

@@ -24,8 +24,9 @@ from ingestion.events import (
 from ingestion.loops import put_loop
 from ingestion.store import apply
 from reward_models import reading as chunked
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.lists import lists_by_chance
+from reward_models.loading import load_training_set
 from tests.reward_models.training import definition
 
 LOOP = definition(reward={"click": 1.0, "revenue": 0.1})

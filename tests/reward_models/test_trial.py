@@ -11,7 +11,8 @@ from infra.database import reading
 from infra.secrets import Secrets
 from ingestion.loops import ContentLimits, LoopDefinition, PolicySettings
 from reward_models.boosted import fit
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
+from reward_models.loading import load_training_set
 from reward_models.trial import (
     Incumbent,
     clusters_of,

@@ -29,8 +29,9 @@ from pipelines.papers import TITLES
 from reward_models import registry
 from reward_models.automatic import CHOSEN
 from reward_models.boosted import RewardModel
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.health import examine
+from reward_models.loading import load_training_set
 from reward_models.offpolicy import Estimate, difference
 from reward_models.policies import in_force, policy_version
 from reward_models.report import plain, reward_words

@@ -31,9 +31,10 @@ from pipelines.flows.paper import Paper
 from pipelines.learning import Bench
 from reward_models import drift, registry
 from reward_models.contexts import Contexts
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
 from reward_models.health import LEAST_P, State, examine
 from reward_models.lift_report import measure
+from reward_models.loading import load_training_set
 from reward_models.report import plain
 from reward_models.trial import clusters_of
 

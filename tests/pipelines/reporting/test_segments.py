@@ -10,7 +10,8 @@ from infra.database import reading
 from infra.secrets import Secrets
 from ingestion.ledger import newest_batch
 from pipelines.reporting.segments import effects_of, segments
-from reward_models.dataset import TrainingSet, load_training_set
+from reward_models.dataset import TrainingSet
+from reward_models.loading import load_training_set
 from tests.pipelines.worlds import NOW, populate
 
 
