@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from infra import tables
 from infra.database import reading
 from infra.errors import BadInput, NotFound
+from ingestion.copy.slots import in_reading_order
 from ingestion.loops import load_loop
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, printable
 from reward_models.changes import Effect, Tested, Variant
@@ -64,7 +65,7 @@ def variants_of(connection: Connection, first: str, second: str) -> Variants:
     tested = Tested.of(_variants(connection, one.loop_id, earned))
     vectors = load_vectors(connection, one.loop_id, newest_model(connection))
     slots = []
-    for name in sorted({*one.slots, *other.slots}):
+    for name in in_reading_order({*one.slots, *other.slots}):
         before, after = (str(content.slots.get(name, "")) for content in (one, other))
         pieces = changes(before, after)
         near = float(similarity([before], [after], vectors)[0])

@@ -12,6 +12,7 @@ from infra.database import reading, writing
 from infra.services import prepare_environment
 from ingestion.contents import set_approval
 from ingestion.copy.reviews import MOST, Waiting, waiting
+from ingestion.copy.slots import as_read
 from pipelines.commands.workspace import JsonOption, open_workspace, out, print_json, print_table
 
 GROUP = """Copy that waits for approval: list, approve and reject it.
@@ -147,7 +148,7 @@ def _number(expected: float | None) -> str:
 
 
 def _text(one: Waiting) -> str:
-    return "\n".join(f"{slot}: {text}" if len(one.slots) > 1 else text for slot, text in sorted(one.slots.items()))
+    return "\n".join(f"{slot}: {text}" if len(one.slots) > 1 else text for slot, text in as_read(one.slots))
 
 
 def _origin(one: Waiting) -> str:

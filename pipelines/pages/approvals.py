@@ -17,11 +17,12 @@ from infra.randomness import derive, digest
 from infra.secrets import Secrets
 from ingestion.contents import set_approval
 from ingestion.copy.reviews import Waiting, waiting
+from ingestion.copy.slots import as_read
 from ingestion.fields import Id
 from ingestion.http.access import actor, caller
 from ingestion.loops import LoopId, load_loop
 from pipelines.pages.routes import page, problem
-from pipelines.pages.views import amount, as_read
+from pipelines.pages.views import amount
 from reward_models.serving.routes import Wired
 
 SHOWN = 100

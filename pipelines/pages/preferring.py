@@ -16,11 +16,11 @@ from infra.database import reading, writing
 from infra.errors import BadInput, Forbidden, RewardloopError
 from infra.ids import uuid7
 from ingestion.contents import read_campaign
+from ingestion.copy.slots import as_read
 from ingestion.feedback import add_feedback
 from ingestion.fields import Name
 from ingestion.http.bodies import FeedbackBody
 from pipelines.pages.routes import page, problem
-from pipelines.pages.views import as_read
 from pipelines.variants import told, variants_of
 from reward_models.preferences.asking import next_pair
 from reward_models.preferences.judgements import load_judgements

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from infra import tables
 from ingestion.contents import read_campaign
+from ingestion.copy.slots import as_read
 from ingestion.results import Result, campaign_results
 from reward_models.serving.bodies import Reason, Score
 from reward_models.serving.snapshot import Loop
@@ -87,17 +88,6 @@ def amount(value: float) -> str:
     """A reward per 1,000, in three significant digits or whole thousands."""
     thousandfold = 1_000 * value
     return f"{thousandfold:,.0f}" if abs(thousandfold) >= 100 else f"{thousandfold:,.3g}"
-
-
-def as_read(slots: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Slots with their texts, in the order in which a reader meets them; those of other names last, by name."""
-    return sorted(((name, str(text)) for name, text in slots.items()), key=lambda one: (_PLACE.get(one[0], 99), one[0]))
-
-
-_PLACE = {
-    name: place
-    for place, name in enumerate(("subject", "preheader", "title", "headline", "push", "text", "body", "cta"))
-}
 
 
 def _state(loop: Loop) -> str:
