@@ -71,14 +71,11 @@ def _covering(leaves: Ints) -> Ints:
     """Rows that together reach what all rows reach, those with rare leaves first."""
     width = int(leaves.max()) + 1
     cells = leaves + np.arange(leaves.shape[1]) * width
-    reached = np.zeros(width * leaves.shape[1], dtype=np.bool_)
-    picked = []
-    rarity = 1.0 / np.bincount(cells.ravel(), minlength=len(reached)).clip(1)
-    for row in np.argsort(-rarity[cells].sum(axis=1), kind="stable"):
-        if not reached[cells[row]].all():
-            reached[cells[row]] = True
-            picked.append(row)
-    return np.array(picked, dtype=np.int64)
+    count = np.bincount(cells.ravel(), minlength=width * leaves.shape[1])
+    order = np.argsort(-(1.0 / count.clip(1))[cells].sum(axis=1), kind="stable")
+    first = np.empty(len(count), dtype=np.int64)
+    first[cells[order[::-1]]] = np.arange(len(order))[::-1, None]  # the last assignment stays: the foremost row
+    return np.asarray(order[np.unique(first[count > 0])])
 
 
 def close(found: Floats, golden: Floats) -> bool:
