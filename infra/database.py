@@ -33,6 +33,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from infra.dialect import Run, as_list, elements, listed, part, prepared
 from infra.errors import Misconfigured, Unavailable
+from infra.exact import teach
 from infra.patience import impatient
 
 POOL_SECONDS = 5.0
@@ -179,6 +180,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "cache_size=-65536",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    teach(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:

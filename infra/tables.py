@@ -277,6 +277,19 @@ campaign_moves = _table(
     _must("moves", BigInteger, "Batches, forgettings and recounts that moved them."),
 )
 
+exchange_rates = _table(
+    "exchange_rates",
+    "What one unit of a currency is worth in another, from a time on. Append-only: the newest batch's word holds.",
+    _key("from_currency", "What an amount is in.", _word(3)),
+    _key("to_currency", "What a metric counts in.", _word(3)),
+    _key("valid_from", "From when on, until the next time of these two.", BigInteger, autoincrement=False),
+    _key("batch_no", "The batch that brought it.", BigInteger, autoincrement=False),
+    _must("rate", BigInteger, "In trillionths (1e-12)."),
+    _must("source", Id, "Where it is from, in the words of whoever imported it."),
+    _must("imported_by", Id, "Who imported it."),
+    _must("imported_at", BigInteger, "When it was imported."),
+)
+
 historical_results = _table(
     "historical_results",
     "Aggregated past results per content: what an e-mail tool's report holds.",

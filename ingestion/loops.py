@@ -220,6 +220,11 @@ class LoopDefinition(_Part):
         return bool(self.sources) or self.limits_customers
 
     @property
+    def converts(self) -> bool:
+        """Whether a metric counts amounts in other currencies: then the join looks rates up."""
+        return any(metric.convert for metric in self.metrics)
+
+    @property
     def reach(self) -> int:
         """Widest window of the loop's metrics: how far back an event looks for its decision. Microseconds."""
         return max(metric.window for metric in self.metrics)

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from infra.clock import DAY, HOUR, MICROS, MINUTE
 from infra.database import canonical_json
@@ -91,9 +91,20 @@ class Metric(BaseModel):
         None, gt=0, le=LARGEST_VALUE, description="Largest value per decision, in the metric's unit."
     )
     currency: Currency | None = Field(None, description="Currency of the value; other currencies are kept, not used.")
+    convert: bool = Field(
+        False,
+        exclude_if=lambda said: not said,
+        description="Amounts in other currencies count too, at the rate of the time (`rewardloop rates`).",
+    )
     per_unit_limit: UnitLimit | None = Field(
         None, description="Most events of one customer that count in each period; more are kept, not used."
     )
+
+    @model_validator(mode="after")
+    def _convertible(self) -> Self:
+        if self.convert and self.currency is None:
+            raise ValueError("convert needs the currency to convert to; add currency, like 'EUR'")
+        return self
 
     @property
     def version(self) -> str:

@@ -37,7 +37,7 @@ from ingestion import store
 from ingestion.bots import BotWatch
 from ingestion.decode import NativeEvent
 from ingestion.events import Batch, Rejected
-from ingestion.http import collector, forget_calls, problems, redirects, reviewing, suppressing, webhooks
+from ingestion.http import collector, exchanging, forget_calls, problems, redirects, reviewing, suppressing, webhooks
 from ingestion.http.access import Access, LoopLimits
 from ingestion.http.admission import Admission
 from ingestion.http.headers import SecurityHeaders
@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(audiences.router)
     app.include_router(redirects.router)
+    app.include_router(exchanging.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
     app.include_router(approvals.router)

@@ -38,6 +38,7 @@ from pipelines.commands import (
     preferences,
     prompts,
     proving,
+    rates,
     serving,
     streaming,
     suppressing,
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 
 approving.register(app)
+rates.register(app)
 audiences.register(app)
 audit.register(app)
 backup.register(app)

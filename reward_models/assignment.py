@@ -7,9 +7,9 @@
 A unit belongs to the group of its first decision in the period, activated or not, whatever happens later. Everything
 it did from that decision on counts, inside a decision's window or not, attributed or not: for a period until the
 widest window after it, always on for ``window``. What is no fact about the customer stays out: labelled events, what a
-source is not believed in, other currencies, second reports of one order, what was refunded, more than a metric counts of
-one customer. Events are aggregated per decision they belong to (an event without one stands alone), capped as the metric
-says, then added up per unit.
+source is not believed in, other currencies that the metric does not convert, second reports of one order, what was refunded,
+more than a metric counts of one customer. Events are aggregated per decision they belong to (an event without one stands
+alone), capped as the metric says, then added up per unit.
 
 Always on, a unit matures once its window, lateness and refunds have passed; units are in the order of their first
 decisions, which is the order of maturing. Covariates are what was known before the *very first* decision of the loop
@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, case, func, literal, null, select
 
 from infra.dialect import bytewise
+from infra.exact import scale
 from infra.tables import attributions, decisions, events
 from ingestion.events import REFUND
 from ingestion.join.attribution import stamped
+from ingestion.join.converting import rate_of
 from ingestion.join.outcomes import ONE, is_labelled, judged
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
@@ -272,20 +274,33 @@ def _joined(connection: Connection, definition: LoopDefinition) -> Iterator[tupl
     key = (found.c.occurred_at, bytewise(found.c.source), bytewise(found.c.event_id))
     query = (
         select(decisions.c.unit, found.c.metric, found.c.decision_id, found.c.occurred_at, found.c.value)
-        .add_columns(found.c.reason, events.c.fact_key)
+        .add_columns(found.c.reason, events.c.fact_key, events.c.currency)
         .join(decisions, decisions.c.decision_id == found.c.decision_id)
         .join(events, and_(events.c.source == found.c.source, events.c.event_id == found.c.event_id))
         .order_by(found.c.reason.is_not(None), *key)
     )
-    for unit, metric, decision_id, occurred_at, value, reason, fact_key in connection.execute(query):
-        if unit is not None and reason in COUNTED:
+    metrics = {metric.name: metric for metric in definition.metrics}
+    for unit, metric, decision_id, occurred_at, value, reason, fact_key, currency in connection.execute(query):
+        if unit is None or reason not in COUNTED:
+            continue
+        if reason is None or _counts(metrics[metric], currency, value):
             yield _Deed(unit, metric, decision_id, occurred_at, int(value or 0)), fact_key
+
+
+def _counts(metric: Metric, currency: str | None, value: int | None) -> bool:
+    """Whether an amount that nobody looked at, because it is outside of its window, is in the metric's currency. ``value``:
+    what it is worth there; null without a rate."""
+    if metric.currency in (None, currency):
+        return True
+    return metric.convert and currency is not None and value is not None
 
 
 def _unjoined(connection: Connection, definition: LoopDefinition, metric: Metric) -> Iterator[tuple[_Deed, str | None]]:
     """Events of units that belong to no decision of the loop: another loop's, or too long after the last one."""
+    foreign = events.c.currency != literal(metric.currency)
+    rate = case((foreign, rate_of(events, literal(metric.currency), None))) if metric.convert else null()
     query = (
-        select(events)
+        select(events, rate.label("rate"))
         .outerjoin(
             attributions,
             and_(
@@ -305,10 +320,11 @@ def _unjoined(connection: Connection, definition: LoopDefinition, metric: Metric
     back, believed = _taken_back(connection, definition), definition.believed
     for row in connection.execute(query):
         known = believed.event(row.source, row.type, row.link, row.value_micros)
-        if known and metric.currency in (None, row.currency):
+        left = max(0, (row.value_micros or 0) - back.get(row.fact_key, 0))
+        value = left if metric.currency in (None, row.currency) else scale(left, row.rate)
+        if known and value is not None:
             group = row.fact_key or f"{row.source}\x00{row.event_id}"
-            left = max(0, (row.value_micros or 0) - back.get(row.fact_key, 0))
-            yield _Deed(row.unit, metric.name, group, row.occurred_at, left), row.fact_key
+            yield _Deed(row.unit, metric.name, group, row.occurred_at, value), row.fact_key
 
 
 def _taken_back(connection: Connection, definition: LoopDefinition) -> dict[str | None, int]:

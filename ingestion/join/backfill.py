@@ -5,12 +5,13 @@ One batch, under the join lock, by the same expressions the worker uses; a reade
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Row, and_, delete, select
 
 from infra.database import lock_join, writing
-from infra.dialect import prepared
+from infra.dialect import Run, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion.join import statistics
 from ingestion.join.attribution import COLUMNS, all_attributions, reach_of, start_of
@@ -83,18 +84,12 @@ def _attribute_all() -> Insert:
 def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
     of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
     connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
-    join_all = _join_all_guarded if definition.guarded else _join_all
-    join_all(connection, **parameters([definition]))
+    _join_all(definition.guarded, definition.converts)(connection, **parameters([definition]))
 
 
-@prepared
-def _join_all() -> Insert:
-    return outcomes.insert().from_select(_OUTCOME, joining(False, False))
-
-
-@prepared
-def _join_all_guarded() -> Insert:
-    return outcomes.insert().from_select(_OUTCOME, joining(False, False, guarded=True))
+@cache
+def _join_all(guarded: bool, converting: bool) -> Run:
+    return prepared(lambda: outcomes.insert().from_select(_OUTCOME, joining(False, False, guarded, converting)))
 
 
 def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:

@@ -10,7 +10,9 @@ Order of the reasons, the first that holds:
 2. ``untrusted``: the loop does not believe its source in this (``ingestion/trust.py``).
 3. ``before_activation``: its decision has not started.
 4. ``outside_window``: not in start - backward_window <= occurred_at < start + window.
-5. ``other_currency``: the metric has a currency and the event another or none.
+5. ``other_currency``: the metric has a currency and the event another or none. Where the metric says ``convert``, an amount
+   counts at the rate of its time (``converting.py``), and the reasons are: ``other_currency``, it has no currency;
+   ``no_rate USD/EUR``, nobody said what it was worth then; ``too_large``, more than an amount may be.
 6. ``no_value``: the metric needs a value and the event has none.
 7. ``same_fact``: another report of the same order or session counts; the first in (explicit before last touch,
    time, source, id).
@@ -23,7 +25,8 @@ reported twice under one fact key takes back once. Labels on an activation do no
 
 Reason 9 compares the events of a customer, in whichever decisions of the loop they lie. So where a metric has such a limit
 the decisions of one customer are judged together, and the worker asks for them together (:func:`same_customers`).
-Statements of loops that limit neither sources nor customers do without all this: ``guarded`` is False.
+Statements of loops that limit neither sources nor customers do without all this: ``guarded`` is False. So do those that
+convert nothing without rates: ``converting`` is False.
 """
 
 from collections.abc import Iterable
@@ -55,6 +58,7 @@ from infra.dialect import as_list, bytewise, elements, listed, member, parsed, p
 from infra.tables import attributions, decisions, event_labels, events
 from ingestion.events import PURCHASE, REFUND
 from ingestion.join.attribution import LAST_TOUCH, REVERSAL, AsOf, all_attributions, reach_of, stamped, start_of
+from ingestion.join.converting import converted, is_foreign, looked_up, reasons
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 from ingestion.trust import OTHERS, TOKEN, trust_rows
@@ -78,7 +82,7 @@ def judged(rules: Iterable[LoopDefinition], only: Iterable[str] | None = None, a
     None reads the attributions as the last batch left them.
     """
     definitions = list(rules)
-    statement = judging(only is not None, as_of is not None, is_guarded(definitions))
+    statement = judging(only is not None, as_of is not None, is_guarded(definitions), is_converting(definitions))
     return statement.params(parameters(definitions, only, as_of))
 
 
@@ -88,13 +92,18 @@ def outcomes_query(
     """Outcomes as in the table ``outcomes``: ``decision_id, content_id, metric, metric_version, value, count,
     first_at, last_at``. Decisions without used events, and values of 0, have no row. Arguments as in ``judged``."""
     definitions = list(rules)
-    statement = joining(only is not None, as_of is not None, is_guarded(definitions))
+    statement = joining(only is not None, as_of is not None, is_guarded(definitions), is_converting(definitions))
     return statement.params(parameters(definitions, only, as_of))
 
 
 def is_guarded(rules: Iterable[LoopDefinition]) -> bool:
     """Whether one of these loops limits sources or customers."""
     return any(rule.guarded for rule in rules)
+
+
+def is_converting(rules: Iterable[LoopDefinition]) -> bool:
+    """Whether one of these loops counts amounts in other currencies."""
+    return any(rule.converts for rule in rules)
 
 
 def parameters(
@@ -112,19 +121,19 @@ def parameters(
     return values
 
 
-def judging(restricted: bool, at_a_batch: bool, guarded: bool = False) -> Select[Any]:
+def judging(restricted: bool, at_a_batch: bool, guarded: bool = False, converting: bool = False) -> Select[Any]:
     """:func:`judged` with parameters left open: ``metrics``; ``wanted`` if restricted; ``as_of, reach`` at a batch;
     ``trust`` if guarded."""
     as_of: AsOf = bindparam("as_of", type_=BigInteger) if at_a_batch else None
     attributed = all_attributions(as_of) if at_a_batch else attributions
     wanted = listed("wanted", decision_id=Text()) if restricted else None
-    decided = _decided(_checked(attributed, wanted, as_of, guarded), guarded)
+    decided = _decided(_checked(attributed, wanted, as_of, guarded, converting), guarded, converting)
     return _within_limits(decided, wanted) if guarded else decided
 
 
-def joining(restricted: bool, at_a_batch: bool, guarded: bool = False) -> Select[Any]:
+def joining(restricted: bool, at_a_batch: bool, guarded: bool = False, converting: bool = False) -> Select[Any]:
     """:func:`outcomes_query` with the parameters of :func:`judging` left open."""
-    used = _in_order(judging(restricted, at_a_batch, guarded).subquery("judged"))
+    used = _in_order(judging(restricted, at_a_batch, guarded, converting).subquery("judged"))
     key = [used.c[name] for name in _KEY]
     added = (
         select(
@@ -204,6 +213,7 @@ def _metric_rows(rules: list[LoopDefinition]) -> str:
             *(rule.loop, rule.refund_horizon, metric.name, metric.version, metric.event, metric.aggregate),
             *(metric.window, metric.backward_window, metric.cap_micros, metric.currency),
             *_limit_of(metric),
+            int(metric.convert),
         )
         for rule in rules
         for metric in rule.metrics
@@ -248,6 +258,7 @@ def _metrics() -> CTE:
         currency=Text(),
         limit_most=BigInteger(),
         limit_per=BigInteger(),
+        converts=Integer(),
     )
 
 
@@ -264,22 +275,27 @@ _LIMITING = ("person", "limit_most", "limit_per")
 _DECIDED = ("chosen", "start", "person")
 
 
-def _scope(attributed: FromClause, wanted: CTE | None, metrics: CTE, as_of: AsOf) -> FromClause:
-    """The attributed events to judge, each with its decision: those of the wanted decisions, and the other reports of
-    the same facts, whose ``rival`` is true. Only types that a metric is about."""
+def _scope(
+    attributed: FromClause, wanted: CTE | None, metrics: CTE, as_of: AsOf, reported: tuple[str, ...]
+) -> FromClause:
+    """The attributed events to judge, with the columns ``reported``, each with its decision: those of the wanted decisions,
+    and the other reports of the same facts, whose ``rival`` is true. Only types that a metric is about."""
     same = events.c.event_no == attributed.c.event_no
     if wanted is None:
         every = _started(as_of).subquery("started")
         found = attributed.join(events, same).join(every, attributed.c.decision_id == every.c.decision_id)
-        return _reports(found, attributed, events, every, metrics).subquery("scope")
+        return _reports(found, attributed, events, every, metrics, reported).subquery("scope")
     started = _started(as_of, wanted).cte("started").prefix_with("MATERIALIZED")
     belong = attributed.c.decision_id == started.c.decision_id
-    own = _reports(started.join(attributed, belong).join(events, same), attributed, events, started, metrics)
+    found = started.join(attributed, belong).join(events, same)
+    own = _reports(found, attributed, events, started, metrics, reported)
     mine = own.cte("own").prefix_with("MATERIALIZED")
-    return union_all(select(mine), _rivals(attributed, wanted, mine, metrics, as_of)).subquery("scope")
+    return union_all(select(mine), _rivals(attributed, wanted, mine, metrics, as_of, reported)).subquery("scope")
 
 
-def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of: AsOf) -> Select[Any]:
+def _rivals(
+    attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of: AsOf, reported: tuple[str, ...]
+) -> Select[Any]:
     """Other reports of the facts in ``mine``, which belong to decisions that are not wanted."""
     keys = select(mine.c.fact_key).where(mine.c.fact_key.is_not(None)).distinct().subquery("keys")
     other, started = events.alias("other"), _started(as_of).subquery("started_elsewhere")
@@ -290,7 +306,7 @@ def _rivals(attributed: FromClause, wanted: CTE, mine: CTE, metrics: CTE, as_of:
         .join(started, attributed.c.decision_id == started.c.decision_id)
     )
     elsewhere = attributed.c.decision_id.not_in(select(wanted.c.decision_id))
-    return _reports(found, attributed, other, started, metrics, rival=True).where(elsewhere)
+    return _reports(found, attributed, other, started, metrics, reported, rival=True).where(elsewhere)
 
 
 def _started(as_of: AsOf, wanted: CTE | None = None) -> Select[Any]:
@@ -311,12 +327,13 @@ def _reports(
     event: FromClause,
     started: FromClause,
     metrics: CTE,
+    reported: tuple[str, ...],
     rival: bool = False,
 ) -> Select[Any]:
     return (
         select(
             *(attributed.c[name] for name in _ATTRIBUTED),
-            *(event.c[name] for name in _REPORTED),
+            *(event.c[name] for name in reported),
             *(started.c[name] for name in _DECIDED),
             literal(rival).label("rival"),
         )
@@ -325,9 +342,9 @@ def _reports(
     )
 
 
-def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool) -> FromClause:
+def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool, converting: bool) -> FromClause:
     """Reasons 1 to 6, each of which concerns an event by itself."""
-    facts = _facts(attributed, wanted, as_of, guarded)
+    facts = _facts(attributed, wanted, as_of, guarded, converting)
     reason = case(
         (facts.c.labelled, "labelled"),
         (facts.c.untrusted, "untrusted"),
@@ -339,10 +356,7 @@ def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: b
             ),
             "outside_window",
         ),
-        (
-            and_(facts.c.metric_currency.is_not(None), func.coalesce(facts.c.currency, "") != facts.c.metric_currency),
-            "other_currency",
-        ),
+        *(reasons(facts) if converting else [(is_foreign(facts), "other_currency")]),
         (
             and_(facts.c.aggregate.not_in((literal("any"), literal("count"))), facts.c.value_micros.is_(None)),
             "no_value",
@@ -351,12 +365,12 @@ def _checked(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: b
     return select(facts, reason.label("reason")).subquery("checked")
 
 
-def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool) -> CTE:
+def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: bool, converting: bool) -> CTE:
     """One row per (event, loop, metric) with all that the reasons look at, each looked up once."""
     metrics, trust = _metrics(), _trust() if guarded else None
     if guarded and wanted is not None:
         wanted = same_customers(wanted, _limiting(metrics), as_of).cte("together").prefix_with("MATERIALIZED")
-    event = _scope(attributed, wanted, metrics, as_of)
+    event = _scope(attributed, wanted, metrics, as_of, (*_REPORTED, *(("reverses",) if converting else ())))
     kept = ("occurred_at", "fact_key", "value_micros", "currency", "start", "person", "rival")
     return (
         select(
@@ -364,6 +378,7 @@ def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: boo
             *(metrics.c[name] for name in ("metric", "metric_version", "aggregate", "cap", "window")),
             *(metrics.c[name] for name in ("backward_window", "limit_most", "limit_per")),
             metrics.c.currency.label("metric_currency"),
+            *((metrics.c.converts, looked_up(event, metrics, as_of).label("rate")) if converting else ()),
             _content_of(event).label("content_id"),
             is_labelled(event, as_of).label("labelled"),
             _is_untrusted(event, event, trust).label("untrusted"),
@@ -376,7 +391,7 @@ def _facts(attributed: FromClause, wanted: CTE | None, as_of: AsOf, guarded: boo
     )
 
 
-def _decided(checked: FromClause, guarded: bool) -> Select[Any]:
+def _decided(checked: FromClause, guarded: bool, converting: bool) -> Select[Any]:
     """Reasons 7 and 8, of which 7 compares the reports of one fact: only these need an order."""
     rank = func.row_number().over(
         partition_by=(checked.c.loop_id, checked.c.metric, checked.c.fact_key, checked.c.reason.is_(None)),
@@ -395,10 +410,11 @@ def _decided(checked: FromClause, guarded: bool) -> Select[Any]:
         (ranked.c.rank > 1, "same_fact"),
         (ranked.c.taken_back >= func.coalesce(ranked.c.value_micros, 0), "refunded"),
     )
+    left = ranked.c.value_micros - func.coalesce(ranked.c.taken_back, 0)
     return select(
         *(ranked.c[name] for name in _JUDGED),
         *(ranked.c[name] for name in (_LIMITING if guarded else ())),
-        (ranked.c.value_micros - func.coalesce(ranked.c.taken_back, 0)).label("value"),
+        (converted(ranked, left) if converting else left).label("value"),
         reason.label("reason"),
     ).where(ranked.c.rival.is_(False))
 

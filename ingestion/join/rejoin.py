@@ -15,6 +15,7 @@ Called under the join lock, after the batch's facts are stamped:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -41,7 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
 from infra.database import Hash, cut, upsert
-from infra.dialect import as_list, listed, prepared
+from infra.dialect import Run, as_list, listed, prepared
 from infra.tables import attributions, decisions, event_keys, events, outcomes
 from ingestion.events import ACTIVATION, REFUND, Event, Label, hash_id
 from ingestion.join import statistics
@@ -54,7 +55,7 @@ from ingestion.join.attribution import (
     reversals,
     start_of,
 )
-from ingestion.join.outcomes import is_guarded, joining, parameters, same_customers
+from ingestion.join.outcomes import is_converting, is_guarded, joining, parameters, same_customers
 from ingestion.loops import LoopDefinition
 
 Rules = Mapping[str, LoopDefinition]
@@ -330,7 +331,7 @@ def _outcomes(connection: Connection, rules: Rules, ids: Sequence[str]) -> tuple
     if not ids:
         return {}, {}
     stored = _stored_of(connection, ids)
-    joined = _joined_guarded if is_guarded(rules.values()) else _joined
+    joined = _joined(is_guarded(rules.values()), is_converting(rules.values()))
     return stored, _by_decision(joined(connection, **parameters(rules.values(), ids)).all())
 
 
@@ -349,14 +350,9 @@ def _stored() -> Select[Any]:
     return select(outcomes).select_from(wanted.join(outcomes, outcomes.c.decision_id == wanted.c.decision_id))
 
 
-@prepared
-def _joined() -> Select[Any]:
-    return joining(restricted=True, at_a_batch=False)
-
-
-@prepared
-def _joined_guarded() -> Select[Any]:
-    return joining(restricted=True, at_a_batch=False, guarded=True)
+@cache
+def _joined(guarded: bool, converting: bool) -> Run:
+    return prepared(lambda: joining(True, False, guarded, converting))
 
 
 def _wanted() -> CTE:

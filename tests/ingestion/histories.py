@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ingestion.events import Candidate, Decision, Event, Label, Placement
+from ingestion.exchange import Rate
 from ingestion.loops import LoopDefinition, parse_definition
 
 SECOND = 1_000_000
@@ -73,6 +74,33 @@ GUARDED: dict[str, LoopDefinition] = {
 }
 """The same loops; sources and customers are limited so tightly that every limit is met often."""
 
+
+def converting(definition: LoopDefinition, currencies: dict[str, str]) -> LoopDefinition:
+    """The loop with metrics that count amounts in any currency there are rates for."""
+    document = definition.model_dump(mode="json")
+    for metric in document["metrics"]:
+        if metric["name"] in currencies:
+            metric |= {"currency": currencies[metric["name"]], "convert": True}
+    return parse_definition(document)
+
+
+TRADING: dict[str, LoopDefinition] = {
+    "emails": converting(GUARDED["emails"], {"revenue": "EUR", "orders": "GBP", "first_order": "USD"}),
+    "banners": converting(
+        parse_definition(
+            BANNERS.model_dump(mode="json")
+            | {
+                "metrics": [
+                    *(metric.model_dump(mode="json") for metric in BANNERS.metrics[:2]),
+                    BANNERS.metrics[2].model_dump(mode="json") | {"aggregate": "sum", "currency": "EUR"},
+                ]
+            }
+        ),
+        {"largest": "GBP", "refunded": "EUR"},
+    ),
+}
+"""The same loops, which convert: sums with a cap, counts, the first and the largest amount, and money given back."""
+
 SIZE = 400
 """Bytes of a history."""
 
@@ -101,7 +129,7 @@ class ByApi:
     decision: Decision
 
 
-Fact = Decision | ByApi | Event | Label
+Fact = Decision | ByApi | Event | Label | Rate
 
 
 def facts_of(read: Reader) -> list[Fact]:
@@ -142,6 +170,27 @@ def crowded(read: Reader) -> list[Fact]:
     ]
     labels = {(label.event_id, label.label, label.labelled_at): label for label in [a_label(read, events)]}
     return [*decisions, *events, *labels.values()]
+
+
+def traded(read: Reader) -> list[Fact]:
+    """A history with amounts in two currencies and up to seven words about what they are worth."""
+    facts = crowded(read) if read.below(3) == 0 else facts_of(read)
+    foreign = [
+        msgspec.structs.replace(fact, currency=read.one_of("USD", "USD", "EUR", "GBP", None))
+        if isinstance(fact, Event) and fact.value_micros is not None
+        else fact
+        for fact in facts
+    ]
+    return [*foreign, *(a_rate(read) for _ in range(1 + read.below(7)))]
+
+
+def a_rate(read: Reader) -> Rate:
+    """A word about one of few times, so that one corrects another; rates that round, and that leave next to nothing."""
+    pair = read.one_of(("USD", "EUR"), ("USD", "EUR"), ("USD", "GBP"), ("EUR", "GBP"), ("GBP", "EUR"), ("EUR", "USD"))
+    at = ORIGIN + read.one_of(0, 0, 4, 8, 11, -1) * SECOND
+    return Rate(
+        *pair, at, read.one_of(500_000_000_000, 923_147_000_001, 1_083_250_000_000, 150_000, 99_999_999_999_999)
+    )
 
 
 def a_decision(read: Reader, number: int) -> Decision:

@@ -6,9 +6,11 @@ What the property tests hold the store against. It shares the types of the facts
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from ingestion.events import Decision, Event, Label
+from ingestion.exchange import Rate
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 
@@ -32,6 +34,8 @@ class World:
     decisions: dict[str, Decision] = field(default_factory=dict)
     events: dict[tuple[str, str], Event] = field(default_factory=dict)
     labels: list[Label] = field(default_factory=list)
+    rates: list[Rate] = field(default_factory=list)
+    """In the order in which they were said."""
 
     def truth(self) -> Truth:
         """What any order of arrival must lead to."""
@@ -121,7 +125,8 @@ class World:
             refunds = self._refunds(event, loop)
             if refunds is None or refunds < (event.value_micros or 0):
                 content = _content(self.decisions[decision_id], event)
-                value = None if event.value_micros is None else event.value_micros - (refunds or 0)
+                left = None if event.value_micros is None else event.value_micros - (refunds or 0)
+                value = left if event.currency == metric.currency else self._converted(metric, event, left)
                 used.append(Use(decision_id, content, metric, event, value, signed))
         return self._within_limit(metric, used)
 
@@ -158,9 +163,35 @@ class World:
             and not self._labelled(event)
             and start is not None
             and start - metric.backward_window <= event.occurred_at < start + metric.window
-            and metric.currency in (None, event.currency)
+            and (metric.currency in (None, event.currency) or self._rate(metric, event) is not None)
             and (metric.aggregate in ("any", "count") or event.value_micros is not None)
         )
+
+    def _rate(self, metric: Metric, event: Event) -> int | None:
+        """The last word about the latest time before the event, or before the purchase that it takes back."""
+        if not metric.convert or event.currency is None:
+            return None
+        at = event.occurred_at
+        if _reverses(event):
+            reports = [
+                one.occurred_at
+                for one in self.events.values()
+                if one.fact_key == event.reverses and one.type == "purchase"
+            ]
+            at = min(reports, default=at)
+        said = [
+            (rate.valid_from, number, rate.rate)
+            for number, rate in enumerate(self.rates)
+            if (rate.from_currency, rate.to_currency) == (event.currency, metric.currency) and rate.valid_from <= at
+        ]
+        return max(said)[2] if said else None
+
+    def _converted(self, metric: Metric, event: Event, value: int | None) -> int | None:
+        rate = self._rate(metric, event)
+        if rate is None or value is None:
+            return value
+        exact = Context(prec=60).multiply(Decimal(value), Decimal(rate).scaleb(-12, Context(prec=60)))
+        return int(exact.to_integral_value(ROUND_HALF_UP))
 
     def _refunds(self, purchase: Event, loop: LoopDefinition) -> int | None:
         amounts: dict[Any, int] = {}

@@ -8,9 +8,12 @@ from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
 from infra.database import reading, writing
+from infra.exact import PARTS
 from infra.secrets import Secrets
 from ingestion import store
 from ingestion.events import Batch, Campaign, Content, Decision, Event, Label, Placement
+from ingestion.exchange import Rate
+from ingestion.join.restating import import_rates
 from ingestion.loops import parse_definition, put_loop
 from reward_models.assignment import Assigned, Matured, load_assigned, load_register
 
@@ -320,3 +323,28 @@ def test_what_a_loop_does_not_believe_is_no_deed(engine: Engine, secrets: Secret
     with reading(engine) as connection:
         matured = load_register(connection, definition).matured(definition, 10 * DAY, NOON + 60 * DAY)
     assert matured.values["revenue"].tolist() == [30.0]
+
+
+def test_other_currencies_count_where_the_metric_converts(engine: Engine, secrets: Secrets) -> None:
+    """Inside and outside of windows, joined and not, at the rate of the time; without a rate, or where nothing is converted,
+    the amount is no fact in this currency."""
+    trade = parse_definition(
+        DEFINITION.model_dump(mode="json")
+        | {"metrics": [DEFINITION.metrics[1].model_dump(mode="json") | {"convert": True}]}
+    )
+    import_rates(engine, [Rate("USD", "EUR", NOON - 5 * DAY, PARTS // 2)], "bank", "ann", NOON)
+    facts = [
+        a_decision("u1", NOON),
+        a_purchase("inside", "u1", NOON + HOUR, 2, currency="USD"),
+        a_purchase("after", "u1", NOON + 3 * DAY, 20, currency="USD", decision_id=f"u1@{NOON}"),
+        a_purchase("elsewhere", "u1", NOON + 4 * DAY, 200, currency="USD", decision_id="of nobody"),
+        a_purchase("unknown", "u1", NOON + HOUR, 1_000, currency="GBP"),
+        a_purchase("unknown after", "u1", NOON + 3 * DAY, 1_000, currency="GBP", decision_id=f"u1@{NOON}"),
+        a_purchase("unknown elsewhere", "u1", NOON + 4 * DAY, 1_000, currency="GBP", decision_id="of nobody"),
+        an_event("back", "refund", NOON + HOUR, value_micros=40_000_000, currency="USD", reverses="elsewhere"),
+    ]
+
+    assert assigned(engine, secrets, *facts).values["revenue"].tolist() == [0.0]
+    with reading(engine) as connection:
+        found = load_assigned(connection, trade, NOON, NOON + 3 * DAY)
+    assert found.values["revenue"].tolist() == [(2 + 20 + 160) / 2]

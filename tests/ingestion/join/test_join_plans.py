@@ -11,7 +11,9 @@ from infra.database import reading
 from ingestion import facts
 from ingestion.join import rejoin
 
-FACTS = "events|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units"
+FACTS = (
+    "events|bought|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units|exchange_rates"
+)
 
 STATEMENTS = {
     name.strip("_"): getattr(module, name).__wrapped__
@@ -20,12 +22,16 @@ STATEMENTS = {
             rejoin,
             (
                 *("_events_of", "_labelled", "_tied_by", "_forget", "_attribute_directly", "_attribute_reversals"),
-                *("_stored", "_joined", "_joined_guarded", "_together", "_drop_outcomes", "_counted"),
+                *("_stored", "_together", "_drop_outcomes", "_counted"),
             ),
         ),
         (facts, ("_gone", "_stored_requests", "_stored_alike")),
     )
     for name in names
+} | {
+    "joined" + "_guarded" * guarded + "_converting" * converting: rejoin._joined(guarded, converting).__wrapped__
+    for guarded in (False, True)
+    for converting in (False, True)
 }
 
 
@@ -46,7 +52,7 @@ def test_no_table_of_facts_is_read_whole(name: str, engine: Engine) -> None:
     assert steps != []
 
 
-@pytest.mark.parametrize("name", ["together", "joined_guarded"])
+@pytest.mark.parametrize("name", ["together", "joined_guarded", "joined_guarded_converting"])
 def test_decisions_of_a_customer_are_found_by_the_customer(name: str, engine: Engine) -> None:
     """Those that are asked for are found by their ids, the customer's others by the customer, none by their loop."""
     steps = [step for step in plan(engine, STATEMENTS[name]) if re.match(r"SEARCH (asked|theirs) ", step)]
@@ -55,6 +61,14 @@ def test_decisions_of_a_customer_are_found_by_the_customer(name: str, engine: En
         "SEARCH asked USING INDEX sqlite_autoindex_decisions_1 (decision_id=?)",
         "SEARCH theirs USING INDEX ix_decisions_unit (unit=?)",
     ]
+
+
+@pytest.mark.parametrize("name", ["joined", "joined_guarded"])
+def test_loops_that_convert_nothing_do_not_look_at_rates(name: str) -> None:
+    """Their statements do not mention the table of rates."""
+    statement = str(STATEMENTS[name]().compile(dialect=sqlite.dialect()))
+    assert "exchange_rates" not in statement
+    assert "scaled" not in statement
 
 
 def test_events_to_attribute_are_not_looked_up(engine: Engine) -> None:

@@ -10,6 +10,7 @@ the join query computes from scratch: so any two ways through the same history l
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -20,16 +21,18 @@ from sqlalchemy import BigInteger, Engine, Select, bindparam, select
 
 from infra import tables
 from infra.database import insert_once, open_database, reading, writing
-from infra.dialect import prepared
+from infra.dialect import Run, prepared
 from infra.migrations import migrate
 from infra.secrets import Secrets
 from ingestion import store
 from ingestion.events import Batch, Decision, Event, Label
+from ingestion.exchange import Rate
 from ingestion.join.attribution import all_attributions
-from ingestion.join.outcomes import is_guarded, joining, parameters
+from ingestion.join.outcomes import is_converting, is_guarded, joining, parameters
+from ingestion.join.restating import import_rates
 from ingestion.ledger import conservation
 from ingestion.loops import LoopDefinition, put_loop
-from tests.ingestion.histories import GUARDED, LOOPS, SIZE, ByApi, Fact, Reader, crowded, facts_of
+from tests.ingestion.histories import GUARDED, LOOPS, SIZE, TRADING, ByApi, Fact, Reader, crowded, facts_of, traded
 from tests.ingestion.oracle import Truth, World
 from tests.ingestion.tables import attributed, empty, named, rows
 
@@ -99,6 +102,21 @@ def test_limits_of_sources_and_customers_are_facts_alone_too_on_postgres(postgre
     check_examples(postgres, max(EXAMPLES // 400, 1), GUARDED, crowded)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_rates_are_facts_too(sqlite_in_memory: Engine) -> None:
+    """Whenever rates come and are corrected, outcomes are those of all facts under the last words about each time."""
+    check_examples(sqlite_in_memory, max(EXAMPLES // 20, 1), TRADING, traded)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(3600)
+def test_rates_are_facts_too_on_postgres(postgres: Engine) -> None:
+    """The same on PostgreSQL."""
+    check_examples(postgres, max(EXAMPLES // 200, 1), TRADING, traded)
+
+
 def check_examples(
     engine: Engine,
     examples: int,
@@ -115,13 +133,21 @@ def check_examples(
         read = Reader(data)
         facts = history(read)
         empty(engine)
-        for delivery in deliveries(read, facts):
+        delivered = deliveries(read, facts)
+        half = len(delivered) // 2 if is_converting(loops.values()) else 0
+        for delivery in delivered[:half]:
+            deliver(engine, delivery)
+        then = store.apply(engine, Batch(), SECRETS, 0).batch_no, rows(engine, tables.outcomes)
+        for delivery in delivered[half:]:
             deliver(engine, delivery)
         last = store.apply(engine, Batch(), SECRETS, 0)
 
-        truth = world_of(facts, loops).truth()
+        told = [fact for delivery in delivered for fact in delivery.facts if isinstance(fact, Rate)]
+        truth = world_of(facts, loops, told).truth()
         assert truth == stored(engine)
         assert (truth.attributions, truth.outcomes) == from_scratch(engine, last.batch_no, loops)
+        if half:
+            assert then[1] == from_scratch(engine, then[0], loops)[1]
         if is_guarded(loops.values()):
             assert truth.outcomes == one_by_one(engine, loops)
         assert conservation(engine) == 0
@@ -157,6 +183,9 @@ def deliver(engine: Engine, delivery: Delivery) -> None:
         with pytest.raises(Crash):
             apply_and_die(engine, batch, delivery.crash)
     store.apply(engine, batch, SECRETS, 0)
+    for fact in delivery.facts:
+        if isinstance(fact, Rate):
+            import_rates(engine, [fact], "bank", "test", 0)
 
 
 def apply_and_die(engine: Engine, batch: Batch, step: str) -> None:
@@ -172,16 +201,16 @@ def apply_and_die(engine: Engine, batch: Batch, step: str) -> None:
         store.apply(engine, batch, SECRETS, 0)
 
 
-def world_of(facts: Sequence[Fact], loops: dict[str, LoopDefinition]) -> World:
-    """The facts as the oracle takes them."""
-    world = World(loops)
+def world_of(facts: Sequence[Fact], loops: dict[str, LoopDefinition], rates: Sequence[Rate]) -> World:
+    """The facts as the oracle takes them; ``rates`` as they were said, one after the other."""
+    world = World(loops, rates=list(rates))
     for fact in facts:
         if isinstance(fact, ByApi | Decision):
             decision = fact.decision if isinstance(fact, ByApi) else fact
             world.decisions[decision.decision_id] = decision
         elif isinstance(fact, Event):
             world.events[fact.source, fact.event_id] = fact
-        else:
+        elif isinstance(fact, Label):
             world.labels.append(fact)
     return world
 
@@ -194,7 +223,7 @@ def stored(engine: Engine) -> Truth:
 def from_scratch(engine: Engine, as_of: int, loops: dict[str, LoopDefinition]) -> tuple[list[Any], list[Any]]:
     """What the join query says of all facts up to a batch, reading nothing that was computed before."""
     values = parameters(loops.values(), as_of=as_of)
-    join = joined_within_limits_anew if is_guarded(loops.values()) else joined_anew
+    join = joined_anew(is_guarded(loops.values()), is_converting(loops.values()))
     with reading(engine) as connection:
         attributed = attributed_anew(connection, as_of=as_of, reach=values["reach"]).all()
         joined = join(connection, **values).all()
@@ -207,7 +236,7 @@ def one_by_one(engine: Engine, loops: dict[str, LoopDefinition]) -> list[Any]:
     with reading(engine) as connection:
         for decision_id in connection.scalars(select(tables.decisions.c.decision_id)).all():
             values = parameters(loops.values(), [decision_id])
-            found += (tuple(row) for row in joined_alone(connection, **values))
+            found += (tuple(row) for row in joined_alone(is_converting(loops.values()))(connection, **values))
     return sorted(found)
 
 
@@ -216,19 +245,14 @@ def attributed_anew() -> Select[Any]:
     return named(all_attributions(bindparam("as_of", type_=BigInteger)))
 
 
-@prepared
-def joined_anew() -> Select[Any]:
-    return joining(restricted=False, at_a_batch=True)
+@cache
+def joined_anew(guarded: bool, converting: bool) -> Run:
+    return prepared(lambda: joining(restricted=False, at_a_batch=True, guarded=guarded, converting=converting))
 
 
-@prepared
-def joined_within_limits_anew() -> Select[Any]:
-    return joining(restricted=False, at_a_batch=True, guarded=True)
-
-
-@prepared
-def joined_alone() -> Select[Any]:
-    return joining(restricted=True, at_a_batch=False, guarded=True)
+@cache
+def joined_alone(converting: bool) -> Run:
+    return prepared(lambda: joining(restricted=True, at_a_batch=False, guarded=True, converting=converting))
 
 
 def pending_by_the_ledger(engine: Engine) -> int:
