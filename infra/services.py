@@ -43,8 +43,13 @@ def prepare_environment(settings: Settings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     for name, value in environment(settings).items():
         os.environ.setdefault(name, value)
-    if "PREFECT_API_URL" not in os.environ and (server := running_prefect(settings)) is not None:
+    if (server := prefect_api(settings)) is not None:
         os.environ["PREFECT_API_URL"] = server
+
+
+def prefect_api(settings: Settings) -> str | None:
+    """The API of the Prefect server: the one that PREFECT_API_URL names, else that of ``rewardloop up``; None without one."""
+    return os.environ.get("PREFECT_API_URL") or running_prefect(settings)
 
 
 @contextmanager

@@ -239,6 +239,10 @@ class LoopDefinition(_Part):
         """From the start of a decision to the moment its outcome is final. Microseconds."""
         return self.reach + self.lateness + self.refund_horizon
 
+    def cutoff(self, now: int) -> int:
+        """Where a split by time divides what is learned from what is judged. Microseconds."""
+        return now - self.gate.window - self.maturity
+
     def metric(self, name: str) -> Metric:
         """The metric of that name. Raises :class:`NotFound`."""
         for metric in self.metrics:

@@ -3,7 +3,8 @@
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
 4 the way to Kafka, decision log and click log, 5 a rehearsal, so that the first request is like any other, 6 the
 threads: ``refresh`` (new models, copy, statistics), ``tick`` (decisions become exposures), ``bots`` (machines' clicks are
-labelled), ``spool`` (clicks that waited for their log) and ``vitals`` (the gauges about the ledger). Only then it listens.
+labelled), ``spool`` (clicks that waited for their log), ``matured`` (Prefect is told which loops have enough to learn from) and
+``vitals`` (the gauges about the ledger). Only then it listens.
 The stop goes the other way round: it takes no more connections, answers what it was asked, and both logs write what
 they have taken.
 
@@ -53,6 +54,7 @@ from pipelines import operations
 from pipelines.audiences import routes as audiences
 from pipelines.audiences.folders import Folders
 from pipelines.connections import ears, open_files_for, protocol
+from pipelines.flows import matured
 from pipelines.operations import Jobs
 from pipelines.pages import approvals, preferring
 from pipelines.pages import routes as pages
@@ -199,6 +201,7 @@ def _start(settings: Settings) -> Running:
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),
         Repeating("vitals", LOOK_SECONDS, Vitals(snapshots.engine, clock).look),
+        Repeating("matured", matured.LOOK_SECONDS, matured.Herald(snapshots.engine, settings, clock).look),
         Repeating("sends", SWEEP_SECONDS, folders.sweep),
     )
     return Running(

@@ -202,7 +202,7 @@ def dataset(bench: Bench, loop_id: str, held: Lease) -> Plan:
     with reading(bench.engine) as connection:
         definition, loop_version = load_loop(connection, loop_id)
         as_of = connection.execute(select(func.max(tables.batches.c.batch_no))).scalar() or 0
-        valued = None if definition.gate.split == "unit" else cutoff_of(definition, now)
+        valued = None if definition.gate.split == "unit" else definition.cutoff(now)
         whole = load_training_set(
             connection, definition, loop_version, as_of=as_of, now=now, censored=True, choices_since=valued
         )
@@ -273,13 +273,8 @@ def _split(definition: LoopDefinition, whole: TrainingSet, now: int) -> tuple[in
     """The cutoff, and which rows are trained on; the rest is judged on."""
     if definition.gate.split == "unit":
         return now, unit_folds(whole, GATE_FOLDS) != 0
-    cutoff = cutoff_of(definition, now)
+    cutoff = definition.cutoff(now)
     return cutoff, whole.decided_at < cutoff
-
-
-def cutoff_of(definition: LoopDefinition, now: int) -> int:
-    """Where a split by time divides what is learned from what is judged."""
-    return now - definition.gate.window - definition.maturity
 
 
 def _made_by(connection: Connection, loop_id: str, champion: registry.Champion | None) -> set[str]:

@@ -78,12 +78,19 @@ def list_flows(as_json: JsonOption = False) -> None:
 
     Example: rewardloop flows list
     """
-    found = [{"flow": one.name, "when (UTC)": one.cron, "what": one.description} for one in deployments.DEPLOYMENTS]
+    found = [
+        {"flow": one.name, "when (UTC)": one.cron, "event": one.event, "what": one.description}
+        for one in deployments.DEPLOYMENTS
+    ]
     if as_json:
         print_json(found)
         return
-    rows = [(one["flow"], one["when (UTC)"] or "when asked", one["what"]) for one in found]
+    rows = [(one["flow"], _when(one["when (UTC)"], one["event"]), one["what"]) for one in found]
     print_table("Flows", ["flow", "when (UTC)", "what"], rows)
+
+
+def _when(cron: str, event: str) -> str:
+    return " or at ".join(filter(None, (cron, event))) or "when asked"
 
 
 def run(

@@ -4,8 +4,8 @@
     deploy()  create or update them on the server, in the work pool ``rewardloop``: a worker runs them
     serve()   the same without a pool: this process runs them, until it is stopped
 
-Times are UTC. That two runs of one loop exclude each other, whoever started them, is the lease's business
-(``infra/leases.py``).
+Times are UTC. An event starts one run, about the loop that it names (``matured.py``). That two runs of one loop exclude each
+other, whoever started them, is the lease's business (``infra/leases.py``).
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,20 @@ from importlib import import_module
 from typing import Any
 
 from infra.errors import BadInput
+from pipelines.flows import matured
 
 POOL = "rewardloop"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A flow under its own name. ``cron``: when it runs; empty: when somebody asks for it."""
+    """A flow under its own name. ``cron``: when it runs; empty: when somebody asks for it. ``event``: what starts it too."""
 
     name: str
     entrypoint: str
     description: str
     cron: str = ""
+    event: str = ""
 
     def load(self) -> Any:
         """The Prefect flow. Importing it takes seconds."""
@@ -44,6 +46,7 @@ DEPLOYMENTS = (
         "pipelines.flows.due.retrain_when_due",
         "Retrains every loop for which enough new outcomes matured.",
         "7 * * * *",
+        matured.EVENT,
     ),
     Deployment(
         "evaluate",
@@ -113,12 +116,27 @@ def deploy(names: Sequence[str]) -> list[str]:
     return [f"{one.name}/{one.name}" for one in named(names)]
 
 
+def trigger_of(one: Deployment) -> Any:
+    """What Prefect keeps as an automation: each such event starts a run for its own loop."""
+    from prefect.events import DeploymentEventTrigger
+
+    return DeploymentEventTrigger(
+        name=f"{one.name} at {one.event}",
+        description=one.description,
+        expect={one.event},
+        match={"prefect.resource.id": f"{matured.RESOURCE}*"},
+        for_each={"prefect.resource.id"},
+        parameters={"loop_id": "{{ event.payload.loop_id }}"},
+    )
+
+
 def _prepared(one: Deployment, **more: Any) -> Any:
     from prefect.types.entrypoint import EntrypointType
 
     return one.load().to_deployment(
         one.name,
         cron=one.cron or None,
+        triggers=[trigger_of(one)] if one.event else None,
         description=one.description,
         tags=["rewardloop"],
         entrypoint_type=EntrypointType.MODULE_PATH,

@@ -1,7 +1,8 @@
 """The retrain-when-due flow: answers what was asked for in MLflow, counts which loops have enough new matured outcomes,
 and retrains those.
 
-What happens is in the database, so that is what is asked, once an hour: a missed run loses nothing.
+What happens is in the database, so that is what is asked, once an hour: a missed run loses nothing. With a Prefect server the
+event of ``matured.py`` starts it at once for the loop it names.
 """
 
 from infra.database import reading

@@ -1,10 +1,8 @@
-"""The retrain flow under real Prefect: on its own, and from its deployment with a server and a worker."""
+"""The retrain command without a Prefect server; under one it is in tests/stack/test_prefect.py."""
 
 import json
 import os
 import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,11 @@ import pytest
 from infra.database import open_database, reading
 from infra.services import environment
 from infra.settings import Settings
-from pipelines.supervisor import Supervisor, prefect_service
 from reward_models import registry
 from tests.pipelines.processes import COMMAND
 from tests.pipelines.worlds import standing_still
 
 ROOT = Path(__file__).parents[2]
-PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 pytestmark = pytest.mark.stack
 
@@ -30,11 +26,15 @@ def home(tmp_path: Path) -> Path:
     return standing_still(tmp_path / "home")
 
 
-def variables(home: Path, **more: str) -> dict[str, str]:
+def variables(home: Path) -> dict[str, str]:
     """The environment of an installation's processes, without this process's own settings."""
     ours = ("PREFECT_", "MLFLOW_", "REWARDLOOP_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | environment(Settings(home=home)) | {"REWARDLOOP_CLOCK": "simulated"} | more
+    more = {
+        "REWARDLOOP_CLOCK": "simulated",
+        "REWARDLOOP_MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }  # where nobody answers
+    return kept | environment(Settings(home=home)) | more
 
 
 def champion_of(home: Path) -> str | None:
@@ -49,12 +49,6 @@ def execute(environ: dict[str, str], *command: str) -> "subprocess.CompletedProc
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240)
 
 
-def run(environ: dict[str, str], *command: str) -> str:
-    """All that a command says, with the spaces of its boxes and line breaks taken out."""
-    done = execute(environ, *command)
-    return " ".join((done.stdout + done.stderr).split())
-
-
 def test_the_command_runs_the_flow_without_a_server(home: Path) -> None:
     """`rewardloop retrain --json` prints one document, promotes, and every step was a Prefect task."""
     done = execute(variables(home), COMMAND, "retrain", "subjects", "--json")
@@ -64,22 +58,6 @@ def test_the_command_runs_the_flow_without_a_server(home: Path) -> None:
     assert (outcome["state"], outcome["champion"], champion_of(home)) == ("promoted", "subjects-1", "subjects-1")
     tasks = [line.split("'")[1].rsplit("-", 1)[0] for line in done.stderr.splitlines() if "Task run '" in line]
     assert tasks == ["dataset", "fit", "calibrate", "evaluate", "register", "gate", "promote"]
-
-
-def test_the_deployment_runs_under_a_server(home: Path) -> None:
-    """`prefect.yaml` is deployed by module path; a worker runs it, and the loop has a champion."""
-    settings = Settings(home=home, prefect_port=0)
-    server = prefect_service(settings)
-    environ = variables(home, PREFECT_API_URL=f"{server.origin}/api")
-    with Supervisor([server]) as supervisor:
-        supervisor.wait_until_ready([server], threading.Event(), lambda *_: None)
-        assert "Created work pool" in run(environ, *PREFECT, "work-pool", "create", "rewardloop", "--type", "process")
-        # Prefect 3.8's `deploy` exits with 1 after it has done its work: its own question about workers is refused.
-        assert "successfully created" in run(environ, *PREFECT, "deploy", "--all")
-        run(environ, *PREFECT, "deployment", "run", "retrain/retrain", "--param", "loop_id=subjects")
-        said = run(environ, *PREFECT, "worker", "start", "--pool", "rewardloop", "--run-once")
-
-    assert champion_of(home) == "subjects-1", said
 
 
 def test_a_loop_that_does_not_exist_is_a_sentence(home: Path) -> None:

@@ -9,14 +9,13 @@ that a model could be trained on: those that matured before the gate's window.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from infra import tables
 from infra.clock import DAY
 from infra.settings import Settings
 from ingestion.join.attribution import start_of
 from ingestion.loops import LoopDefinition
-from pipelines.learning import cutoff_of
 from reward_models import registry
 from reward_models.registry import Version
 
@@ -47,14 +46,35 @@ def look(connection: Connection, definition: LoopDefinition, settings: Settings,
     return Due(definition.loop, new, False, f"{new:,} of {settings.retrain_outcomes:,} new outcomes matured.")
 
 
+def enough(connection: Connection, definition: LoopDefinition, settings: Settings, now: int) -> str | None:
+    """The newest version, empty before the first, if ``retrain_outcomes`` matured since; else None.
+
+    Cheap: it reads no more decisions than it needs, along their index. What was deferred from before that version is left to ``look``.
+    """
+    newest = next(iter(registry.versions(connection, definition.loop)), None)
+    d = tables.decisions.c
+    lately = [d.decided_at <= _last(definition, newest, now)]
+    if newest is not None:
+        lately.append(d.decided_at > newest.created_at - definition.maturity)
+    first = select(d.decision_id).where(*lately, *_new(definition, newest, now)).limit(settings.retrain_outcomes)
+    found = connection.scalar(select(func.count()).select_from(first.subquery())) or 0
+    return (newest.version if newest else "") if found == settings.retrain_outcomes else None
+
+
 def count_new(connection: Connection, definition: LoopDefinition, newest: Version | None, now: int) -> int:
     """How many decisions' outcomes became final since the newest version, or can be learned from at all."""
+    return connection.scalar(select(func.count()).where(*_new(definition, newest, now))) or 0
+
+
+def _new(definition: LoopDefinition, newest: Version | None, now: int) -> list[ColumnElement[bool]]:
     start, d = start_of(tables.decisions), tables.decisions.c
-    final = start <= (cutoff_of(definition, now) if newest is None else now - definition.maturity)
-    query = select(func.count()).where(d.loop_id == definition.loop, d.batch_no.is_not(None), final)
-    if newest is not None:
-        query = query.where(start > newest.created_at - definition.maturity)
-    return connection.scalar(query) or 0
+    found = [d.loop_id == definition.loop, d.batch_no.is_not(None), start <= _last(definition, newest, now)]
+    return found if newest is None else [*found, start > newest.created_at - definition.maturity]
+
+
+def _last(definition: LoopDefinition, newest: Version | None, now: int) -> int:
+    """When the last decision started that counts."""
+    return definition.cutoff(now) if newest is None else now - definition.maturity
 
 
 def _cut_short(newest: Version, definition: LoopDefinition) -> bool:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ParameterTypeError
 
 from infra.errors import BadInput
-from pipelines.flows.deployments import DEPLOYMENTS, POOL, Deployment, named
+from pipelines.flows.deployments import DEPLOYMENTS, POOL, Deployment, named, trigger_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +25,7 @@ def test_prefect_yaml_says_the_same_as_the_table() -> None:
             one["entrypoint"],
             one["description"],
             "".join(schedule["cron"] for schedule in one.get("schedules", ())),
+            "".join(expected for trigger in one.get("triggers", ()) for expected in trigger["expect"]),
         )
         for one in document["deployments"]
     ]
@@ -31,6 +33,19 @@ def test_prefect_yaml_says_the_same_as_the_table() -> None:
     assert tuple(written) == DEPLOYMENTS
     assert len({one.name for one in DEPLOYMENTS}) == len(DEPLOYMENTS)
     assert {one["work_pool"]["name"] for one in document["deployments"]} == {POOL}
+
+
+def test_prefect_yaml_has_the_same_triggers() -> None:
+    """Prefect makes the same automation of the file as of the table: one run per event, for the loop it names."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    written = {
+        one["name"]: [DeploymentEventTrigger.model_validate(trigger) for trigger in one["triggers"]]
+        for one in document["deployments"]
+        if "triggers" in one
+    }
+
+    assert written == {one.name: [trigger_of(one)] for one in DEPLOYMENTS if one.event}
+    assert written.keys() == {"retrain-when-due"}
 
 
 def test_names_are_looked_up_and_wrong_ones_are_told() -> None:
