@@ -1,9 +1,14 @@
 """The compose file and the image's recipe, checked without Docker: names, addresses, secrets, health."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,8 @@ import yaml
 from infra.deploy import kafka
 from infra.secrets import load_secrets
 from infra.settings import Settings, load_settings
+from pipelines.flows.deployments import DEPLOYMENTS
+from pipelines.supervisor import Service, mlflow_service, prefect_service
 
 DEPLOY = Path(kafka.__file__).parent
 ROOT = DEPLOY.parents[1]
@@ -20,7 +27,11 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 RECIPE = (DEPLOY / "Dockerfile").read_text()
 
+OURS = [name for name, service in SERVICES.items() if service["image"] == "rewardloop:local"]
+ENTRY = json.loads(re.findall(r"^ENTRYPOINT (.+)$", RECIPE, re.MULTILINE)[-1])
+
 every_service = pytest.mark.parametrize("name", SERVICES)
+every_one_of_ours = pytest.mark.parametrize("name", OURS)
 
 
 def environment(name: str) -> dict[str, str | None]:
@@ -148,3 +159,102 @@ def test_the_image_is_built_with_the_same_tool_as_here() -> None:
     """One version of uv installs everywhere."""
     (here,) = re.findall(r"^UV\s*:= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f"uv=={here}" in RECIPE
+
+
+@every_one_of_ours
+def test_paths_of_the_image_can_be_used(name: str) -> None:
+    """The image is read-only: what its processes are told to use is a volume, a secret or below /tmp."""
+    service = SERVICES[name]
+    told = [*service.get("command", []), *map(str, environment(name).values())]
+    paths = {path for text in told for path in re.findall(r"(?:^|[=:]|//)(/(?!/)[\w./-]+)", text)}
+    mounted = {mount.split(":")[1] for mount in service["volumes"]} | set(service["tmpfs"]) | {"/run/secrets"}
+
+    assert service["read_only"]
+    assert [path for path in sorted(paths) if not any(Path(path).is_relative_to(place) for place in mounted)] == []
+    assert re.findall(r"^(?:VOLUME|WORKDIR) (.+)$", RECIPE, re.MULTILINE)[-2:] == ["/data", "/data"]
+    assert mounted >= {"/data", "/tmp"}
+
+
+def test_prefects_page_is_unpacked_where_it_may_write() -> None:
+    """Prefect copies its page when it starts: in a read-only image that has to be the volume."""
+    assert Path(str(environment("prefect")["PREFECT_UI_STATIC_DIRECTORY"])).is_relative_to("/data")
+
+
+@pytest.mark.parametrize(("name", "here"), [("mlflow", mlflow_service), ("prefect", prefect_service)])
+def test_their_servers_are_started_like_those_that_are_tested(
+    name: str, here: Callable[[Settings], Service], tmp_path: Path
+) -> None:
+    """MLflow and Prefect get no option in a container that `rewardloop up` does not give them, whose servers tests start."""
+    known = here(Settings(home=tmp_path)).command[1:]
+    entry, options = SERVICES[name]["entrypoint"][1:], [option.split("=")[0] for option in SERVICES[name]["command"]]
+
+    assert tuple(entry) == known[: len(entry)]
+    assert set(options) <= set(known)
+
+
+def test_the_image_has_every_command(tmp_path: Path) -> None:
+    """The package built from what the recipe copies, and nothing else, has every command and module that the compose file
+    names, the flows that Prefect's worker imports, and the files that are no Python."""
+    installed = install_as_the_recipe_does(tmp_path)
+    wanted = [(SERVICES[name].get("entrypoint") or ENTRY) + SERVICES[name]["command"] for name in OURS]
+    commands = [words[1:] for words in wanted if words[0] == "rewardloop"]
+    modules = [words[2] for words in wanted if words[:2] == ["python", "-m"]]
+    assert len(commands) + len(modules) == len(wanted)
+
+    done = subprocess.run(
+        (sys.executable, "-c", LOOK_INSIDE, json.dumps([commands, modules, [one.entrypoint for one in DEPLOYMENTS]])),
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(installed)
+    tracked = subprocess.run(
+        ("git", "ls-files", "infra", "ingestion", "reward_models", "pipelines"),
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [file for file in tracked.stdout.split() if not (installed / file).exists()] == []
+
+
+LOOK_INSIDE = """
+import json, sys
+from importlib.util import find_spec
+import typer
+from pipelines.cli import app
+commands, modules, flows = json.loads(sys.argv[1])
+for words in commands:
+    found = typer.main.get_command(app)
+    for word in words:
+        found = found.commands[word]
+    assert not hasattr(found, "commands"), words
+missing = [name for name in modules + [flow.rpartition(".")[0] for flow in flows] if find_spec(name) is None]
+assert not missing, missing
+print(sys.modules["pipelines.cli"].__file__)
+"""
+"""What is looked up where only the built package is: the commands, the modules, and from where they come."""
+
+
+def install_as_the_recipe_does(folder: Path) -> Path:
+    """Build the package from the sources of the recipe's COPY lines alone, and unpack it."""
+    source, built, installed = (folder / name for name in ("src", "built", "installed"))
+    source.mkdir()
+    skipped = shutil.ignore_patterns("__pycache__", "secrets")
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", RECIPE, re.MULTILINE):
+        for name in line.split():
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, source / name, ignore=skipped)
+            else:
+                shutil.copy(ROOT / name, source)
+    command = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built))
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=280)
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    [entries] = installed.glob("*.dist-info/entry_points.txt")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert all(f"{name} = {place}" in entries.read_text() for name, place in scripts.items())
+    assert ENTRY[0] in scripts
+    return installed
