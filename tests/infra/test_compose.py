@@ -161,6 +161,41 @@ def test_the_image_is_built_with_the_same_tool_as_here() -> None:
     assert f"uv=={here}" in RECIPE
 
 
+@every_service
+def test_it_is_written_as_the_specification_has_it(name: str) -> None:
+    """Compose refuses a key or a word it does not know, and a service that waits for one outside its profile: seen here first."""
+    service = SERVICES[name]
+    check: dict[str, Any] = service.get("healthcheck", {})
+
+    assert {key for key in service if not key.startswith("x-")} <= SERVICE_KEYS
+    assert service.get("restart", "no") in ("no", "always", "unless-stopped", "on-failure")
+    assert set(check) <= {"test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"}
+    assert check.get("test", ["CMD"])[0] in ("CMD", "CMD-SHELL", "NONE")
+    times = [service.get("stop_grace_period"), *(check.get(key) for key in ("interval", "timeout", "start_period"))]
+    assert [time for time in times if time is not None and not re.fullmatch(r"(\d+(us|ms|s|m|h))+", time)] == []
+    for port in service.get("ports", []):
+        assert re.fullmatch(r"[\d.]+:\d+:\d+", port)
+    for other in service.get("depends_on", {}):
+        assert set(SERVICES[other].get("profiles", [])) <= set(service.get("profiles", []))
+
+
+SERVICE_KEYS = {
+    *("image", "build", "init", "read_only", "tmpfs", "cap_drop", "security_opt", "volumes", "secrets", "environment"),
+    *(
+        "command",
+        "entrypoint",
+        "restart",
+        "stop_grace_period",
+        "ports",
+        "depends_on",
+        "healthcheck",
+        "profiles",
+        "user",
+    ),
+}
+"""What the compose file uses of the specification's keys of a service."""
+
+
 @every_one_of_ours
 def test_paths_of_the_image_can_be_used(name: str) -> None:
     """The image is read-only: what its processes are told to use is a volume, a secret or below /tmp."""
