@@ -39,6 +39,7 @@ _pages = Environment(
 _STYLE = Path(__file__).with_name("page.css").read_text()
 
 Texts = Annotated[str, Query(max_length=MOST_CHARACTERS)]
+Part = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
 @router.get("/page.css")
@@ -75,11 +76,11 @@ def home(wired: Wired, loop: str = "", texts: Texts = "") -> HTMLResponse:
 
 
 @router.get("/campaigns/{campaign_id}")
-def campaign(campaign_id: str, wired: Wired) -> HTMLResponse:
+def campaign(campaign_id: str, wired: Wired, part: Part = 1) -> HTMLResponse:
     """A campaign's copy, shares and results so far."""
     try:
         with reading(wired.engine) as connection:
-            view = campaign_view(connection, campaign_id)
+            view = campaign_view(connection, campaign_id, part)
     except RewardloopError as error:
         return problem(error)
     return page("campaign.html", campaign_id, **view)

@@ -18,6 +18,7 @@ from reward_models.serving.snapshot import Loop
 MOST_CAMPAIGNS = 50
 """Newest campaigns of a loop that are listed."""
 MOST_CONTENTS = 200
+"""Contents on one page of a campaign."""
 MOST_REASONS = 3
 """Reasons that are told of a line."""
 
@@ -55,24 +56,35 @@ def scores_view(texts: Sequence[str], scores: Sequence[Score]) -> list[dict[str,
     ]
 
 
-def campaign_view(connection: Connection, campaign_id: str) -> dict[str, Any]:
-    """A campaign's copy with shares and results so far. Raises :class:`NotFound`."""
+def campaign_view(connection: Connection, campaign_id: str, part: int = 1) -> dict[str, Any]:
+    """A part of a campaign's copy with shares and results so far, what was shown most first. Raises :class:`NotFound`.
+
+    part: 1, 2 …, each of ``MOST_CONTENTS`` contents; past the end it is the last.
+    """
     campaign = read_campaign(connection, campaign_id)
     results = campaign_results(connection, campaign_id)
     metrics = sorted({result.metric for result in results})
     by_content = _by_content(results)
     shown = {content: max(one.exposures for one in rows) for content, rows in by_content.items()}
-    most = sorted(shown, key=lambda content: (-shown[content], content))[:MOST_CONTENTS]
-    rows = _contents(connection, campaign_id, most)
-    contents = [_content(row, shown, metrics, by_content.get(row.content_id, ())) for row in rows]
+    ids = sorted(_ids(connection, campaign_id), key=lambda content: (-shown.get(content, 0), content))
+    part = min(part, max(1, -(-len(ids) // MOST_CONTENTS)))
+    first = MOST_CONTENTS * (part - 1)
+    own = ids[first : first + MOST_CONTENTS]
+    rows, total = _contents(connection, own), max(1, sum(shown.values()))
     return {
         "campaign": campaign_id,
         "loop": campaign.loop_id,
         "state": campaign.state,
         "brief": campaign.brief,
         "metrics": metrics,
-        "most": MOST_CONTENTS,
-        "contents": sorted(contents, key=lambda content: (-content["times"], content["id"])),
+        "first": first + 1,
+        "last": first + len(own),
+        "count": len(ids),
+        "before": part - 1,
+        "after": part + 1 if first + len(own) < len(ids) else 0,
+        "contents": [
+            _content(rows[name], shown.get(name, 0), total, metrics, by_content.get(name, ())) for name in own
+        ],
     }
 
 
@@ -109,13 +121,15 @@ def _campaigns(connection: Connection, loop_id: str) -> list[dict[str, Any]]:
     return [{"id": row.campaign_id, "about": ", ".join(filter(None, (row.state, row.channel)))} for row in rows]
 
 
-def _contents(connection: Connection, campaign_id: str, most: Sequence[str]) -> list[Any]:
-    """The contents that were shown most; where there is room, others too."""
+def _ids(connection: Connection, campaign_id: str) -> list[str]:
     c = tables.contents.c
-    query = select(c.content_id, c.slots, c.approval).where(c.campaign_id == campaign_id)
-    seen = connection.execute(query.where(c.content_id.in_(most))).all()
-    rest = query.where(c.content_id.not_in(most)).order_by(c.content_id).limit(MOST_CONTENTS - len(seen))
-    return [*seen, *connection.execute(rest)]
+    return list(connection.scalars(select(c.content_id).where(c.campaign_id == campaign_id)))
+
+
+def _contents(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
+    c = tables.contents.c
+    found = connection.execute(select(c.content_id, c.slots, c.approval).where(c.content_id.in_(ids)))
+    return {row.content_id: row for row in found}
 
 
 def _by_content(results: Iterable[Result]) -> dict[str, list[Result]]:
@@ -125,15 +139,12 @@ def _by_content(results: Iterable[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def _content(row: Any, shown: Mapping[str, int], metrics: Sequence[str], results: Iterable[Result]) -> dict[str, Any]:
-    times = shown.get(row.content_id, 0)
-    share = times / max(1, sum(shown.values()))
+def _content(row: Any, times: int, total: int, metrics: Sequence[str], results: Iterable[Result]) -> dict[str, Any]:
+    share = times / total
     means = {one.metric: one.total / one.exposures for one in results}
     return {
-        "id": row.content_id,
         "slots": as_read(row.slots),
         "approval": row.approval,
-        "times": times,
         "shown": f"{times:,}",
         "share": f"{share:.0%}",
         "width": round(100 * share, 1),

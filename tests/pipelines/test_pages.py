@@ -1,6 +1,7 @@
 """The pages for marketers: what they show, and that nothing in them is ever run."""
 
 import base64
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from infra.database import writing
 from ingestion.keys import create_key
+from pipelines.pages import views
 from pipelines.pages.views import amount, scores_view, why
 from reward_models.serving.bodies import Reason, Score
 from tests.pipelines.api import click, define, ok, rank, running, send
@@ -120,6 +122,21 @@ def test_a_campaign_shows_shares_and_results(client: TestClient) -> None:
         assert f"{shown.count(name) / 20:.0%}" in source
     assert "1,000" in source
     assert "click per 1,000" in source
+
+
+def test_a_large_campaign_is_read_in_parts(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every content stands in exactly one part; parts lead to each other, and past the end is the last."""
+    monkeypatch.setattr(views, "MOST_CONTENTS", 3)
+    last = -(-len(HOSTILE) // 3)
+    parts = [page(client, f"/campaigns/hostile?part={number}") for number in range(1, last + 1)]
+    links = [re.findall(r"/campaigns/hostile\?part=(\d+)", source) for source in parts]
+
+    assert sum(source.count('<td class="copy">') for source in parts) == len(HOSTILE)
+    assert links[0] == ["2"]
+    assert links[-1] == [str(last - 1)]
+    assert f"Contents 1 to 3 of {len(HOSTILE)}" in parts[0]
+    assert page(client, "/campaigns/hostile?part=999") == parts[-1]
+    assert page(client, "/campaigns/hostile") == parts[0]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
