@@ -37,6 +37,7 @@ SENDS = 20_000.0
 def main(optimiser: str, folder: Path) -> None:
     """Run one optimiser and print what it found."""
     os.environ |= {"OPENAI_API_KEY": "any", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DSPY_CACHEDIR": str(folder)}
+    os.chdir(folder)  # MLflow leaves its artifacts where it runs
     metric = CopyMetric(learned(), "subject")
     with StubLLM() as stub:
         stub.reply = Writer()
@@ -120,7 +121,7 @@ class Writer:
 
 def by_dspy(stub: StubLLM, metric: CopyMetric, folder: Path) -> str:
     """COPRO: new instructions by a language model, the best by the metric stays."""
-    import dspy  # type: ignore[import-untyped]
+    import dspy
 
     model = dspy.LM("openai/stub-1", api_base=stub.url, api_key="any", cache=False)
     dspy.configure(lm=model)
