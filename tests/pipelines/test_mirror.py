@@ -14,12 +14,13 @@ from infra.database import open_database, reading
 from infra.migrations import migrate
 from infra.secrets import Secrets
 from infra.settings import Settings
-from infra.tracking import Tracking
+from infra.tracking import Tracking, ask_judge
 from pipelines.learning import Bench, Outcome, retrain
 from pipelines.names import business, columns
 from reward_models import bundle as bundles
 from reward_models import registry
 from tests.pipelines.worlds import NOW, definition, populate
+from tests.stack.stub_llm import Say, StubLLM
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +158,32 @@ def test_parameters_say_how_it_was_learned(run: Any) -> None:
         "posterior",
         "1.0",
     )
+
+
+def test_nothing_that_is_asked_is_traced(
+    client: Any, retrained: tuple[Settings, Outcome], llm: StubLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a retraining nor a question to one of MLflow's judges leaves a trace or its words; a trace that is made is found."""
+    import mlflow
+
+    settings, _ = retrained
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking)
+    mlflow.set_tracking_uri(settings.tracking)
+    llm.answer(Say(json.dumps({"result": 4, "rationale": "plain"})))
+    copy = {"subject": "a line that nobody else writes"}
+    ask_judge("Rate {{ outputs }} for {{ inputs }}", "a brief", copy, url=llm.url, model="stub-1", key="none")
+
+    assert copy["subject"] in llm.calls[0].text
+    assert traces(client) == 0
+    assert copy["subject"].encode() not in b"".join(
+        file.read_bytes() for file in settings.home.glob("mlflow/mlflow.db*")
+    )
+    with mlflow.start_span("made on purpose"):
+        pass
+    assert traces(client) == 1
+
+
+def traces(client: Any) -> int:
+    """How many the store has, in all experiments."""
+    places = [each.experiment_id for each in client.search_experiments()]
+    return len(client.search_traces(locations=places, flush=True))
