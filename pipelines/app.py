@@ -2,8 +2,8 @@
 
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
 4 the way to Kafka, decision log and click log, 5 a rehearsal, so that the first request is like any other, 6 the
-threads: ``refresh`` (new models, copy, statistics), ``tick`` (decisions become exposures), ``bots`` (machines' clicks are
-labelled), ``spool`` (clicks that waited for their log), ``matured`` (Prefect is told which loops have enough to learn from) and
+threads: ``refresh`` (new models, copy, statistics), ``opinions`` (what people and judges think), ``tick`` (decisions become
+exposures), ``bots`` (machines' clicks are labelled), ``spool`` (clicks that waited for their log), ``matured`` (Prefect is told which loops have enough to learn from) and
 ``vitals`` (the gauges about the ledger). Only then it listens.
 The stop goes the other way round: it takes no more connections, answers what it was asked, and both logs write what
 they have taken.
@@ -75,6 +75,8 @@ ANSWER_SECONDS = 2.0
 SWITCH_SECONDS = 0.0005
 """How soon a thread that works must let another go on: the event loop must not stand behind the snapshot's refresh for
 the interpreter's own 5 ms each time it wakes up."""
+OPINIONS_SECONDS = 30.0
+"""How often what people and judges think is looked for."""
 SNAPSHOT_SECONDS = 20.0
 """How long one query of a refresh may take."""
 
@@ -197,6 +199,7 @@ def _start(settings: Settings) -> Running:
     threads = (
         *(() if keyring is None else (Repeating("keys", KEYS_SECONDS, keyring.refresh),)),
         Repeating("refresh", settings.refresh_seconds, snapshots.refresh),
+        Repeating("opinions", OPINIONS_SECONDS, snapshots.listen),
         Repeating("tick", settings.tick_seconds, lambda: _tick(engine, secrets, clock)),
         Repeating("bots", settings.tick_seconds, BotWatch(engine, secrets, settings, clock).label_bots),
         Repeating("spool", settings.tick_seconds, clicks.drain),

@@ -111,7 +111,8 @@ def _running(workspace: Workspace, campaign_id: str) -> tuple[Snapshot, Loop, Ca
     if state != "running":
         raise BadInput(f"Campaign {campaign_id!r} does not run ({state}); only a running campaign is sent")
     snapshots = Snapshots(workspace.engine, workspace.settings.bundles)
-    snapshot = snapshots.with_layer_of(snapshots.refresh(), campaign_id)
+    snapshots.refresh()
+    snapshot = snapshots.with_layer_of(snapshots.listen(), campaign_id)
     campaign = snapshot.campaigns[campaign_id]
     return snapshot, snapshot.loops[campaign.loop_id], campaign
 

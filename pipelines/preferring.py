@@ -4,24 +4,24 @@ read_file(path, columns) -> bodies of feedback         a CSV of pairs, ratings o
 report_of(connection, definition) -> Report            agreement, reliability, people beside money
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import ValidationError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from infra.database import reading, writing
+from infra import tables
+from infra.database import reading
 from infra.errors import BadInput, EstimateRefused
-from ingestion.feedback import add_feedback
-from ingestion.files.tables import open_table
 from ingestion.http.bodies import FeedbackBody
 from ingestion.loops import LoopDefinition, load_loop
-from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
+from pipelines.commands.workspace import Workspace, out, print_json, print_table, printable, progress
+from pipelines.feedback_files import import_rows, read_rows
+from reward_models.opinions import Opinions, in_words, load_opinions, load_said
 from reward_models.preferences.agreement import Agreement, of_pairs, of_ratings
 from reward_models.preferences.business import load_seen
 from reward_models.preferences.combined import Combination, combine
@@ -31,8 +31,6 @@ from reward_models.preferences.judgements import Judgements, load_judgements
 from reward_models.preferences.pairs import Columns, read_pairs
 from reward_models.preferences.strengths import Strengths, fit_strengths
 
-MOST_ROWS = 1_000_000
-_BATCH = 500
 _SHOWN = 40
 
 
@@ -45,40 +43,20 @@ class Report:
     ratings: Agreement
     strengths: Strengths
     combination: Combination
+    opinions: Opinions
+    """What choosing makes of it, for the campaigns that run."""
 
 
 def import_file(workspace: Workspace, path: Path, loop_id: str, as_json: bool) -> None:
     """Store every row as feedback; the same file again changes nothing."""
-    counts = {"rows": 0, "new": 0, "already there": 0}
-    with reading(workspace.engine) as connection:
-        load_loop(connection, loop_id)
-    with progress() as bar:
-        task = bar.add_task(f"reading {path.name}", total=None)
-        for batch in _batches(read_file(path, loop_id)):
-            with writing(workspace.engine) as connection:
-                for number, body in batch:
-                    new = _add(connection, path, number, body, workspace)
-                    counts["new" if new else "already there"] += 1
-            counts["rows"] += len(batch)
-            bar.update(task, completed=counts["rows"])
-    if as_json:
-        print_json(counts)
-    else:
-        print_table(f"Preferences from {path.name}", list(counts), [[f"{n:,}" for n in counts.values()]], range(3))
-        out().print(f"Next: rewardloop preferences report {loop_id}", highlight=False)
+    after = f"rewardloop preferences report {loop_id}"
+    import_rows(workspace, path, loop_id, read_file(path, loop_id), "Preferences", after, as_json)
 
 
 def read_file(path: Path, loop_id: str) -> Iterator[tuple[int, FeedbackBody]]:
     """Number and body of each row: ``winner`` and ``loser``, or ``content`` and ``rating``, or ``ranking`` (ids, the best first, with > between
     them); ``annotator`` where it is there. Raises :class:`BadInput`, naming the row."""
-    with open_table(path) as table:
-        kind = _kind(path, table.columns)
-        for number, row in enumerate(table.rows, start=1):
-            if number > MOST_ROWS:
-                raise BadInput(f"{path} has more than {MOST_ROWS:,} rows; give it in parts")
-            if len(row) != len(table.columns):
-                raise BadInput(f"{path}, row {number:,}: {len(row)} cells for {len(table.columns)} columns")
-            yield number, _body(path, number, kind, dict(zip(table.columns, row, strict=True)), loop_id)
+    return read_rows(path, loop_id, lambda columns: partial(_said, _kind(path, columns)))
 
 
 def report(workspace: Workspace, loop_id: str, as_json: bool) -> None:
@@ -102,7 +80,11 @@ def report_of(connection: Connection, definition: LoopDefinition) -> Report:
         )
     strengths = fit_strengths(judgements.comparisons)
     combination = combine(load_seen(connection, definition, strengths))
-    return Report(judgements, of_pairs(judgements.comparisons), of_ratings(judgements.ratings), strengths, combination)
+    opinions = load_opinions(
+        connection, definition, _running(connection, definition.loop), load_said(connection, definition.loop)
+    )
+    pairs, ratings = of_pairs(judgements.comparisons), of_ratings(judgements.ratings)
+    return Report(judgements, pairs, ratings, strengths, combination, opinions)
 
 
 def document_of(found: Report) -> dict[str, Any]:
@@ -125,8 +107,13 @@ def document_of(found: Report) -> dict[str, Any]:
             "sd": found.combination.slope_sd,
             "listened": found.combination.listened,
         },
+        "opinions": {
+            name: {"state": one.state} | {key: _number(value) for key, value in msgspec.to_builtins(one).items()}
+            for name, one in found.opinions.agreements.items()
+        },
         "contents": [
             {name: _number(value) for name, value in msgspec.to_builtins(one).items()}
+            | {"starts": found.opinions.said.get(one.campaign, {}).get(one.content, 0.0)}
             for one in found.combination.contents
         ],
     }
@@ -171,7 +158,8 @@ def _kind(path: Path, columns: list[str]) -> str:
     )
 
 
-def _body(path: Path, number: int, kind: str, row: Mapping[str, str], loop_id: str) -> FeedbackBody:
+def _said(kind: str, row: Mapping[str, str]) -> dict[str, Any]:
+    """What a row says, as a body of feedback."""
     content, value = None, dict[str, Any]()
     if kind == "preference":
         value = {"winner": row["winner"].strip(), "loser": row["loser"].strip()}
@@ -179,12 +167,7 @@ def _body(path: Path, number: int, kind: str, row: Mapping[str, str], loop_id: s
         value = {"ranking": [each.strip() for each in row["ranking"].split(">")]}
     else:
         content, value = row["content"].strip(), {"rating": _rating(row["rating"])}
-    said = {"kind": kind, "source": "HUMAN", "loop": loop_id, "content_id": content, "value": value}
-    try:
-        return FeedbackBody.model_validate(said | {"annotator": row.get("annotator", "").strip() or None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"{path}, row {number:,}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return {"kind": kind, "content_id": content, "value": value}
 
 
 def _rating(text: str) -> float | str:
@@ -192,27 +175,6 @@ def _rating(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _add(connection: Connection, path: Path, number: int, body: FeedbackBody, workspace: Workspace) -> bool:
-    """The id is made of what is said and of the row, so a file can be imported twice."""
-    said = f"{path.name}\x00{number}\x00{body.model_dump_json()}"
-    feedback_id = f"file-{hashlib.sha256(said.encode()).hexdigest()[:40]}"
-    try:
-        return add_feedback(connection, feedback_id, body, workspace.settings.text_limit_bytes, workspace.clock())
-    except BadInput as error:
-        raise BadInput(f"{path}, row {number:,}: {error}") from None
-
-
-def _batches(rows: Iterator[tuple[int, FeedbackBody]]) -> Iterator[list[tuple[int, FeedbackBody]]]:
-    batch: list[tuple[int, FeedbackBody]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _agreement(found: Agreement) -> dict[str, Any]:
@@ -242,7 +204,7 @@ def _print(loop_id: str, found: Report) -> None:
     rows = sorted(combination.contents, key=lambda one: (one.campaign, -one.both))[:_SHOWN]
     print_table(
         "People beside money, relative to each campaign",
-        ["campaign", "content", "people say", "weight", "money says", "weight", "together", "±"],
+        ["campaign", "content", "people say", "weight", "money says", "weight", "together", "±", "starts at"],
         [
             (
                 one.campaign,
@@ -253,12 +215,21 @@ def _print(loop_id: str, found: Report) -> None:
                 f"{one.outcomes:.0%}",
                 f"{one.both:+.1%}",
                 f"{1.96 * one.sd:.1%}",
+                f"{found.opinions.said.get(one.campaign, {}).get(one.content, 0.0):+.1%}",
             )
             for one in rows
         ],
-        numbers=range(2, 8),
+        numbers=range(2, 9),
     )
     out().print(_verdict(combination), highlight=False)
+    out().print("When copy is chosen, contents of running campaigns start there, by what was right in other campaigns:")
+    for name, agreement in found.opinions.agreements.items():
+        out().print(printable(f"- {in_words(name, agreement)}"), markup=False, highlight=False)
+
+
+def _running(connection: Connection, loop_id: str) -> list[str]:
+    c = tables.campaigns.c
+    return list(connection.scalars(select(c.campaign_id).where(c.loop_id == loop_id, c.state == "running")))
 
 
 def _verdict(found: Combination) -> str:

@@ -4,12 +4,13 @@
 
     observed_k − expected_k = a_k·b + e_k + noise     per decision; expected: the prediction, averaged over what was shown
     b   ~ N(0, level_sd²)                             what the campaign's level is off by (drift, a new campaign)
-    e_k ~ N(0, τ²)                                    the content's own effect, beyond the prediction
+    e_k ~ N(said_k·level, τ²)                         the content's own effect, beyond the prediction
     noise ~ N(0, σ²/n_k)
 
 Comparing with *expected* takes targeting out of the comparison: two equal contents of which one was shown to the
 better customers have different raw means and the same residual. Rates and money are proportional: a campaign that
-earns half of what was predicted also has half the differences between its contents. Then a_k = expected_k / level,
+earns half of what was predicted also has half the differences between its contents. What people and judges say of a
+content (``opinions.py``) is where its effect starts; without any, said_k = 0. Then a_k = expected_k / level,
 scale = (level + b) / level and shift = 0; else (no prediction, or a level about 0) a_k = 1, scale = 1, shift = b.
 
 σ² is pooled over the contents, with pseudo-decisions so that no clicks yet is not certainty. τ² is averaged over its
@@ -86,17 +87,21 @@ class Prior:
     """Standard deviation of a content's true reward about its prediction, relative to the level."""
     proportional: bool = False
     """Predictions are in proportion to the level: what moves it scales them. False: it moves all alike."""
+    said: FloatArray | float = 0.0
+    """Where the effect of each content starts, relative to the level: a number, or of shape (…, k)."""
 
 
 @dataclass(frozen=True)
 class Effects:
     """The posterior mean of a content is scale · prediction + shift + effect. ``scale`` and ``shift``, of shape (…), are
-    common to the campaign; ``effect`` and ``sd``, of shape (…, k), are each content's own."""
+    common to the campaign; ``effect`` and ``sd``, of shape (…, k), are each content's own. ``said``, of shape (…, k): what
+    of the effect still is what was said of the content before its counts."""
 
     shift: FloatArray
     effect: FloatArray
     sd: FloatArray
     scale: FloatArray
+    said: FloatArray
 
     def mean(self, predicted: FloatArray) -> FloatArray:
         """Posterior mean of every content from its prediction, shape (…, k)."""
@@ -107,7 +112,7 @@ def content_effects(counts: ArmCounts, prior: Prior | float) -> Effects:
     """Posterior of level and effects, reward units. A content without data has effect 0 and the widest sd.
 
     prior: of the campaign, or only the size of a usual reward (predictions then say nothing about the level). Without
-    any data all contents are what was predicted.
+    any data all contents are what was predicted and said.
     """
     prior = prior if isinstance(prior, Prior) else Prior(abs(prior))
     n = counts.exposures
@@ -119,7 +124,8 @@ def content_effects(counts: ArmCounts, prior: Prior | float) -> Effects:
     size = np.where(known, size, 1.0)
     level_variance = np.where(level_sd > 0.0, level_sd, size) ** 2
     noise = _variance(counts, size)
-    residual = _per_exposure(counts.sums - counts.expected, n)
+    said = np.broadcast_to(prior.said, n.shape) * size
+    residual = _per_exposure(counts.sums - counts.expected, n) - said
     spread = _spread(residual, n / noise, lean, level_variance, np.asarray(prior.spread)[..., None] * size)
     weight = n / (noise + n * spread)
     off_variance = 1.0 / (_total(lean**2 * weight) + 1.0 / level_variance)
@@ -133,8 +139,9 @@ def content_effects(counts: ArmCounts, prior: Prior | float) -> Effects:
     off = np.where(known, off, 0.0)
     scale = 1.0 + off / np.where(level > 0.0, level, 1.0) if prior.proportional else np.ones_like(off)
     shift = np.zeros_like(off) if prior.proportional else off
-    effect, sd = trust * (residual - lean * off), np.sqrt(variance)
-    return Effects(shift[..., 0], np.where(known, effect, 0.0), np.where(known, sd, 0.0), scale[..., 0])
+    effect, sd, left = said + trust * (residual - lean * off), np.sqrt(variance), (1.0 - trust) * said
+    effect, sd, left = (np.where(known, one, 0.0) for one in (effect, sd, left))
+    return Effects(shift[..., 0], effect, sd, scale[..., 0], left)
 
 
 def _lean(counts: ArmCounts, level: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
     newer_counts(connection, counts) -> Counts        arm_counts(rows, content_ids, weights, aging, now) -> ArmCounts
     load_days(connection, loop_id, weights, before) -> counts per day, of every campaign
     load_totals(connection, loop_id, weights) -> counts per campaign, with the contents they are of
+    load_beyond(connection, loop_id, weights) -> the same, to be held against what was predicted
 
     sums = Σ_m w_m·sum_m        sum_squares ≤ (Σ_m |w_m|·√sum_squares_m)²
 
@@ -14,6 +15,7 @@ Rows are by day of decision lately and by week before that, which is all that fo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -125,6 +127,30 @@ def load_totals(
         parts = (days.exposures, days.sums, days.sum_squares, days.expected)
         found[campaign_id] = (contents, ArmCounts(*(part.sum(axis=0) for part in parts)))
     return found
+
+
+def load_beyond(
+    connection: Connection, loop_id: str, weights: Mapping[str, float]
+) -> dict[str, tuple[list[str], ArmCounts]]:
+    """By campaign, running or not: its contents that were shown, and their counts in all, (k,).
+
+    Expected is the prediction of the model that served, in proportion to what all its decisions earned: a model that is
+    wrong about a campaign's level says nothing of its contents by that. Without one it is the mean of the decisions.
+    """
+    found = {}
+    for campaign_id, versions in _of_loop(connection, loop_id, true()).items():
+        contents = sorted({row.content_id for rows in versions.values() for row in rows})
+        parts = [_in_proportion(arm_counts(versions[version], contents, weights)) for version in sorted(versions)]
+        found[campaign_id] = (contents, reduce(add, parts))
+    return found
+
+
+def _in_proportion(counts: ArmCounts) -> ArmCounts:
+    earned, expected = float(counts.sums.sum()), counts.expected
+    if float(expected.sum()) <= 0.0:
+        expected = counts.exposures
+    total = float(expected.sum())
+    return replace(counts, expected=expected * (earned / total if total > 0.0 else 0.0))
 
 
 def arm_counts(

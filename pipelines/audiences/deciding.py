@@ -154,7 +154,7 @@ class _Deciding:
     def run(self, audience: Audience, tell: Tell, write: Write | None, reject: Reject | None) -> None:
         """All chunks of the audience. Without ``write`` nothing is stored."""
         self._snapshots.refresh()
-        self._snapshots.current = self._snapshots.with_layer_of(self._snapshots.current, self._send.campaign)
+        self._snapshots.current = self._snapshots.with_layer_of(self._snapshots.listen(), self._send.campaign)
         while chunk := list(islice(audience.rows, self._size())):
             self._chunk(chunk, write, reject)
             tell(self.report.rows, audience.position(), audience.size)

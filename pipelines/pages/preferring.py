@@ -4,7 +4,8 @@ The answer is a click on a form, stored as feedback like any other preference. A
 comes from, and pages cannot. Every text is escaped by the templates.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query, Response
@@ -22,13 +23,17 @@ from ingestion.fields import Name
 from ingestion.http.bodies import FeedbackBody
 from pipelines.pages.routes import page, problem
 from pipelines.variants import told, variants_of
+from reward_models.opinions import in_words
 from reward_models.preferences.asking import next_pair
 from reward_models.preferences.judgements import load_judgements
-from reward_models.serving.routes import Wired
+from reward_models.serving.routes import Serving, Wired
 
 router = APIRouter(include_in_schema=False)
 
 Content = Annotated[str, Query(min_length=1, max_length=256)]
+Slots = list[tuple[str, str]]
+MOST_STARTS = 100
+"""Contents of which it is shown where they start."""
 Site = Annotated[str, Header(alias="sec-fetch-site")]
 
 
@@ -52,7 +57,13 @@ def ask(campaign_id: str, wired: Wired, annotator: Name | None = None) -> HTMLRe
     )
     own = sum(one.annotator == annotator for one in said)
     return page(
-        "preferences.html", "Which is better?", campaign=campaign_id, annotator=annotator or "", sides=sides, own=own
+        "preferences.html",
+        "Which is better?",
+        campaign=campaign_id,
+        annotator=annotator or "",
+        sides=sides,
+        own=own,
+        **_counts(wired, campaign.loop_id, campaign_id, copy),
     )
 
 
@@ -100,7 +111,20 @@ def differences(campaign_id: str, wired: Wired, first: Content, second: Content)
     return page("diff.html", "What differs", campaign=campaign_id, found=found, changed=changed, ahead=ahead)
 
 
-def _copy(connection: Connection, campaign_id: str) -> dict[str, list[tuple[str, str]]]:
+def _counts(wired: Serving, loop_id: str, campaign_id: str, copy: Mapping[str, Slots]) -> dict[str, Any]:
+    """What opinions count for where copy is chosen: in words, and where the contents of the campaign start."""
+    heard = wired.snapshots.current.heard.get(loop_id)
+    if heard is None:
+        return {"opinions": [], "starts": []}
+    said = heard.opinions.said.get(campaign_id, {})
+    starts = sorted(((start, name) for name, start in said.items() if name in copy), reverse=True)[:MOST_STARTS]
+    return {
+        "opinions": [in_words(name, one) for name, one in heard.opinions.agreements.items()],
+        "starts": [(copy[name], f"{start:+.1%}") for start, name in starts],
+    }
+
+
+def _copy(connection: Connection, campaign_id: str) -> dict[str, Slots]:
     """Slots of the campaign's contents that may be sent or wait for it, by id."""
     c = tables.contents.c
     query = select(c.content_id, c.slots).where(c.campaign_id == campaign_id, c.approval.in_(("approved", "draft")))

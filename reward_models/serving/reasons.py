@@ -2,7 +2,8 @@
 
     score = expected (``contributions.py``)  +  what was observed since:
             the campaign so far       (scale − 1)·expected + shift
-            this content so far       its own effect
+            what people and judges think   where its own effect starts (``opinions.py``), as far as counts leave it
+            this content so far       the rest of its own effect
             such contexts lately      what the newest decisions say of them
 
 The model is the one the decision names. What was observed is told apart while the snapshot still says what it said then;
@@ -99,12 +100,13 @@ def _parts(
         added = standing.contextual.at(decision.context, names)[0].tolist()
     found = []
     for one, lately in zip(told, added, strict=True):
-        own = (
-            float(standing.effects.effect[standing.index[one.content_id]]) if one.content_id in standing.index else 0.0
-        )
+        own, said = 0.0, 0.0
+        if (at := standing.index.get(one.content_id)) is not None:
+            own, said = float(standing.effects.effect[at]), float(standing.effects.said[at])
         lines = [
             Line("the campaign so far", "observed", (scale - 1.0) * float(one.expected or 0.0) + shift),
-            Line("this content so far", "observed", own),
+            Line("what people and judges think", "observed", said),
+            Line("this content so far", "observed", own - said),
             Line("such customers lately", "observed", lately),
         ]
         found.append([line for line in lines if line.effect])

@@ -6,7 +6,8 @@ in by one assignment:
 1. look: one cheap query over counts, newest versions and the newest batch; nothing changed, nothing done
 2. loops and switches, campaigns and contents, content statistics: each read again if its part changed; of the
    suppressed customers those that changed
-3. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``)
+3. contexts: of the campaign that moved most, what its newest decisions say (``recent.py``); what people and judges think is
+   looked for apart from all this, now and then (``listen``)
 4. swap: switches and copy hold from here on, whatever the models do
 5. models: a new champion is verified in a sacrificial process, which may take its time, and warmed up; then the second
    swap. Refused, the last good one keeps serving
@@ -38,9 +39,11 @@ from reward_models import registry
 from reward_models.aging import AGELESS
 from reward_models.boosted import Encoded, RewardModel, join
 from reward_models.contextual import Contextual
+from reward_models.opinions import SILENCE, Opinions
 from reward_models.policies import in_force, policy_version
 from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
+from reward_models.serving.hearing import Heard, hear_again
 from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
 from reward_models.serving.suppressed import Suppressed
 from reward_models.statistics import NOTHING, Counts, Statistics, arm_counts, newer_counts
@@ -186,6 +189,8 @@ class Snapshot:
     """What contexts say, by campaign."""
     suppressed: Suppressed = field(default_factory=Suppressed)
     """Who must not be sent anything."""
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    """What people and judges think, by loop."""
     lineups: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What the ranker keeps of campaigns (``ranker.Lineup``); another snapshot begins anew."""
     _standings: dict[str, Standing] = field(default_factory=dict, repr=False, compare=False)
@@ -204,7 +209,14 @@ class Snapshot:
         """The campaign's posterior, computed once per snapshot."""
         found = self._standings.get(campaign.campaign_id)
         if found is None:
-            found = _standing(self.statistics, loop, campaign, self.mark.batch_at, self._contextual(loop, campaign))
+            found = _standing(
+                self.statistics,
+                loop,
+                campaign,
+                self.mark.batch_at,
+                self._contextual(loop, campaign),
+                self._opinions(loop),
+            )
             self._standings[campaign.campaign_id] = found
         return found
 
@@ -212,6 +224,10 @@ class Snapshot:
         """Of the decisions of the model that serves now; those of another say nothing of what it leaves unexplained."""
         layer = self.layers.get(campaign.campaign_id)
         return layer.known if layer is not None and layer.version == loop.model_version else None
+
+    def _opinions(self, loop: Loop) -> Opinions:
+        heard = self.heard.get(loop.definition.loop)
+        return SILENCE if heard is None else heard.opinions
 
     def with_drafts(self, loop: Loop, campaign: Campaign, drafts: Sequence[Content]) -> "Snapshot":
         """This snapshot as if the drafts were registered; nothing of it is remembered."""
@@ -293,6 +309,19 @@ class Snapshots:
             self.loaded, self.fault = True, None
             telemetry.refreshed_at.set_to_current_time()
 
+    def listen(self) -> Snapshot:
+        """Look for what people and judges think, and swap it in; slow where much was said. Raises ``Unavailable`` when the
+        database is away."""
+        current = self.current
+        running = {one.campaign_id: one.loop_id for one in current.campaigns.values() if one.state == "running"}
+        rules = {name: loop.rules for name, loop in current.loops.items()}
+        with reading(self.engine) as connection:
+            heard = hear_again(connection, rules, running, current.stats_version, current.heard)
+        if heard != current.heard:
+            with self._lock:
+                self.current = replace(self.current, heard=heard, _standings={})
+        return self.current
+
     def model(self, connection: Connection, loop_id: str, version: str) -> RewardModel:
         """Any version of a loop's model: the one in memory, else verified from disk.
 
@@ -328,7 +357,7 @@ class Snapshots:
             name: self._with_model(Loop(definition, version, name in killed), champions.get(name), old.loops.get(name))
             for name, (definition, version) in definitions.items()
         }
-        new = Snapshot(loops, campaigns, counts, mark, old.layers, suppressed)
+        new = Snapshot(loops, campaigns, counts, mark, old.layers, suppressed, old.heard)
         return self._with_layer(new) if self._looks.due() else new
 
     def with_layer_of(self, snapshot: Snapshot, campaign_id: str) -> Snapshot:
@@ -482,7 +511,12 @@ def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
 
 
 def _standing(
-    statistics: Statistics, loop: Loop, campaign: Campaign, now: int, contextual: Contextual | None
+    statistics: Statistics,
+    loop: Loop,
+    campaign: Campaign,
+    now: int,
+    contextual: Contextual | None,
+    opinions: Opinions,
 ) -> Standing:
     """Observed against expected, from the decisions that the served model made and those it was judged on: those of
     others would count twice.
@@ -495,6 +529,7 @@ def _standing(
     counts = statistics.get(campaign.campaign_id, {}).get(loop.model_version, ())
     rows = counts if all(rules.metric(name) in loop.definition.metrics for name in rules.reward) else ()
     prior = Prior(0.0) if loop.served is None else prior_of(loop.served.model, campaign.campaign_id)
+    prior = replace(prior, said=opinions.of(campaign.campaign_id, ids))
     aging = AGELESS if loop.served is None else loop.served.model.aging
     seen = arm_counts(rows, ids, rules.reward, aging, now)
     if contextual is not None:

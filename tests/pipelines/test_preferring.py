@@ -106,8 +106,20 @@ def test_the_report_shows_people_beside_money(
     shown = {one["content"]: one for one in found["contents"]}
     assert shown["sale0"]["said"] > shown["sale1"]["said"]
     assert all(abs(one["people"] + one["outcomes"] - 1) < 1e-9 for one in shown.values())
+    assert found["opinions"]["people"]["state"] == "unproven"
+    assert {one["starts"] for one in shown.values()} == {0.0}
     assert cli.run(["preferences", "report", "mail"]) == 0
-    assert "People beside money" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "People beside money" in printed
+    assert "people: " in printed
+
+
+def test_the_page_says_what_opinions_count_for(client: TestClient) -> None:
+    """What the server heard stands below the question: one campaign alone proves nothing, so it moves nothing."""
+    address = "/campaigns/sale/preferences"
+    client.app.state.serving.snapshots.listen()  # type: ignore[attr-defined]
+
+    assert "it moves nothing" in client.get(address).text
 
 
 def test_the_page_asks_until_all_is_said(client: TestClient) -> None:
