@@ -194,7 +194,19 @@ class Settings(BaseSettings):
         "USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices and of the budget."
     )
     generator_budget: float = Field(5.0, ge=0, le=1e6, description="Most money that one run may spend.")
+    generator_month_budget: float | None = Field(
+        None,
+        ge=0,
+        le=1e9,
+        description="Most money that one loop may spend in a calendar month; empty: as much as its runs.",
+    )
     generator_token_budget: PositiveInt = Field(1_000_000, description="Most tokens that one run may use.")
+    generator_judge: bool = Field(
+        False, description="Have the same server rate the copy that a run keeps, within the run's budget."
+    )
+    generator_rubric: Path | None = Field(
+        None, description="TOML file of what it is rated by; empty: the usual rubric."
+    )
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

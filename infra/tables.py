@@ -121,12 +121,13 @@ contents = _table(
 
 verdicts = _table(
     "verdicts",
-    "What the guardrails said of each content when it came: one row per rule in force.",
+    "What the guardrails said of each content when it came, or when the loop's rules changed: one row per rule in force.",
     _key("content_id", "The content.", Id, ForeignKey("contents.content_id")),
     _key("rule", "Which rule: `length`, `banned`, `facts`, `near_duplicate`, `best_of` …", _word(64)),
     _must("passed", Boolean, "Whether it holds."),
     _must("reason", Text, "Of a failure what was found and what to do; else empty, or what was measured."),
     _must("at", BigInteger, "When it was said."),
+    _may("loop_version", Integer, "The definition whose rules they are; null in rows of before it was kept."),
 )
 
 decisions = _table(
@@ -326,6 +327,15 @@ prompts = _table(
     _must("strategy", _word(64), "What kind of prompt it is."),
     _must("parameters", Json, "Generation parameters."),
     _must("created_at", BigInteger, "When it was registered."),
+)
+
+spending = _table(
+    "spending",
+    "What each loop spends on language models, by calendar month.",
+    _key("loop_id", "The loop."),
+    _key("month", "Like `2026-11`, UTC.", _word(7)),
+    _key("currency", "Of the prices.", _word(3)),
+    _must("micros", BigInteger, "Spent, or taken by runs that have not ended."),
 )
 
 model_versions = _table(

@@ -124,7 +124,7 @@ def add_contents(
     for a text that is too long.
     """
     campaign = read_campaign(connection, campaign_id, lock=True)
-    definition, _ = load_loop(connection, campaign.loop_id)
+    definition, version = load_loop(connection, campaign.loop_id)
     admitted = [admit(definition, campaign_id, content, text_limit, now) for content in contents]
     by_copy = _stored(connection, tables.contents.c.fingerprint, [c.fingerprint for c in admitted], campaign_id)
     by_id = _stored(connection, tables.contents.c.content_id, [c.content_id for c in admitted])
@@ -145,7 +145,8 @@ def add_contents(
         raise Conflict(f"Campaign {campaign_id!r} has ended and takes no more contents; register a new one")
     judged = judge(connection, definition, campaign, new, said)
     insert_new(connection, tables.contents, [content_row(content) for content, _ in judged])
-    insert_new(connection, tables.verdicts, [row for pair in judged for row in _verdict_rows(*pair, now)])
+    rows = [row for content, verdicts in judged for row in verdict_rows(content.content_id, verdicts, version, now)]
+    insert_new(connection, tables.verdicts, rows)
     made = [Registered(content.content_id, "created", content.approval) for content, _ in judged]
     return [made[answer] if isinstance(answer, int) else _after(answer, made) for answer in answers]
 
@@ -233,6 +234,12 @@ def set_approval(
     return before
 
 
+def verdict_rows(content_id: str, verdicts: Iterable[Verdict], version: int, now: int) -> list[dict[str, Any]]:
+    """Verdicts on a content, by the rules of this version of the loop, as rows of ``verdicts``."""
+    about = {"content_id": content_id, "at": now, "loop_version": version}
+    return [msgspec.structs.asdict(one) | about for one in verdicts]
+
+
 def content_row(content: Content) -> dict[str, Any]:
     """The content as a row of ``contents``."""
     return msgspec.structs.asdict(content) | {"fingerprint": content.fingerprint}
@@ -249,10 +256,6 @@ def _standing_copy(connection: Connection, campaign_id: str) -> Known:
     query = select(tables.contents).where(c.campaign_id == campaign_id, c.approval.in_(("draft", "approved")))
     rows = connection.execute(query.order_by(c.content_id))
     return Known((content.content_id, text_of(content)) for content in map(content_of, rows))
-
-
-def _verdict_rows(content: Content, verdicts: Iterable[Verdict], now: int) -> list[dict[str, Any]]:
-    return [msgspec.structs.asdict(one) | {"content_id": content.content_id, "at": now} for one in verdicts]
 
 
 def _after(known: Registered, made: Sequence[Registered]) -> Registered:

@@ -1,6 +1,8 @@
-"""Learning from marketers' choices: what `demonstrations fit` and `show` do and print."""
+"""Learning from marketers' choices: what `demonstrations import`, `fit` and `show` do and print."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from infra.errors import BadInput
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition
 from pipelines.commands.workspace import Workspace, out, print_json, print_table, progress
+from pipelines.feedback_files import import_rows, read_rows
 from pipelines.modelling import register_version, training_set
 from reward_models import registry
 from reward_models.aging import Aging
@@ -23,6 +26,52 @@ from reward_models.demonstrations.teaching import Taught, taught
 from reward_models.hurdle import foresee
 
 UNJUDGED = "learned from {count} choices of marketers; no outcome has judged it, {actor} let it serve"
+
+
+def import_file(workspace: Workspace, path: Path, loop: str, as_json: bool) -> None:
+    """Store every choice of a table; the same file again changes nothing."""
+    import_rows(
+        workspace,
+        path,
+        loop,
+        read_rows(path, loop, _reader),
+        "Choices",
+        f"rewardloop demonstrations show {loop}",
+        as_json,
+    )
+
+
+def _reader(columns: list[str]) -> Callable[[Mapping[str, str]], dict[str, Any]]:
+    if missing := [name for name in ("chosen", "candidates") if name not in columns]:
+        raise BadInput(
+            f"The table has no column {missing[0]!r}; it needs chosen and candidates (ids of contents with | between them), and "
+            "may have annotator, context (JSON) or context.<name>"
+        )
+    return _choice
+
+
+def _choice(row: Mapping[str, str]) -> dict[str, Any]:
+    """A choice as a body of feedback. Customers stand in ``context`` as JSON, in columns ``context.<name>``, or in both."""
+    context = _context(row.get("context", "").strip() or "{}", "The column context")
+    for name, text in row.items():
+        if name.startswith(_CONTEXT) and text.strip():
+            context[name.removeprefix(_CONTEXT)] = _plain(text.strip())
+    value: dict[str, Any] = {
+        "chosen": row["chosen"].strip(),
+        "candidates": [name.strip() for name in row["candidates"].split("|")],
+    }
+    return {"kind": "demonstration", "value": value | ({"context": context} if context else {})}
+
+
+_CONTEXT = "context."
+
+
+def _plain(text: str) -> Any:
+    """A number, true or false where the cell holds one; else its text."""
+    try:
+        return msgspec.json.decode(text.encode(), type=bool | float)
+    except msgspec.DecodeError:
+        return text
 
 
 def fit(workspace: Workspace, loop: str, usual: float, serve: bool, actor: str, as_json: bool) -> None:
@@ -106,11 +155,11 @@ def _fit_report(
     }
 
 
-def _context(text: str) -> dict[str, Any]:
+def _context(text: str, where: str = "--context") -> dict[str, Any]:
     try:
         found = msgspec.json.decode(text.encode(), type=dict[str, bool | float | str | None])
     except msgspec.DecodeError as error:
-        raise BadInput(f'--context is JSON like {{"tier": "gold"}}: {error}') from error
+        raise BadInput(f'{where} is JSON like {{"tier": "gold"}}: {error}') from error
     return dict(found)
 
 

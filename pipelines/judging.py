@@ -1,6 +1,5 @@
 """Judges of copy: what `judges run` and `calibrate` do and print."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from infra import tables
-from infra.database import insert_once, reading, writing
+from infra.database import reading, writing
 from infra.errors import BadInput, Misconfigured, NotFound
 from ingestion.contents import content_of
 from ingestion.events import Content
@@ -25,8 +24,10 @@ from pipelines.commands.workspace import (
     progress,
 )
 from pipelines.generation.budget import NO_TOKENS
-from pipelines.generation.endpoint import Answer, budget_of, endpoint_of
+from pipelines.generation.endpoint import Answer, endpoint_of
 from pipelines.generation.judge import Verdict, judge, judge_by_mlflow, load_rubric
+from pipelines.generation.purse import purse
+from pipelines.generation.rating import store_ratings
 from pipelines.modelling import training_set
 from reward_models.judging.ratings import load_ratings
 from reward_models.judging.reports import Report, judged
@@ -45,8 +46,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Rate what this judge has not rated yet. What was rated is stored as it comes; a later run goes on."""
-    rubric = load_rubric(rubric_file)
-    endpoint, budget = endpoint_of(workspace.settings), budget_of(workspace.settings)
+    rubric, endpoint = load_rubric(rubric_file), endpoint_of(workspace.settings)
     if endpoint is None:
         raise Misconfigured("No judge to ask: set REWARDLOOP_GENERATOR_URL to an OpenAI-compatible server")
     with reading(workspace.engine) as connection:
@@ -54,14 +54,15 @@ def run(
         name = f"mlflow {rubric.by(endpoint.model)}" if by_mlflow else rubric.by(endpoint.model)
         waiting = _unrated(connection, loop, campaign, name)[:limit]
     answers: list[Answer[Verdict]] = []
-    with progress() as bar:
+    with purse(workspace.engine, workspace.settings, loop, workspace.clock) as budget, progress() as bar:
         task = bar.add_task(f"rating copy of {loop}", total=len(waiting))
         for brief, contents in _batches(waiting):
             if by_mlflow:
                 found = judge_by_mlflow(workspace.settings, rubric, brief, contents, budget)
             else:
                 found = judge(endpoint, rubric, brief, contents, budget)
-            _store(workspace, loop, name, contents, found)
+            with writing(workspace.engine) as connection:
+                store_ratings(connection, loop, name, contents, found, workspace.clock())
             answers += found
             bar.advance(task, len(contents))
     _print_run(loop, name, answers, as_json)
@@ -127,42 +128,6 @@ def _batches(waiting: Sequence[tuple[str, Content]]) -> list[tuple[str, list[Con
         for brief, contents in by_brief.items()
         for begin in range(0, len(contents), AT_ONCE)
     ]
-
-
-def _store(
-    workspace: Workspace,
-    loop: str,
-    name: str,
-    contents: Sequence[Content],
-    answers: Sequence[Answer[Verdict]],
-) -> None:
-    """Each rating once: its id says who rated what."""
-    now = workspace.clock()
-    rows = [
-        {
-            "feedback_id": "judge-" + hashlib.sha256(f"{name}\n{content.content_id}".encode()).hexdigest()[:32],
-            "kind": "rating",
-            "source": "LLM_JUDGE",
-            "loop_id": loop,
-            "decision_id": None,
-            "content_id": content.content_id,
-            "value": {
-                "rating": answer.value.rating,
-                "scores": dict(answer.value.scores),
-                "reason": answer.value.reason,
-                "judge": name,
-                "seed": answer.seed,
-                "tokens": answer.tokens.total,
-                "micros": answer.micros,
-            },
-            "created_at": now,
-        }
-        for content, answer in zip(contents, answers, strict=True)
-        if answer.value is not None
-    ]
-    if rows:
-        with writing(workspace.engine) as connection:
-            insert_once(connection, tables.feedback, rows)
 
 
 def _print_run(loop: str, name: str, answers: Sequence[Answer[Verdict]], as_json: bool) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Insert, Row, and_, delete, select
 from infra.database import lock_join, writing
 from infra.dialect import Run, prepared
 from infra.tables import attributions, decisions, events, outcomes
+from ingestion.copy.rechecking import recheck
 from ingestion.join import statistics
 from ingestion.join.attribution import COLUMNS, all_attributions, reach_of, start_of
 from ingestion.join.outcomes import joining, parameters
@@ -23,7 +24,8 @@ _OUTCOME = [column.name for column in outcomes.columns]
 
 
 def redefine(engine: Engine, definition: LoopDefinition, now: int, actor: str = "cli") -> int:
-    """Store a definition, audited, and, if it measures differently, re-score the loop, in one transaction.
+    """Store a definition, audited, and, in one transaction: if it measures differently, re-score the loop; if its rules of copy
+    are others, look at its copy again.
 
     Returns the version in force; the same definition again changes nothing.
     """
@@ -33,6 +35,8 @@ def redefine(engine: Engine, definition: LoopDefinition, now: int, actor: str = 
         version = define(connection, definition, actor, now)
         if before is None or _measures(before[0]) != _measures(definition):
             rescore(connection, definition, now)
+        if before is not None and before[0].copy_rules != definition.copy_rules:
+            recheck(connection, definition, version, actor, now)
     return version
 
 

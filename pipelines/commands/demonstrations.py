@@ -1,8 +1,9 @@
-"""``demonstrations fit`` and ``show``: what marketers chose, the reward that it implies, and a model to start with.
+"""``demonstrations import``, ``fit`` and ``show``: what marketers chose, the reward that it implies, and a model to start with.
 
 Each command imports ``pipelines/imitation.py`` when it runs: LightGBM takes seconds to import, `--help` should not.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,9 +14,30 @@ from pipelines.commands.workspace import JsonOption, LoopArgument, open_workspac
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     group = typer.Typer(help="What marketers chose among what they had, and what it teaches.", no_args_is_help=True)
+    group.command("import")(import_)
     group.command()(fit)
     group.command()(show)
     app.add_typer(group, name="demonstrations")
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or Parquet: chosen, candidates (ids with | between them), annotator, context or context.<name>.",
+            show_default=False,
+        ),
+    ],
+    loop: Annotated[str, typer.Option(help="The loop whose contents were chosen among.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Store what marketers chose among what they had. The same file again changes nothing.
+
+    Example: rewardloop demonstrations import chosen.csv --loop email-subjects
+    """
+    from pipelines import imitation
+
+    imitation.import_file(open_workspace(), file, loop, as_json)
 
 
 def fit(

@@ -1,6 +1,6 @@
-"""``prompts recommend``, ``prompts evaluate``: which prompt for which brief or question, learned from a log.
+"""``prompts add``: a prompt of one's own; ``recommend``, ``evaluate``: which prompt for which brief or question, learned from a log.
 
-Each command imports ``pipelines/prompting.py`` when it runs: scikit-learn takes seconds to import, `--help` should not.
+The latter import ``pipelines/prompting.py`` when they run: scikit-learn takes seconds to import, `--help` should not.
 """
 
 from pathlib import Path
@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from infra.database import writing
 from infra.errors import BadInput
-from pipelines.commands.workspace import JsonOption
+from pipelines.commands.workspace import JsonOption, open_workspace, out, print_json
+from pipelines.generation.prompts import LONGEST, newest, put_prompt
 
 prompts = typer.Typer(
     name="prompts",
-    help="Choose a prompt for each brief or question, from a log of what prompts earned. No language model is asked.",
+    help="Prompts that copy is written with, and which of them suits a brief, from a log of what they earned.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -39,6 +41,52 @@ Clear = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.add_typer(prompts)
+
+
+@prompts.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Its name: letters, digits, dots, dashes.", show_default=False)],
+    template: Annotated[
+        Path,
+        typer.Argument(
+            help="Text file with {{brief}} and {{count}}; it may name {{channel}}, {{slots}}, {{rules}}, {{locale}}, {{winners}}, "
+            "{{losers}}.",
+            show_default=False,
+        ),
+    ],
+    strategy: Annotated[str, typer.Option(help="What kind of prompt it is, in a word.")] = "own",
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="How freely it is answered.")] = 0.9,
+    who: Annotated[str, typer.Option("--as", help="Who says so; it stands in the audit.")] = "cli",
+    as_json: JsonOption = False,
+) -> None:
+    """Register a prompt, or its next version. The same text again is the version it was.
+
+    A version never changes: what it wrote keeps its name. `rewardloop generate` uses the newest of each.
+
+    Example: rewardloop prompts add story story.txt --strategy story --temperature 1.1
+    """
+    text = _text(template)
+    workspace = open_workspace()
+    with writing(workspace.engine) as connection:
+        known = {prompt.name for prompt in newest(connection)}
+        parameters = {"temperature": temperature}
+        prompt = put_prompt(connection, name, text, strategy, parameters, workspace.clock(), who)
+    status = "existing" if prompt.name in known else "created"
+    if as_json:
+        print_json({"prompt": prompt.prompt_id, "version": prompt.version, "strategy": strategy, "status": status})
+    else:
+        out().print(
+            f"{prompt.name}: {status}. Next: rewardloop generate <campaign> --prompt {prompt.prompt_id}", markup=False
+        )
+
+
+def _text(path: Path) -> str:
+    """Raises :class:`BadInput` for a file that is none of text."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(LONGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as a template: {error}") from error
 
 
 @prompts.command()

@@ -230,12 +230,6 @@ def endpoint_of(settings: Settings) -> Endpoint | None:
     )
 
 
-def budget_of(settings: Settings) -> Budget:
-    """What one run of these settings may spend."""
-    price = Price(settings.generator_price_read, settings.generator_price_written, settings.generator_currency)
-    return Budget(round(settings.generator_budget * 1e6), settings.generator_token_budget, price)
-
-
 async def _streamed(chunks: Any) -> _Heard:
     """An answer in pieces, put together."""
     text, refusal, reason, used = [], [], None, None

@@ -63,3 +63,5 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     micros: int
     currency: str
     failures: tuple[str, ...] = ()
+    rated: int = 0
+    """Kept contents that a judge rated; what that took is in ``tokens`` and ``micros``."""

@@ -7,7 +7,8 @@
 5. score     the best of N by the reward model, guarded (``best_of.py``); without a model any that pass, by lot
 6. register  everything with its verdicts: what is kept is approved or waits, by the loop's approval; the rest is rejected
              and says why. A draft campaign with approved copy starts
-7. mirror    the run and its prompts, to MLflow
+7. rate      what is kept, by a judge where one is configured, with what is left of the budget (``rating.py``)
+8. mirror    the run and its prompts, to MLflow
 
 Plain functions; ``generate`` is the table of contents, the Prefect flow gives it a ``run``. Nothing is stored before
 step 6, which is one transaction; a run that dies before it has cost money and changed nothing. A run repeated after
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from sqlalchemy import Connection, Row, select
 
@@ -33,12 +35,15 @@ from ingestion.copy.guardrails import Verdict, passed, text_of
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loop
 from pipelines.generation.best_of import Guard, Kept, Weighed, keep, weigh
-from pipelines.generation.endpoint import budget_of, endpoint_of
+from pipelines.generation.budget import Budget
+from pipelines.generation.endpoint import endpoint_of
 from pipelines.generation.generators import Draft, Generator, Order, Written
 from pipelines.generation.language_model import LanguageModel
 from pipelines.generation.outcome import KeptCopy, Made, PromptShare, Wish
 from pipelines.generation.past import Past, allot, losers, past_of, prompt_shares, winners
 from pipelines.generation.prompts import HOUSE, Prompt, newest, put_prompt
+from pipelines.generation.purse import purse
+from pipelines.generation.rating import Judge, judge_of, store_ratings
 from pipelines.generation.telling import mirror
 from pipelines.generation.templated import TemplateGenerator
 from pipelines.learning import Bench, Run, call
@@ -96,15 +101,21 @@ class Scored:
     weighed: Weighed | None
 
 
-def generate(bench: Bench, wish: Wish, generator: Generator | None = None, run: Run = call) -> Made:
-    """The whole of it. Raises :class:`BadInput` for a wish that cannot be, :class:`Unavailable` when nobody writes."""
-    writer = generator or generator_of(bench.settings)
-    brief = run(read, bench, wish)
-    plan = run(order, brief)
-    written = run(write, writer, plan)
-    checked = run(check, bench, brief, written)
-    scored = run(score, brief, checked)
-    made = run(register, bench, brief, plan, writer.name, written, checked, scored)
+def generate(
+    bench: Bench, wish: Wish, generator: Generator | None = None, run: Run = call, judge: Judge | None = None
+) -> Made:
+    """The whole of it. Raises :class:`BadInput` for a wish that cannot be, :class:`Conflict` where the loop has spent its
+    month, :class:`Unavailable` when nobody writes."""
+    with purse(bench.engine, bench.settings, loop_of(bench, wish.campaign_id), bench.clock) as budget:
+        writer, rater = generator or generator_of(bench.settings, budget), judge or judge_of(bench.settings, budget)
+        brief = run(read, bench, wish)
+        plan = run(order, brief)
+        written = run(write, writer, plan)
+        checked = run(check, bench, brief, written)
+        scored = run(score, brief, checked)
+        made = run(register, bench, brief, plan, writer.name, written, checked, scored)
+        if rater is not None and made.kept:
+            made = run(rate, bench, brief, made, checked, rater)
     run(mirror, bench, made, tuple(one.prompt for one in plan.orders))
     return made
 
@@ -115,10 +126,10 @@ def loop_of(bench: Bench, campaign_id: str) -> str:
         return str(read_campaign(connection, campaign_id).loop_id)
 
 
-def generator_of(settings: Settings) -> Generator:
-    """The language model of the settings, with one run's budget; without one, templates."""
+def generator_of(settings: Settings, budget: Budget) -> Generator:
+    """The language model of the settings, within the run's budget; without one, templates."""
     endpoint = endpoint_of(settings)
-    return TemplateGenerator() if endpoint is None else LanguageModel(endpoint, budget_of(settings))
+    return TemplateGenerator() if endpoint is None else LanguageModel(endpoint, budget)
 
 
 def read(bench: Bench, wish: Wish) -> Brief:
@@ -262,6 +273,25 @@ def register(
         micros=written.micros,
         currency=written.currency,
         failures=written.failures,
+    )
+
+
+def rate(bench: Bench, brief: Brief, made: Made, checked: Sequence[Checked], judge: Judge) -> Made:
+    """Step 7: evidence for or against a judge, and a start for new copy once the judge was right elsewhere. A judge that does
+    not answer, or cannot be paid, stops nothing."""
+    kept = {one.content_id for one in made.kept}
+    contents = [one.content for one in checked if one.content.content_id in kept]
+    answers = judge.rate(brief.campaign.brief, contents)
+    with writing(bench.engine) as connection:
+        store_ratings(connection, made.loop_id, judge.name, contents, answers, bench.clock())
+    failures = dict.fromkeys(f"not rated: {one.reason}" for one in answers if one.state != "answered")
+    return msgspec.structs.replace(
+        made,
+        rated=sum(one.state == "answered" for one in answers),
+        tokens=made.tokens + sum(one.tokens.total for one in answers),
+        micros=made.micros + sum(one.micros for one in answers),
+        currency=judge.budget.price.currency,
+        failures=(*made.failures, *failures),
     )
 
 

@@ -1,4 +1,4 @@
-"""What people are told: that a version waits for them, a guardrail vetoed, a flow failed, the lift fades. Pure.
+"""What people are told: that a version or copy waits for them, a guardrail vetoed, a flow failed, the lift fades. Pure.
 
 A notice is made of the paper with which a flow ends (``pipelines/flows/paper.py``); most papers make none.
 """
@@ -11,7 +11,7 @@ import msgspec
 from pipelines.flows.paper import Paper
 
 Kind = Literal["approval", "veto", "failure", "fading"]
-"""approval: a version passed and waits for a person; veto: a guardrail stopped a version or a loop; failure: a flow did not
+"""approval: a version passed, or copy was kept, and waits for a person; veto: a guardrail stopped a version or a loop; failure: a flow did not
 do its work; fading: what was earned is earned no more."""
 
 TITLES: dict[Kind, str] = {
@@ -56,6 +56,11 @@ def _read(flow: str, paper: Paper) -> Iterator[Notice]:
             yield _notice("approval", flow, paper.subject, f"{paper.sentence} Approve it with: rewardloop approve")
         elif paper.state in ("failed", "refused") and "vetoed by a guardrail" in paper.sentence.lower():
             yield _notice("veto", flow, paper.subject, paper.sentence)
+        return
+    if flow == "generate":
+        if paper.state == "waiting":
+            queue = f"Look at it with: rewardloop copy queue --loop {paper.subject}"
+            yield _notice("approval", flow, paper.subject, f"{paper.sentence} {queue}")
         return
     for row in paper.rows:
         subject, finding = str(row.get("loop") or paper.subject), str(row.get("finding", ""))

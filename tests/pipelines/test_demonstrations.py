@@ -148,3 +148,38 @@ def test_choices_are_shown(client: TestClient, capsys: pytest.CaptureFixture[str
     assert run(["demonstrations", "show", "mail", "--context", "gold"]) == 1
     assert run(["demonstrations", "show", "mail"]) == 0
     assert "2.7 times as likely" in capsys.readouterr().out
+
+
+def test_choices_come_in_by_file(
+    client: TestClient, tmp_path: Path, sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row is one choice, with whose it is and for whom, as JSON or in columns; the same file again changes nothing; a bad
+    row is named, with its number and what to do."""
+    first, second, third = define(client, 3)
+    path = tmp_path / "chosen.csv"
+    path.write_text(
+        "chosen,candidates,annotator,context,context.tier,context.days\n"
+        f'{first},{first} | {second},ann,"{{""device"": ""mobile""}}",gold,30\n'
+        f"{third},{first}|{second}|{third},bob,,,\n"
+    )
+    for new in (2, 0):
+        assert run(["demonstrations", "import", str(path), "--loop", "mail", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"rows": 2, "new": new, "already there": 2 - new}
+    with reading(open_database(sqlite_url)) as connection:
+        shown = {one.by: one for one in load_demonstrations(connection, "mail")}
+
+    assert shown["ann"].context == {"device": "mobile", "tier": "gold", "days": 30.0}
+    assert (shown["ann"].chosen, shown["bob"].chosen, len(shown["bob"].candidates), shown["bob"].context) == (
+        0,
+        2,
+        3,
+        {},
+    )
+    for text, said in (
+        (f"chosen,candidates\n{first},{second}|{third}\n", "row 1: "),
+        (f"chosen,candidates,context\n{first},{first}|{second},gold\n", "row 1: The column context is JSON"),
+        ("winner,loser\na,b\n", "no column 'chosen'"),
+    ):
+        path.write_text(text)
+        assert run(["demonstrations", "import", str(path), "--loop", "mail"]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())

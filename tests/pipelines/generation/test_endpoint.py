@@ -9,7 +9,7 @@ import pytest
 from infra.errors import Misconfigured
 from infra.settings import Settings
 from pipelines.generation.budget import Budget, Price, Tokens
-from pipelines.generation.endpoint import Answer, Endpoint, Question, budget_of, endpoint_of
+from pipelines.generation.endpoint import Answer, Endpoint, Question, endpoint_of
 from tests.stack.stub_llm import (
     Call,
     Failing,
@@ -184,13 +184,10 @@ def test_the_server_is_never_asked_for_more_than_the_budget(llm: StubLLM, fault:
 
 
 def test_settings_make_the_endpoint(tmp_path: Path) -> None:
-    """Without an address there is none; a key file that is not there stops, by name; the budget is in money."""
+    """Without an address there is none; a key file that is not there stops, by name."""
     assert endpoint_of(Settings()) is None
     with pytest.raises(Misconfigured, match="REWARDLOOP_GENERATOR_KEY_FILE"):
         endpoint_of(Settings(generator_url="http://localhost:1/v1", generator_key_file=tmp_path / "none"))
     found = endpoint_of(Settings(generator_url="http://localhost:11434/v1", generator_model="llama3"))
     assert found is not None
     assert found.model == "llama3"
-    paid = budget_of(Settings(generator_budget=0.01, generator_price_read=1.0))
-    assert paid.reserve(Tokens(10_000, 0))
-    assert not paid.reserve(Tokens(1, 0))

@@ -19,10 +19,12 @@ from ingestion.loops import LoopDefinition, put_loop
 from pipelines.generation.budget import Budget, Price
 from pipelines.generation.endpoint import Endpoint
 from pipelines.generation.generators import Order, Written
+from pipelines.generation.judge import COPY
 from pipelines.generation.language_model import LanguageModel
 from pipelines.generation.outcome import Wish
 from pipelines.generation.past import Past, past_of, prompt_worth
 from pipelines.generation.prompts import newest
+from pipelines.generation.rating import Judge
 from pipelines.generation.steps import generate
 from pipelines.learning import Bench
 from tests.pipelines import worlds
@@ -162,6 +164,36 @@ def test_a_run_is_told_in_mlflow_and_its_text_is_no_markup(engine: Engine, setti
     llm.answer(Say(json.dumps({"variants": [{"subject": "Another line"}]})))
     again = generate(bench, Wish(campaign_id="winter", count=1, candidates=1, prompts=("ask",), seed=2), model_at(llm))
     assert len(again.kept) == 1
+
+
+def written_and_rated(call: Call) -> Reply:
+    """Lines for whoever asks for copy, and 4 of 5 for whoever asks what copy is worth."""
+    if "You rate marketing copy" not in call.text:
+        return variants(call)
+    scores = dict.fromkeys([criterion.name for criterion in COPY.criteria], 4)
+    return Say(json.dumps({"mark": call.last.split("\n")[0], "scores": scores, "reason": "so it is"}))
+
+
+def test_what_is_kept_is_rated_within_the_same_budget(engine: Engine, settings: Settings, llm: StubLLM) -> None:
+    """A judge's ratings of what is kept are feedback of its own source, whose cost is the run's; once the money is gone copy is
+    kept unrated, and the run says so."""
+    open_campaign(engine)
+    llm.reply = written_and_rated
+    price = Price(100.0, 200.0)
+    wish = Wish(campaign_id="winter", count=2, candidates=5, prompts=("ask",), seed=1)
+
+    for money, rated in ((10**9, 2), (0, 0)):
+        judge = Judge(Endpoint(llm.url, "stub-1", price=price, sleep=_no_sleep), COPY, Budget(money, 10**9, price))
+        wish = msgspec.structs.replace(wish, seed=money)
+        made = generate(bench_of(engine, settings), wish, model_at(llm), judge=judge)
+        assert (len(made.kept), made.rated) == (2, rated)
+        assert any("budget" in reason for reason in made.failures) == (money == 0)
+    with reading(engine) as connection:
+        rows = connection.execute(select(tables.feedback)).all()
+    assert {(row.kind, row.source, row.value["rating"], row.loop_id) for row in rows} == {
+        ("rating", "LLM_JUDGE", 4.0, "mail")
+    }
+    assert len(rows) == 2
 
 
 def test_refusals_are_told_and_a_server_that_is_away_may_be_tried_again(

@@ -33,6 +33,14 @@ def test_a_version_that_waits_asks_for_an_approval() -> None:
     assert "rewardloop approve" in notice.text
 
 
+def test_copy_that_waits_asks_for_an_approval() -> None:
+    """What a run kept waits for a person, who is told where; copy that is approved by rule, or none at all, is no notice."""
+    (notice,) = notices_of("generate", paper("waiting", "8 wait for approval.", {"content": "c1", "state": "draft"}))
+    assert (notice.kind, notice.title) == ("approval", "Rewardloop: mail needs an approval")
+    assert notice.text == "8 wait for approval. Look at it with: rewardloop copy queue --loop mail"
+    assert [notices_of("generate", paper(state)) for state in ("approved", "nothing")] == [[], []]
+
+
 def test_a_veto_is_told_with_its_reason() -> None:
     """By the words that the gate's own verdict has."""
     guard = Guarded("unsubscribe", "breached", "unsubscribe: clearly more than the holdout.", 0.5, 0.1, units=900)
