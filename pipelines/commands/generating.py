@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from infra.clock import MICROS
 from infra.database import reading, writing
 from infra.services import prepare_environment
 from ingestion.contents import set_approval
 from ingestion.copy.reviews import MOST, Waiting, waiting
 from ingestion.copy.slots import as_read
-from pipelines.commands.workspace import JsonOption, open_workspace, out, print_json, print_table
+from pipelines.commands.workspace import JsonOption, Workspace, open_workspace, out, print_json, print_table
+from pipelines.generation.purse import spent
 
 GROUP = """Copy that waits for approval: list, approve and reject it.
 
@@ -75,8 +77,18 @@ def generate(
     )
     if as_json:
         print_json(made)
-    else:
-        _print(made)
+        return
+    _print(made)
+    if made["micros"]:
+        _say(told_month(workspace, made["loop_id"]))
+
+
+def told_month(workspace: Workspace, loop: str) -> str:
+    """What a loop has spent this month, and on how much."""
+    settings = workspace.settings
+    micros, cap = spent(workspace.engine, settings, loop, workspace.clock()), settings.generator_month_budget
+    of = "" if cap is None else f" of {cap:,.2f}"
+    return f"This month {loop} has spent {micros / MICROS:,.4f}{of} {settings.generator_currency}."
 
 
 def queue(

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, select, update
 
 from infra import tables
 from infra.clock import MICROS, Clock
-from infra.database import insert_new, writing
+from infra.database import insert_new, reading, writing
 from infra.errors import Conflict
 from infra.settings import Settings
 from pipelines.generation.budget import Budget, Price
@@ -42,7 +42,7 @@ def purse(engine: Engine, settings: Settings, loop_id: str, clock: Clock) -> Ite
 
 def spent(engine: Engine, settings: Settings, loop_id: str, now: int) -> int:
     """What a loop has spent, and running runs have taken, in the month of ``now``: micros of the settings' currency."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         c = tables.spending.c
         query = select(c.micros).where(*_of(settings, loop_id, _month(now)))
         return int(connection.scalar(query) or 0)

@@ -7,7 +7,10 @@ from sqlalchemy import Engine
 
 from infra.clock import DAY, parse_time
 from infra.errors import Conflict
+from infra.secrets import Secrets
 from infra.settings import Settings
+from pipelines.commands.generating import told_month
+from pipelines.commands.workspace import Workspace
 from pipelines.generation.budget import Tokens
 from pipelines.generation.purse import purse, spent
 
@@ -74,3 +77,13 @@ def test_without_a_cap_a_month_is_kept_all_the_same(any_engine: Engine) -> None:
         assert budget.reserve(Tokens(10**8, 0))
 
     assert spent(any_engine, rules(), "mail", NOVEMBER) == 1_000_000
+
+
+def test_a_month_is_told(any_engine: Engine, secrets: Secrets) -> None:
+    """In money, and of how much, where there is a cap."""
+    with purse(any_engine, rules(), "mail", lambda: NOVEMBER) as budget:
+        assert budget.reserve(MILLION)
+
+    for cap, said in ((5.0, "mail has spent 1.0000 of 5.00 USD."), (None, "mail has spent 1.0000 USD.")):
+        workspace = Workspace(rules(generator_month_budget=cap), any_engine, secrets, lambda: NOVEMBER)
+        assert told_month(workspace, "mail") == f"This month {said}"
