@@ -7,7 +7,7 @@ costs ten times what running them does.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import (
@@ -118,7 +118,13 @@ def as_list(rows: Iterable[Sequence[Any]]) -> str:
     return msgspec.json.encode(list(rows)).decode()
 
 
-Run = Callable[..., CursorResult[Any]]
+class Run(Protocol):
+    """A prepared statement; ``__wrapped__`` builds it."""
+
+    __wrapped__: Callable[[], ClauseElement]
+
+    def __call__(self, connection: Connection, **parameters: Any) -> CursorResult[Any]:
+        """Execute it."""
 
 
 def prepared(build: Callable[[], ClauseElement]) -> Run:

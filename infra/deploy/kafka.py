@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from xml.etree import ElementTree
 
 from infra.deploy.certificates import write_certificates
@@ -160,9 +160,9 @@ class LocalKafka:
         """File with the password of the user ``rewardloop`` (``sasl`` and ``sasl_ssl``)."""
         return self.folder / "password"
 
-    def client_settings(self) -> dict[str, object]:
+    def client_settings(self) -> dict[str, Any]:
         """What a client's :class:`infra.settings.Settings` needs to reach these brokers."""
-        given: dict[str, object] = {
+        given: dict[str, Any] = {
             "kafka_bootstrap_servers": self.bootstrap_servers,
             "kafka_security_protocol": PROTOCOLS[self.security],
         }
