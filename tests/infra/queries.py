@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 
 import infra.telemetry  # noqa: F401 (registers the metrics)
 from infra.deploy.grafana import dashboard
@@ -34,8 +35,8 @@ def series() -> set[str]:
 
 def labels() -> set[str]:
     """Names of the labels that our metrics have."""
-    collectors = [found for found in REGISTRY._names_to_collectors.values() if hasattr(found, "_labelnames")]
-    return {name for one in collectors if str(one._name).startswith("rewardloop_") for name in one._labelnames}
+    collectors = [found for found in REGISTRY._names_to_collectors.values() if isinstance(found, MetricWrapperBase)]
+    return {name for one in collectors if one._name.startswith("rewardloop_") for name in one._labelnames}
 
 
 def named_series(expr: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, text
@@ -98,11 +99,11 @@ def fact(numbers: list[int]) -> Cells:
 def test_a_hash_is_the_first_half_of_a_digest(any_engine: Engine) -> None:
     """Whole digests may be given to every way in and to conditions; the same 32 characters come out everywhere."""
     digests = [number * 64 for number in "12a"]
-    ways = ({"id_hash": digests[:1]}, {"id_hash": digests[1:2]})
-    more = {"source": ["shop"], "digest": ["f" * 64], "digest_version": [1]}
+    ways: tuple[Cells, ...] = ({"id_hash": digests[:1]}, {"id_hash": digests[1:2]})
+    more: dict[str, list[Any]] = {"source": ["shop"], "digest": ["f" * 64], "digest_version": [1]}
     with writing(any_engine) as connection:
-        insert_once(connection, event_keys, ways[0] | more)
-        insert_all(connection, event_keys, ways[1] | more)
+        insert_once(connection, event_keys, {**ways[0], **more})
+        insert_all(connection, event_keys, {**ways[1], **more})
         connection.execute(
             event_keys.insert(), {name: value[0] for name, value in more.items()} | {"id_hash": digests[2]}
         )

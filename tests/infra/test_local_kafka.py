@@ -68,7 +68,7 @@ def test_data_stays_where_a_folder_is_given(tmp_path: Path) -> None:
     created = []
     for _ in range(2):
         with LocalKafka(folder=tmp_path) as brokers:
-            settings = Settings(**brokers.client_settings())  # type: ignore[arg-type]
+            settings = Settings(**brokers.client_settings())
             created += [state.created for state in ensure_topics(settings, [topics().contents])]
     assert created == [True, False]
 

@@ -139,6 +139,7 @@ def test_numbers_cost_one_hash_an_event(bare: Engine, monkeypatch: pytest.Monkey
 
 def test_who_unsubscribed_before_is_suppressed(bare: Engine) -> None:
     """0008 takes the list from the stored events: by customer, or by the decision that the event names; the latest counts."""
+    said: list[tuple[str, str, str | None, str | None, int]]
     said = [("e1", "unsubscribe", "ann", None, 3), ("e2", "complaint", "ann", None, 5), ("e3", "click", "bob", None, 4)]
     said += [("e4", "spam_report", None, "d1", 6), ("e5", "unsubscribe", None, "unknown", 7)]
     migrate(bare, "0007")
