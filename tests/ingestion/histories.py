@@ -186,10 +186,12 @@ def traded(read: Reader) -> list[Fact]:
 
 def a_rate(read: Reader) -> Rate:
     """A word about one of few times, so that one corrects another; rates that round, and that leave next to nothing."""
-    pair = read.one_of(("USD", "EUR"), ("USD", "EUR"), ("USD", "GBP"), ("EUR", "GBP"), ("GBP", "EUR"), ("EUR", "USD"))
+    base, quote = read.one_of(
+        ("USD", "EUR"), ("USD", "EUR"), ("USD", "GBP"), ("EUR", "GBP"), ("GBP", "EUR"), ("EUR", "USD")
+    )
     at = ORIGIN + read.one_of(0, 0, 4, 8, 11, -1) * SECOND
     return Rate(
-        *pair, at, read.one_of(500_000_000_000, 923_147_000_001, 1_083_250_000_000, 150_000, 99_999_999_999_999)
+        base, quote, at, read.one_of(500_000_000_000, 923_147_000_001, 1_083_250_000_000, 150_000, 99_999_999_999_999)
     )
 
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import Engine, func, select
 
@@ -181,8 +182,9 @@ def test_campaigns_that_cannot_start(engine: Engine) -> None:
 def test_a_campaign_keeps_its_loop(engine: Engine) -> None:
     """A known campaign under another loop, brief or channel is a conflict; an unknown one is not found."""
     prepare(engine)
+    known = Campaign(campaign_id="june", loop_id="mail", brief="sun")
     for changed in ({"loop_id": "push"}, {"brief": "rain"}, {"brief": "sun", "channel": "sms"}):
         with pytest.raises(Conflict, match="exists with another"), writing(engine) as connection:
-            put_campaign(connection, Campaign(**{"campaign_id": "june", "loop_id": "mail", "brief": "sun", **changed}))
+            put_campaign(connection, msgspec.structs.replace(known, **changed))
     with pytest.raises(NotFound, match="register it"), writing(engine) as connection:
         start_campaign(connection, "july", None, "ann", 9)

@@ -34,8 +34,8 @@ def test_a_key_proves_its_connection(any_engine: Engine) -> None:
     assert found is not None
     assert (found.name, found.scopes, found.loops, str(found.rate)) == (
         "shop",
-        {"rank", "events"},
-        frozenset(),
+        frozenset({"rank", "events"}),
+        frozenset[str](),
         "5 per 1 second",
     )
     with reading(any_engine) as connection:
@@ -65,7 +65,7 @@ def test_rotation_gives_the_old_key_time(any_engine: Engine) -> None:
     assert after.find(old) is None
     found = after.find(new)
     assert found is not None
-    assert (found.name, found.scopes) == ("shop", {"rank", "content"})
+    assert (found.name, found.scopes) == ("shop", frozenset({"rank", "content"}))
     with writing(any_engine) as connection, pytest.raises(NotFound, match="No active key is named 'ship'"):
         rotate_key(connection, SECRETS, "ship", NOW, NOW)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,9 +64,9 @@ def run(folder: Path, history: Sequence[Step]) -> tuple[list[str], list[str]]:
                     spool.drain(lambda _: unavailable())
             case Drain(None):
                 spool.drain(lambda lines: log.extend(texts(lines)))
-            case Drain(limit):
+            case Drain(int() as limit):
                 with pytest.raises(Died):
-                    spool.drain(lambda lines, limit=limit: die_after(limit, lines, log))
+                    spool.drain(partial(die_after, limit, log))
                 spool.close()
                 spool = Spool(folder, PLENTY)
     waiting: list[str] = []
@@ -79,7 +80,7 @@ def unavailable() -> None:
     raise Unavailable("The log is away")
 
 
-def die_after(limit: int, lines: Sequence[Line], log: list[str]) -> None:
+def die_after(limit: int, log: list[str], lines: Sequence[Line]) -> None:
     """Commit some lines, then end."""
     log.extend(texts(lines[:limit]))
     raise Died

@@ -1,7 +1,6 @@
 """The gauges about the ledger, against what is in the tables."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from prometheus_client import REGISTRY
@@ -25,7 +24,7 @@ NOW = 1_000
 
 
 @pytest.fixture
-def database(any_engine: Engine) -> Iterator[Engine]:
+def database(any_engine: Engine) -> Engine:
     """An empty store with one loop."""
     with writing(any_engine) as connection:
         put_loop(connection, LOOP, 0)
@@ -191,9 +190,9 @@ def test_a_database_that_is_away_is_a_gauge(database: Engine, secrets: Secrets, 
 
 def test_counters_move_with_the_batch(database: Engine, secrets: Secrets) -> None:
     """What was read is what ended in a state; a conflict is told from what was rejected; decisions are counted."""
-    names = [
+    names: list[tuple[str, dict[str, str]]] = [
         ("read_records_total", {}),
-        *(("records_total", {"state": state}) for state in STATES),
+        *(("records_total", {"state": str(state)}) for state in STATES),
         ("quarantined_total", {"reason": "conflict"}),
         ("quarantined_total", {"reason": "rejected"}),
         ("counted_decisions_total", {}),

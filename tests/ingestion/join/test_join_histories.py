@@ -71,8 +71,8 @@ def decision(id_: str, at: int, **changes: Any) -> Decision:
 
 
 def event(id_: str, type_: str, at: int, **changes: Any) -> Event:
-    named = {"unit": "u1:ann"} if "decision_id" not in changes and "reverses" not in changes else {}
-    plain = Event(source="shop", event_id=id_, type=type_, occurred_at=at * SECOND, received_at=0, **named)
+    unit = "u1:ann" if "decision_id" not in changes and "reverses" not in changes else None
+    plain = Event(source="shop", event_id=id_, type=type_, occurred_at=at * SECOND, received_at=0, unit=unit)
     return msgspec.structs.replace(plain, **changes)
 
 

@@ -61,7 +61,8 @@ def dollars_back(id_: str, at: int, amount: int | None, of: str) -> Event:
 
 def rate(at: int, worth: float, *pair: str) -> Rate:
     """What a dollar is worth in euros, or one of another pair in the other, from a second on."""
-    return Rate(*(pair or ("USD", "EUR")), at * SECOND, round(worth * 1_000) * PARTS // 1_000)
+    base, quote = pair or ("USD", "EUR")
+    return Rate(base, quote, at * SECOND, round(worth * 1_000) * PARTS // 1_000)
 
 
 def said(engine: Engine, *rates: Rate) -> Imported:

@@ -18,13 +18,13 @@ from ingestion.stream.messages import (
     ContentMessage,
     Ignored,
     Labelled,
-    Properties,
     Registered,
     batch_of,
     decode_record,
     encode_event,
     held_record,
 )
+from ingestion.stream.shapes import Properties
 from ingestion.tokens import make_token
 from tests.ingestion.records import CHOICE, CLICK, COPY, JANE, NOW, PLACE, SECRETS, TOPICS, decoded, record
 

@@ -30,6 +30,7 @@ from ingestion.stream import applier, decoding, worker
 from ingestion.stream.announcements import Announcer
 from ingestion.stream.decoding import TopicDecoder
 from ingestion.stream.gaps import GapFound, accept_gap, find_gaps
+from ingestion.stream.messages import decode_record
 from ingestion.stream.worker import Worker
 from tests.ingestion.fake_kafka import FakeConsumer, Happening, Log, away
 from tests.ingestion.join.test_join_histories import decision
@@ -409,12 +410,11 @@ def test_a_record_that_breaks_the_decoder(
     story: Story, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record on which the decoder fails in a way nobody foresaw is quarantined with its bytes; the others count."""
-    real = decoding.decode_record
 
     def decode(record: Record, place: Any) -> Any:
         if record.value == b"no json":
             raise ZeroDivisionError("a mistake of ours")
-        return real(record, place)
+        return decode_record(record, place)
 
     monkeypatch.setattr(decoding, "decode_record", decode)
     story.run()
@@ -656,7 +656,8 @@ def test_the_lag_is_of_the_partitions_that_are_read(story: Story, monkeypatch: p
     seen: dict[tuple[str, ...], float] = {}
 
     def look(name: str) -> None:
-        seen.update({labels: gauge._value.get() for labels, gauge in lag_records._metrics.items()})
+        (gauge,) = lag_records.collect()
+        seen.update({tuple(sample.labels.values()): sample.value for sample in gauge.samples})
 
     story.run(step=look, partitions=[(EVENTS, 0)])
 
