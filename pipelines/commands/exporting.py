@@ -1,5 +1,6 @@
 """``export``: examples for fine-tuning, tables for a warehouse."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,57 +25,60 @@ Phrases = Annotated[
 USUAL = 0.95
 
 
+EXAMPLES = {
+    "sft": """Copy that earns more than its campaign, as conversations to imitate.
+
+    Example: rewardloop export sft email-subjects best.jsonl --confidence 0.9
+    """,
+    "dpo": """Pairs of copy for one brief, of which the first earns more.
+
+    Example: rewardloop export dpo email-subjects pairs.jsonl --phrases
+    """,
+    "kto": """Copy with a label: earns more than its campaign, or less.
+
+    Example: rewardloop export kto email-subjects labelled.jsonl
+    """,
+}
+"""The kinds of examples, one command each, and the command's help."""
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     group = typer.Typer(no_args_is_help=True, help=GROUP, rich_markup_mode=None)
-    for command in (sft, dpo, kto, parquet):
-        group.command(command.__name__)(command)
+    for kind, said in EXAMPLES.items():
+        group.command(kind, help=said)(_examples(kind))
+    group.command("parquet")(parquet)
     app.add_typer(group, name="export")
 
 
-def sft(
-    loop: LoopArgument,
-    file: File,
-    confidence: Confidence = USUAL,
-    campaign: Campaigns = None,
-    phrases: Phrases = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy that earns more than its campaign, as conversations to imitate.
+def _examples(kind: str) -> Callable[..., None]:
+    """The command of one kind of examples: all take the same options."""
 
-    Example: rewardloop export sft email-subjects best.jsonl --confidence 0.9
-    """
-    _examples("sft", loop, file, confidence, campaign, phrases, as_json)
+    def examples(
+        loop: LoopArgument,
+        file: File,
+        confidence: Confidence = USUAL,
+        campaign: Campaigns = None,
+        phrases: Phrases = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        from pipelines.exports import runs  # LightGBM takes seconds to import
 
+        with progress() as bar:
+            task = bar.add_task(f"exporting {loop}", total=None)
+            card = runs.export_examples(
+                open_workspace(),
+                loop,
+                kind,
+                file,
+                confidence=confidence,
+                campaigns=campaign or (),
+                phrases=phrases,
+                told=lambda done: bar.update(task, completed=done),
+            )
+        _tell(card, file, as_json)
 
-def dpo(
-    loop: LoopArgument,
-    file: File,
-    confidence: Confidence = USUAL,
-    campaign: Campaigns = None,
-    phrases: Phrases = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Pairs of copy for one brief, of which the first earns more.
-
-    Example: rewardloop export dpo email-subjects pairs.jsonl --phrases
-    """
-    _examples("dpo", loop, file, confidence, campaign, phrases, as_json)
-
-
-def kto(
-    loop: LoopArgument,
-    file: File,
-    confidence: Confidence = USUAL,
-    campaign: Campaigns = None,
-    phrases: Phrases = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Copy with a label: earns more than its campaign, or less.
-
-    Example: rewardloop export kto email-subjects labelled.jsonl
-    """
-    _examples("kto", loop, file, confidence, campaign, phrases, as_json)
+    return examples
 
 
 def parquet(
@@ -93,26 +97,6 @@ def parquet(
         task = bar.add_task(f"exporting {loop}", total=None)
         card = runs.export_tables(open_workspace(), loop, folder, units, lambda done: bar.update(task, completed=done))
     _tell(card, folder, as_json)
-
-
-def _examples(
-    kind: str, loop: str, file: Path, confidence: float, campaigns: list[str] | None, phrases: bool, as_json: bool
-) -> None:
-    from pipelines.exports import runs  # LightGBM takes seconds to import
-
-    with progress() as bar:
-        task = bar.add_task(f"exporting {loop}", total=None)
-        card = runs.export_examples(
-            open_workspace(),
-            loop,
-            kind,
-            file,
-            confidence=confidence,
-            campaigns=campaigns or (),
-            phrases=phrases,
-            told=lambda done: bar.update(task, completed=done),
-        )
-    _tell(card, file, as_json)
 
 
 def _tell(card: dict[str, Any], where: Path, as_json: bool) -> None:
