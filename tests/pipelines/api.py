@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Connection, Engine
@@ -12,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from infra.clock import format_time, system_clock
 from infra.settings import Settings
-from pipelines.app import create_app
+from ingestion.keys import Keyring
+from pipelines.app import Running, create_app
 
 LOOP = {
     "metrics": [
@@ -31,6 +33,18 @@ def running(database_url: str, home: Path, **settings: Any) -> TestClient:
     quick = {"tick_seconds": 0.1, "refresh_seconds": 0.1, "bot_seconds": 0}
     app = create_app(Settings(home=home, database_url=database_url, **(quick | settings)))
     return TestClient(app, raise_server_exceptions=False)
+
+
+def inside(client: TestClient) -> Running:
+    """What the calls of the started app stand on: it keeps the fields of ``Running`` as its state."""
+    return cast(Running, cast(FastAPI, client.app).state)
+
+
+def keys_of(client: TestClient) -> Keyring:
+    """The keys that the started app knows; it was told to ask for them."""
+    keyring = inside(client).keyring
+    assert keyring is not None
+    return keyring
 
 
 def ok(response: Response) -> Any:
@@ -92,4 +106,4 @@ def away(*engines: Engine) -> Iterator[None]:
         yield
     finally:
         for engine in engines:
-            del engine.connect  # type: ignore[method-assign]
+            del engine.connect

@@ -16,7 +16,7 @@ from infra.database import reading, writing
 from infra.errors import Unavailable
 from ingestion.http.access import scope_of
 from ingestion.keys import create_key
-from tests.pipelines.api import LOOP, click, ok, refused, running
+from tests.pipelines.api import LOOP, click, inside, keys_of, ok, refused, running
 
 MakeKey = Callable[..., dict[str, str]]
 RANK = {"loop": "mail", "campaign": "june"}
@@ -41,7 +41,7 @@ def key(
     client: TestClient, name: str, scopes: list[str], loops: tuple[str, ...] = (), rate: str = "1000/second"
 ) -> dict[str, str]:
     """The header of a new key, which the server knows."""
-    serving, keyring = client.app.state.serving, client.app.state.keyring  # type: ignore[attr-defined]
+    serving, keyring = inside(client).serving, keys_of(client)
     with writing(serving.engine) as connection:
         made = create_key(connection, serving.secrets, name, scopes, loops, rate, serving.clock())
     keyring.refresh()
@@ -224,7 +224,7 @@ def test_a_loops_actions_are_its_own(client: TestClient) -> None:
     assert "hold a loop's actions" in refused(taken, 422)
     decided = ok(client.post("/v1/rank", json=RANK, headers=admin))["decision_id"]
     ok(client.post(f"/v1/decisions/{decided}/activate", headers=admin))
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         events = tables.events.c
         assert connection.scalars(select(events.source).where(events.decision_id == decided)).all() == ["boss"]
 
@@ -232,10 +232,10 @@ def test_a_loops_actions_are_its_own(client: TestClient) -> None:
 def test_events_are_their_senders(client: TestClient) -> None:
     """An event sent with a key has the connection's name as its source, and cannot name another."""
     sender = key(client, "newsletter", ["events"])
-    events = [click("k1", unit="ann"), click("k2", unit="ann", source="http")]
-    answer = ok(client.post("/v1/events", json={"events": events}, headers=sender))
+    sent = [click("k1", unit="ann"), click("k2", unit="ann", source="http")]
+    answer = ok(client.post("/v1/events", json={"events": sent}, headers=sender))
     assert [one["event_id"] for one in answer["rejected"]] == ["k2"]
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         events = tables.events.c
         assert connection.scalars(select(events.source).where(events.event_id == "k1")).all() == ["newsletter"]
 
@@ -244,7 +244,7 @@ def test_the_audit_names_the_key(client: TestClient) -> None:
     """Who changed something is the person the caller names, behind the name of the key."""
     admin = key(client, "console", ["admin"])
     ok(client.post("/v1/loops/mail/kill", json={"killed": False, "actor": "ann"}, headers=admin))
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         audit = tables.audit.c
         last = connection.scalars(select(audit.actor).where(audit.action == "unkill").order_by(audit.id.desc())).first()
     assert last == "console: ann"

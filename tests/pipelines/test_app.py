@@ -17,7 +17,7 @@ from ingestion.files.imports import Importer, run_import
 from ingestion.ledger import conservation
 from ingestion.tokens import make_token
 from tests.ingestion.importing import FIXTURES, example
-from tests.pipelines.api import LOOP, away, click, define, ok, rank, refused, running, send, trace
+from tests.pipelines.api import LOOP, away, click, define, inside, ok, rank, refused, running, send, trace
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 def rows(client: TestClient, table: Any) -> int:
     """How many rows a table has."""
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
@@ -121,7 +121,7 @@ class TestDecisions:
     def test_a_forgotten_customer_is_ignored(self, client: TestClient) -> None:
         """Events about somebody who asked to be deleted are answered as ignored, and not stored."""
         define(client)
-        serving = client.app.state.serving  # type: ignore[attr-defined]
+        serving = inside(client).serving
         with writing(serving.engine) as connection:
             unit = serving.secrets.unit("jane")
             connection.execute(tables.forgotten_units.insert().values(unit=unit, forgotten_at=0))
@@ -198,7 +198,7 @@ class TestDecisions:
 
     def test_imported_decisions_are_traced(self, client: TestClient) -> None:
         """A decision that came from a file has a trace like one that was ranked, by the id the import gave it."""
-        wired = client.app.state.serving  # type: ignore[attr-defined]
+        wired = inside(client).serving
         importer = Importer(wired.engine, wired.secrets, wired.settings, wired.clock)
         run_import(importer, example("hillstrom"), FIXTURES / "customers.csv")
 
@@ -245,7 +245,7 @@ class TestDecisions:
     def test_a_switch_thrown_elsewhere_is_seen(self, client: TestClient) -> None:
         """A switch set in the database by another process takes effect at the next refresh."""
         define(client)
-        with client.app.state.serving.engine.begin() as connection:  # type: ignore[attr-defined]
+        with inside(client).serving.engine.begin() as connection:
             row = {"loop_id": "mail", "killed": True, "reason": "", "changed_at": 1}
             connection.execute(tables.loop_switches.insert().values(**row))
 
@@ -254,7 +254,7 @@ class TestDecisions:
     def test_without_the_database_the_baseline_is_answered(self, client: TestClient) -> None:
         """With the database away the answer is the baseline, 200, not durable, without a token, and stored nowhere."""
         define(client)
-        serving = client.app.state.serving  # type: ignore[attr-defined]
+        serving = inside(client).serving
         with away(serving.engine, serving.decisions.engine):
             answer = rank(client, decision_id="d1", unit="jane")
             ready = client.get("/readyz")
@@ -271,7 +271,7 @@ class TestDecisions:
     def test_the_log_alone_away(self, client: TestClient) -> None:
         """If only the write fails, the answer is the baseline too."""
         define(client)
-        with away(client.app.state.serving.decisions.engine):  # type: ignore[attr-defined]
+        with away(inside(client).serving.decisions.engine):
             answer = rank(client)
 
         assert (answer["durable"], answer["token"], answer["learning_mode"]) == (False, None, "fallback")
@@ -279,7 +279,7 @@ class TestDecisions:
     def test_an_unknown_campaign_without_the_database(self, client: TestClient) -> None:
         """What only the database could know is not denied while it is away: try again."""
         define(client)
-        serving = client.app.state.serving  # type: ignore[attr-defined]
+        serving = inside(client).serving
         with away(serving.engine, serving.decisions.engine, serving.snapshots.engine):
             answer = client.post("/v1/rank", json={"loop": "mail", "campaign": "july"})
 
@@ -361,7 +361,7 @@ class TestEvents:
         assert (answer["accepted"], answer["duplicate"], answer["pending"]) == (1, 1, 1)
         assert [(one["index"], one["event_id"]) for one in answer["rejected"]] == [(3, "e3"), (4, None)]
         assert rows(any_client, tables.quarantine) == 2
-        assert conservation(any_client.app.state.serving.engine) == 0  # type: ignore[attr-defined]
+        assert conservation(inside(any_client).serving.engine) == 0
 
     def test_a_pending_event_finds_its_decision(self, client: TestClient) -> None:
         """A click that arrives before its decision is credited once the decision is stored."""
@@ -392,7 +392,7 @@ class TestEvents:
     def test_a_token_of_another_installation(self, client: TestClient) -> None:
         """A forged or foreign token is rejected with its reason."""
         define(client)
-        serving = client.app.state.serving  # type: ignore[attr-defined]
+        serving = inside(client).serving
         forged = make_token(serving.secrets, "d1")[:-1] + "!"
 
         assert "was not signed by this installation" in send(client, click("e1", token=forged))["rejected"][0]["reason"]
@@ -480,7 +480,7 @@ class TestCopy:
             client.post("/v1/contents/a/approval", json={"approval": "rejected"}), 409
         )
         assert rank(client)["ranked"][0]["content_id"] == "b"
-        with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+        with reading(inside(client).serving.engine) as connection:
             audit = connection.execute(select(tables.audit).where(tables.audit.c.subject == "a")).one()
         assert (audit.actor, audit.details["reason"]) == ("ann", "old")
 
@@ -510,6 +510,6 @@ class TestCopy:
     def test_a_campaign_registered_elsewhere_is_found(self, client: TestClient) -> None:
         """A campaign that another process registered is ranked at once: the ranker looks once more before a 404."""
         define(client)
-        client.app.state.serving.snapshots.current = type(client.app.state.serving.snapshots.current)()  # type: ignore[attr-defined]
+        inside(client).serving.snapshots.current = type(inside(client).serving.snapshots.current)()
 
         assert rank(client)["durable"]

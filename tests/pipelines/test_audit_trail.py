@@ -13,7 +13,7 @@ from ingestion.audit import Entry, read_audit
 from ingestion.keys import create_key
 from pipelines import cli
 from reward_models import registry
-from tests.pipelines.api import LOOP, ok, running
+from tests.pipelines.api import LOOP, inside, keys_of, ok, running
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def client(sqlite_url: str, tmp_path: Path) -> Iterator[TestClient]:
 
 def lines(client: TestClient) -> list[Entry]:
     """The audit so far."""
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         return read_audit(connection, limit=1_000)
 
 
 def version_that_passed(client: TestClient) -> None:
     """A version of loop ``mail`` that may be promoted."""
-    with writing(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
-        model = {"digest": "d", "config_digest": "c", "loop_version": 1, "as_of": 1, "cutoff": 1}
+    with writing(inside(client).serving.engine) as connection:
+        model: dict[str, Any] = {"digest": "d", "config_digest": "c", "loop_version": 1, "as_of": 1, "cutoff": 1}
         registry.register(connection, "mail", "mail-1", **model, kind="first", now=1)
         registry.settle(connection, "mail", "mail-1", "passed", {"champion": None})
 
@@ -41,12 +41,12 @@ def test_every_privileged_call_leaves_its_line(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each call adds one line: who by which key, what, on what, and when; lines before it are as they were."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     with writing(serving.engine) as connection:
         key = create_key(
             connection, serving.secrets, "console", ["admin", "content"], [], "100/second", serving.clock()
         )
-    client.app.state.keyring.refresh()  # type: ignore[attr-defined]
+    keys_of(client).refresh()
     headers = {"Authorization": f"Bearer {key}"}
     contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
     campaign = {"campaign": "june", "loop": "mail"}

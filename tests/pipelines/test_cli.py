@@ -17,6 +17,7 @@ from pipelines import cli
 from pipelines.commands import workspace
 from reward_models.automatic import ESTIMATORS
 from tests.ingestion.importing import EXAMPLES, FIXTURES, real
+from tests.pipelines.commands import run
 
 CUSTOMERS = ("--mapping", str(EXAMPLES / "hillstrom.toml"), str(FIXTURES / "customers.csv"))
 HEADLINES = ("--mapping", str(EXAMPLES / "upworthy.toml"), str(FIXTURES / "headlines.csv"))
@@ -35,14 +36,6 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     capsys.readouterr()
     assert cli.run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    capsys.readouterr()
-    code = cli.run(arguments)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def commands() -> list[tuple[str, Any]]:
@@ -75,7 +68,7 @@ def test_a_second_import_is_all_duplicates(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_dry_run_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run prints counts and that nothing was stored."""
-    code, printed, _ = said(capsys, "import", "--dry-run", *HEADLINES)
+    code, printed, _ = run(capsys, "import", "--dry-run", *HEADLINES)
 
     assert code == 0
     assert "Nothing was stored." in printed
@@ -98,7 +91,7 @@ def test_an_error_is_a_sentence_and_a_code(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     """What goes wrong is said on stderr, without a traceback, and the exit code tells its kind."""
-    found, printed, complaint = said(capsys, *arguments)
+    found, printed, complaint = run(capsys, *arguments)
 
     assert found == code
     assert sentence in complaint
@@ -109,7 +102,7 @@ def test_a_bad_setting_is_named(capsys: pytest.CaptureFixture[str], monkeypatch:
     """A wrong setting stops the start with its name and value."""
     monkeypatch.setenv("REWARDLOOP_PORT", "many")
 
-    code, _, complaint = said(capsys, "doctor")
+    code, _, complaint = run(capsys, "doctor")
     assert code == 1
     assert "REWARDLOOP_PORT='many'" in complaint
 
@@ -122,7 +115,7 @@ def test_a_dependency_that_is_down(capsys: pytest.CaptureFixture[str], monkeypat
 
     monkeypatch.setattr(workspace, "open_database", away)
 
-    assert said(capsys, "doctor")[0] == 4
+    assert run(capsys, "doctor")[0] == 4
 
 
 def test_a_mistake_of_ours_is_a_sentence_too(
@@ -134,7 +127,7 @@ def test_a_mistake_of_ours_is_a_sentence_too(
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(workspace, "open_database", broken)
-    code, _, complaint = said(capsys, "doctor")
+    code, _, complaint = run(capsys, "doctor")
 
     assert code == 1
     assert "Unexpected ZeroDivisionError" in complaint
@@ -144,9 +137,9 @@ def test_a_mistake_of_ours_is_a_sentence_too(
 def test_the_kill_switch(capsys: pytest.CaptureFixture[str]) -> None:
     """A killed loop is seen by the check-up until it is let go."""
     document(capsys, "import", *CUSTOMERS)
-    said(capsys, "kill", "hillstrom", "--reason", "wrong prices")
+    run(capsys, "kill", "hillstrom", "--reason", "wrong prices")
     killed = {check["check"]: check["found"] for check in document(capsys, "doctor")}["kill switch"]
-    said(capsys, "unkill", "hillstrom")
+    run(capsys, "unkill", "hillstrom")
     free = {check["check"]: check["found"] for check in document(capsys, "doctor")}["kill switch"]
 
     assert (killed, free) == ("hillstrom", "no loop is killed")
@@ -156,7 +149,7 @@ def test_loops_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """A loop is listed with what it holds, and shown as it is defined."""
     document(capsys, "import", *HEADLINES)
     (line,) = document(capsys, "loops", "list")
-    _, printed, _ = said(capsys, "loops", "show", "upworthy")
+    _, printed, _ = run(capsys, "loops", "show", "upworthy")
 
     assert (line["loop"], line["campaigns"], line["past results"]) == ("upworthy", 24, 89)
     assert json.loads(printed)["reward"] == {"click": 1.0}
@@ -170,8 +163,8 @@ def test_quarantined_rows_are_seen_and_dropped(capsys: pytest.CaptureFixture[str
     document(capsys, "import", *HEADLINES[:2], str(tmp_path / "broken.csv"))
     (record,) = document(capsys, "quarantine", "list")
     shown = document(capsys, "quarantine", "show", str(record["id"]))
-    replayed, printed, _ = said(capsys, "quarantine", "replay", str(record["id"]))
-    said(capsys, "quarantine", "drop", str(record["id"]))
+    replayed, printed, _ = run(capsys, "quarantine", "replay", str(record["id"]))
+    run(capsys, "quarantine", "drop", str(record["id"]))
 
     assert record["reason"] == "impressions is 'many', no number"
     assert shown["raw"] == broken
@@ -184,7 +177,7 @@ def test_bytes_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str], tmp_
     (tmp_path / "bad.json").write_bytes(b"{\x1b[2J not json")
     document(capsys, "import", "--format", "sendgrid", str(tmp_path / "bad.json"))
     (record,) = document(capsys, "quarantine", "list")
-    _, printed, _ = said(capsys, "quarantine", "show", str(record["id"]))
+    _, printed, _ = run(capsys, "quarantine", "show", str(record["id"]))
 
     assert "{\ufffd[2J not json" in printed
     assert "\x1b" not in printed
@@ -194,7 +187,7 @@ def test_bytes_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str], tmp_
 def test_tables_show_what_others_sent_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Brackets and control characters in a vendor's words are neither markup nor commands for the terminal."""
     (tmp_path / "one.json").write_text(json.dumps([{"event": "[/b] [red]x"}, {"event": "click", "timestamp": 1}]))
-    code, printed, _ = said(capsys, "import", "--format", "sendgrid", "--dry-run", str(tmp_path / "one.json"))
+    code, printed, _ = run(capsys, "import", "--format", "sendgrid", "--dry-run", str(tmp_path / "one.json"))
     workspace.print_table("[/b]", ["a"], [["\x1b[31mred[/red]"]])
 
     assert (code, "[/b] [red]x" in printed) == (0, True)
@@ -210,9 +203,9 @@ def test_train_and_score(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     with (tmp_path / "out.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
 
-    lines = ("--text", "a garden", "--text", "Surprise: a garden", "--why")
-    compared = document(capsys, "score", "upworthy", *lines)["scores"]
-    code, printed, told = said(capsys, "score", "upworthy", *lines)
+    texts = ("--text", "a garden", "--text", "Surprise: a garden", "--why")
+    compared = document(capsys, "score", "upworthy", *texts)["scores"]
+    code, printed, told = run(capsys, "score", "upworthy", *texts)
 
     assert code == 0, told
     assert trained == ["upworthy-1", "upworthy-1"]
@@ -230,10 +223,10 @@ def test_scoring_needs_a_model_and_the_columns(capsys: pytest.CaptureFixture[str
     document(capsys, "import", *HEADLINES)
     (tmp_path / "in.csv").write_text("campaign,title\nnew,a\n")
     score = ("score", "upworthy", str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv"))
-    untrained = said(capsys, *score)
+    untrained = run(capsys, *score)
     document(capsys, "train", "upworthy")
-    wrong = said(capsys, *score)
-    both = said(capsys, *score, "--text", "a")
+    wrong = run(capsys, *score)
+    both = run(capsys, *score, "--text", "a")
 
     assert (both[0], "either a file with --out" in both[2]) == (1, True)
     assert (untrained[0], "train one with: rewardloop train upworthy" in untrained[2]) == (1, True)
@@ -255,7 +248,7 @@ def test_evaluate_decisions(capsys: pytest.CaptureFixture[str]) -> None:
     assert arms["hillstrom-mens"]["means"]["visit"] == pytest.approx(sum(visits) / len(visits))
     assert [value["name"] for value in found["decisions"]["metrics"][0]["values"]] == list(ESTIMATORS)
     assert found["decisions"]["metrics"][0]["chosen"] == "automatic"
-    assert "automatic (chosen)" in said(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
+    assert "automatic (chosen)" in run(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
     assert found["decisions"]["metrics"][0]["verdict"]["state"] in ("failed", "refused")
     assert (found["health"]["decisions"], found["health"]["refused"]) == (120, None)
 
@@ -270,8 +263,8 @@ def test_health_comes_before_any_number(capsys: pytest.CaptureFixture[str], home
         wrong = func.replace(type_coerce(candidates, Text), '"behaviour_p":0.3', '"behaviour_p":0.4')
         connection.execute(tables.decisions.update().values(candidates=type_coerce(wrong, candidates.type)))
     engine.dispose()
-    code, printed, _ = said(capsys, "health", "hillstrom")
-    evaluated, numbers, reason = said(capsys, "evaluate", "hillstrom", "--metric", "visit")
+    code, printed, _ = run(capsys, "health", "hillstrom")
+    evaluated, numbers, reason = run(capsys, "evaluate", "hillstrom", "--metric", "visit")
 
     assert (healthy["refused"], sum(content["decisions"] for content in healthy["contents"])) == (None, 120)
     assert (code, "The log is not healthy: 120 of 120 decisions have probabilities" in printed) == (3, True)
@@ -294,8 +287,8 @@ def test_evaluate_lists(capsys: pytest.CaptureFixture[str], home: Path) -> None:
             )
     engine.dispose()
     found = document(capsys, "evaluate", "hillstrom", "--metric", "visit", "--reader", "independent")["lists"]
-    code, printed, _ = said(capsys, "evaluate", "hillstrom", "--metric", "visit", "--reader", "cascade")
-    unnamed = said(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
+    code, printed, _ = run(capsys, "evaluate", "hillstrom", "--metric", "visit", "--reader", "cascade")
+    unnamed = run(capsys, "evaluate", "hillstrom", "--metric", "visit")[1]
 
     assert (found["reader"], found["positions"], found["lists"] + found["left_out"]) == ("independent", 2, 120)
     assert found["metrics"][0]["values"]["what ran"]["n"] > 0
@@ -319,7 +312,7 @@ def test_evaluate_results(capsys: pytest.CaptureFixture[str]) -> None:
 def test_evaluate_the_real_customers(capsys: pytest.CaptureFixture[str]) -> None:
     """On the Hillstrom experiment the arms are the published ones and nothing beats the men's e-mail for visits."""
     document(capsys, "import", "--mapping", CUSTOMERS[1], str(real("hillstrom/hillstrom.csv")))
-    code, printed, _ = said(capsys, "evaluate", "hillstrom", "--metric", "visit")
+    code, printed, _ = run(capsys, "evaluate", "hillstrom", "--metric", "visit")
 
     assert code == 0
     for figure in ("21,307", "18.276 %", "1.253 %", "1.4226", "21,387", "15.140 %", "0.884 %", "1.0772"):

@@ -13,9 +13,9 @@ from infra.settings import Settings
 from ingestion.events import Batch, Campaign, Content
 from ingestion.loops import put_loop
 from ingestion.store import apply
-from pipelines import cli
 from pipelines.commands import credit as commands
 from pipelines.commands.workspace import FAILED, OK, Workspace
+from tests.pipelines.commands import run
 from tests.pipelines.holdout_world import NOW, fill, shop
 from tests.reward_models.serving.models import registered, trained
 
@@ -26,14 +26,6 @@ def workspace(engine: Engine, secrets: Secrets, tmp_path: Path, monkeypatch: pyt
     found = Workspace(Settings(home=tmp_path), engine, secrets, lambda: NOW)
     monkeypatch.setattr(commands, "open_workspace", lambda: found)
     return found
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    capsys.readouterr()
-    code = cli.run(arguments)
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 def test_copy_is_credited_by_the_serving_model(

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from infra import tables
 from infra.database import reading
-from tests.pipelines.api import JSON, LOOP, click, define, refused, running, send
+from tests.pipelines.api import JSON, LOOP, click, define, inside, refused, running, send
 
 CLICK = {"name": "click", "event": "click"}
 RANK = {"loop": "mail", "campaign": "june"}
@@ -29,7 +29,7 @@ def client(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def stored(client: TestClient) -> dict[str, int]:
     """Rows per table."""
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         return {
             table.name: int(connection.scalar(select(func.count()).select_from(table)) or 0)
             for table in tables.metadata.tables.values()
@@ -202,7 +202,7 @@ def test_bad_events_are_kept_with_their_reason(client: TestClient, event: dict[s
     raw = click("bad" + "".join(filter(str.isalnum, sentence)), decision_id="d1") | event
     reason = send(client, {name: value for name, value in raw.items() if value is not None})["rejected"][0]["reason"]
     after = stored(client)
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         kept = connection.scalars(select(tables.quarantine.c.reason).order_by(tables.quarantine.c.id.desc())).first()
 
     assert sentence in reason

@@ -11,7 +11,8 @@ from ingestion.connectors import CONNECTORS
 from ingestion.connectors.items import Ignored, Recognised
 from tests.ingestion.connectors.golden import items
 from tests.ingestion.importing import DATA, real
-from tests.pipelines.test_cli import document, said
+from tests.pipelines.commands import run
+from tests.pipelines.test_cli import document
 
 CALLS = [
     {"type": "track", "event": "Email Opened", "userId": "u", "messageId": "m-1", "timestamp": "2026-06-02T08:00:00Z"},
@@ -72,7 +73,7 @@ def test_a_replay_reads_the_vendors_bytes(capsys: pytest.CaptureFixture[str], tm
     """A quarantined record goes through its connector again, and is refused for the same reason."""
     document(capsys, "import", "--format", "segment", lines(tmp_path / "calls", CALLS))
     (held,) = document(capsys, "quarantine", "list")
-    code, printed, _ = said(capsys, "quarantine", "replay", str(held["id"]), "--json")
+    code, printed, _ = run(capsys, "quarantine", "replay", str(held["id"]), "--json")
 
     assert code == 1
     assert "before the year 2000" in json.loads(printed)["refused"][str(held["id"])]
@@ -80,7 +81,7 @@ def test_a_replay_reads_the_vendors_bytes(capsys: pytest.CaptureFixture[str], tm
 
 def test_the_table_names_every_reason(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Without --json the same is a table for people."""
-    code, printed, _ = said(capsys, "import", "--format", "segment", "--dry-run", lines(tmp_path / "calls", CALLS))
+    code, printed, _ = run(capsys, "import", "--format", "segment", "--dry-run", lines(tmp_path / "calls", CALLS))
 
     assert code == 0
     for word in (
@@ -107,7 +108,7 @@ def test_a_wrong_call_is_one_sentence(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
     """What to do stands in it."""
-    code, _, complaint = said(capsys, "import", *arguments, str(tmp_path / "nothing"))
+    code, _, complaint = run(capsys, "import", *arguments, str(tmp_path / "nothing"))
 
     assert code == 1
     assert sentence in " ".join(complaint.split())
@@ -156,6 +157,6 @@ def as_http(path: Path) -> tuple[bytes, dict[str, str]]:
 
 def test_all_formats_are_offered(capsys: pytest.CaptureFixture[str]) -> None:
     """The help names every connector."""
-    _, printed, _ = said(capsys, "import", "--help")
+    _, printed, _ = run(capsys, "import", "--help")
 
     assert all(name in printed for name in CONNECTORS)

@@ -9,11 +9,11 @@ from sqlalchemy import Engine
 from infra.clock import DAY
 from infra.secrets import Secrets
 from infra.settings import Settings
-from pipelines import cli
 from pipelines.commands import episodes as commands
 from pipelines.commands.workspace import FAILED, GATE_REFUSED, OK, Workspace
 from pipelines.journeys import POLICIES
 from tests.pipelines import holdout_world
+from tests.pipelines.commands import run
 from tests.pipelines.holdout_world import fill, shop
 from tests.pipelines.worlds import NOW, populate
 
@@ -22,14 +22,6 @@ def opened(monkeypatch: pytest.MonkeyPatch, engine: Engine, secrets: Secrets, ho
     """The commands open the test's own database at this time."""
     found = Workspace(Settings(home=home), engine, secrets, lambda: now)
     monkeypatch.setattr(commands, "open_workspace", lambda: found)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    capsys.readouterr()
-    code = cli.run(arguments)
-    said = capsys.readouterr()
-    return code, said.out, said.err
 
 
 def test_policies_of_journeys_are_valued(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ from sqlalchemy import Engine, select, update
 from infra import tables
 from infra.clock import DAY, MICROS
 from infra.database import open_database, reading, writing
-from infra.errors import BadInput, Conflict
-from infra.leases import Lease
+from infra.errors import BadInput, Conflict, ModelRefused
+from infra.leases import Lease, lease
 from infra.secrets import Secrets
 from infra.settings import Settings
 from ingestion.loops import LoopDefinition, load_loop, put_loop
-from pipelines import learning
-from pipelines.learning import Bench, retrain
+from pipelines import learning, papers
+from pipelines.learning import Bench, Run, retrain
 from reward_models import bundle as bundles
 from reward_models import registry
 from reward_models.boosted import fit
@@ -36,6 +36,8 @@ from reward_models.verification import Verifier
 from tests.pipelines.memory_tracking import MemoryTracking
 from tests.pipelines.worlds import NOW, definition, flat, populate
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 STEPS = ("dataset", "fit", "calibrate", "evaluate", "register", "gate", "promote")
 
 
@@ -79,7 +81,7 @@ def verifier() -> Iterator[Verifier]:
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are drawn in ``test_mirror.py``; here they would be half of the time."""
-    monkeypatch.setattr(learning.papers, "pictures", lambda *_: {})
+    monkeypatch.setattr(papers, "pictures", lambda *_: {})
 
 
 @pytest.fixture(autouse=True)
@@ -88,11 +90,11 @@ def _one_verifier(monkeypatch: pytest.MonkeyPatch, verifier: Verifier) -> None:
     monkeypatch.setattr(registry, "load_verified", partial(registry.load_verified, verifier=verifier))
 
 
-def crash_after(name: str) -> Callable[..., Any]:
+def crash_after(name: str) -> Run:
     """A way of calling steps that dies once the named one is done."""
 
-    def run(step: Callable[..., Any], *args: Any) -> Any:
-        result = step(*args)
+    def run(step: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        result = step(*args, **kwargs)
         if step.__name__ == name:
             raise Crash(name)
         return result
@@ -306,13 +308,13 @@ def test_an_earlier_champion_is_the_way_back(bench: Bench, engine: Engine, livel
 def test_files_that_were_changed_are_not_promoted(bench: Bench, engine: Engine, lively: None) -> None:
     """What is promoted is what was gated: another digest on disk stops the promotion."""
 
-    def tamper(step: Callable[..., Any], *args: Any) -> Any:
+    def tamper(step: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
         if step.__name__ == "promote":
             model = registry.path_of(bench.settings.bundles, "subjects", "subjects-1") / "model.txt"
             model.write_bytes(model.read_bytes() + b" ")
-        return step(*args)
+        return step(*args, **kwargs)
 
-    with pytest.raises(learning.ModelRefused, match="not those that were judged"):
+    with pytest.raises(ModelRefused, match="not those that were judged"):
         retrain(bench, "subjects", run=tamper)
     assert champion_of(engine) is None
 
@@ -404,11 +406,11 @@ def test_a_killed_process_leaves_a_loop_that_the_next_run_finishes(
 def test_a_run_that_lost_its_lease_writes_nothing(bench: Bench, engine: Engine, lively: None) -> None:
     """A run that was overtaken while it trained is stopped at its first write."""
 
-    def overtaken(step: Callable[..., Any], *args: Any) -> Any:
+    def overtaken(step: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
         if step.__name__ == "register":
             with writing(engine) as connection:
                 connection.execute(update(tables.leases).values(token=tables.leases.c.token + 1))
-        return step(*args)
+        return step(*args, **kwargs)
 
     with pytest.raises(Conflict, match="taken over"):
         retrain(bench, "subjects", run=overtaken)
@@ -443,7 +445,7 @@ def test_only_one_run_of_a_loop_at_a_time(bench: Bench, engine: Engine, secrets:
     populate(engine, secrets, decisions=200)
 
     with (
-        learning.lease(engine, "retrain:subjects", length=MICROS),
+        lease(engine, "retrain:subjects", length=MICROS),
         pytest.raises(Conflict, match="is running already"),
     ):
         retrain(bench, "subjects")

@@ -11,9 +11,8 @@ from sqlalchemy import Engine
 from infra.errors import Conflict
 from infra.secrets import Secrets
 from infra.settings import Settings
-from pipelines import operations
 from pipelines.operations import Jobs
-from tests.pipelines.api import click, define, ok, rank, refused, running, send
+from tests.pipelines.api import click, define, inside, ok, rank, refused, running, send
 from tests.pipelines.holdout_world import fill, shop
 
 
@@ -29,7 +28,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> Non
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(operations.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def test_health_asks_nothing(client: TestClient) -> None:
@@ -68,7 +67,7 @@ def test_a_retrain_is_a_process_of_its_own(client: TestClient, monkeypatch: pyte
     define(client)
     command(monkeypatch, tmp_path, 'echo "$3 $4 in $REWARDLOOP_HOME"')
     answer = client.post("/v1/loops/mail/retrain")
-    client.app.state.jobs._running["mail"].wait()  # type: ignore[attr-defined]
+    inside(client).jobs._running["mail"].wait()
 
     assert answer.status_code == 202
     assert Path(answer.json()["log"]).read_text() == f"retrain mail in {(tmp_path / 'home').resolve()}\n"

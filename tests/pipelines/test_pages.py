@@ -15,7 +15,7 @@ from ingestion.keys import create_key
 from pipelines.pages import views
 from pipelines.pages.views import amount, scores_view, why
 from reward_models.serving.bodies import Reason, Score
-from tests.pipelines.api import click, define, ok, rank, running, send
+from tests.pipelines.api import click, define, inside, keys_of, ok, rank, running, send
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -190,7 +190,7 @@ def test_pages_need_a_key_where_calls_do(migrated_file: Path, tmp_path: Path) ->
     """With keys required a browser is asked for one, and a key for one loop shows that loop only."""
     (tmp_path / "rewardloop.db").write_bytes(migrated_file.read_bytes())
     with running(f"sqlite:///{tmp_path / 'rewardloop.db'}", tmp_path, api_keys="required") as client:
-        serving, keyring = client.app.state.serving, client.app.state.keyring  # type: ignore[attr-defined]
+        serving, keyring = inside(client).serving, keys_of(client)
         refused = client.get("/")
         assert refused.status_code == 401
         assert refused.headers["WWW-Authenticate"].startswith("Basic ")

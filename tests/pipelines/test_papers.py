@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipelines.papers import Evaluation, figures, report
@@ -15,7 +16,7 @@ def test_the_report_says_when_old_counts_are_forgotten(half_life: float | None) 
     """A half-life is a metric and a sentence; a loop that forgets nothing has neither."""
     training = targeted(400)
     model = replace(fit(training, SMALL), aging=Aging(half_life=half_life))
-    about, nothing = (definition(), training, training.subset([]), model), Evaluation(None, {}, None, None)
+    about, nothing = (definition(), training, training.subset(np.arange(0)), model), Evaluation(None, {}, None, "")
     metrics = figures(*about, None, nothing)
     told = " ".join(report(*about, metrics, nothing, {}, "first", None).changed)
 

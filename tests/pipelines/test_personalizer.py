@@ -156,8 +156,10 @@ def test_errors_are_those_the_sdk_reads(app: FastAPI, endpoint: str, client: Per
     twice = [ACTIONS[0], ACTIONS[0]]
     with pytest.raises(ErrorResponseException) as caught:
         client.rank(RankRequest(actions=twice))
-    assert caught.value.error.error.code == "BadRequest"
-    assert "'pasta' is given twice" in caught.value.error.error.message
+    problem = caught.value.error
+    assert problem is not None
+    assert problem.error.code == "BadRequest"
+    assert "'pasta' is given twice" in problem.error.message
     stranger = PersonalizerClient(endpoint, CognitiveServicesCredentials("nobody"))
     with pytest.raises(HttpOperationError):
         stranger.events.reward("round-1", 1.0)

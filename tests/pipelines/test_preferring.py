@@ -12,7 +12,7 @@ from infra import tables
 from ingestion.loops import load_loop
 from pipelines import cli
 from pipelines.prompting import log_of_loop
-from tests.pipelines.api import click, define, ok, rank, refused, running, send
+from tests.pipelines.api import click, define, inside, ok, rank, refused, running, send
 from tests.pipelines.test_pages import HOSTILE, Elements
 
 POLICY_START = "default-src 'none'; style-src 'self'; form-action 'self'"
@@ -55,7 +55,7 @@ def elements(source: str) -> list[tuple[str, str | None]]:
 
 def said(client: TestClient) -> list[tuple[str, dict[str, object]]]:
     """Kind and value of all feedback."""
-    with client.app.state.serving.engine.connect() as connection:  # type: ignore[attr-defined]
+    with inside(client).serving.engine.connect() as connection:
         return [(row.kind, row.value) for row in connection.execute(select(tables.feedback))]
 
 
@@ -224,7 +224,7 @@ def test_a_loops_own_copy_is_a_log(client: TestClient, installed: None, capsys: 
         chosen = rank(client, campaign="spring", decision_id=f"s{number}")["ranked"][0]["content_id"]
         if chosen == "spring0":
             send(client, click(f"cs{number}", decision_id=f"s{number}"))
-    with client.app.state.serving.engine.connect() as connection:  # type: ignore[attr-defined]
+    with inside(client).serving.engine.connect() as connection:
         log = log_of_loop(connection, load_loop(connection, "mail")[0])
 
     assert (log.queries, log.prompts) == (("Spring coats",), ("ask@2", "plain@2"))

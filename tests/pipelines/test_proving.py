@@ -16,10 +16,11 @@ from ingestion.events import Batch, Event
 from ingestion.loops import LoopDefinition
 from ingestion.store import apply
 from ingestion.switches import killed_loops, set_switch
-from pipelines import cli, learning, proving
+from pipelines import cli, papers
 from pipelines.commands import proving as commands
 from pipelines.commands.workspace import GATE_REFUSED, OK, Workspace
 from pipelines.learning import Bench, retrain
+from reward_models import drill
 from reward_models.lift_report import LiftReport, measure
 from tests.pipelines.holdout_world import BEGAN, DAYS, NOW, fill, shop
 from tests.pipelines.memory_tracking import MemoryTracking
@@ -38,7 +39,7 @@ def workspace(engine: Engine, secrets: Secrets, tmp_path: Path, monkeypatch: pyt
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are drawn in ``test_mirror.py``."""
-    monkeypatch.setattr(learning.papers, "pictures", lambda *_: {})
+    monkeypatch.setattr(papers, "pictures", lambda *_: {})
 
 
 def report_of(engine: Engine, rules: LoopDefinition, now: int = NOW) -> LiftReport:
@@ -180,8 +181,8 @@ def test_a_failed_drill_has_its_exit_code(
 ) -> None:
     """A drill that claims too much ends with 3."""
     fill(workspace.engine, secrets, shop(), customers=50)
-    bad = proving.drills.Drill(100, 50, claimed=0.2, low=0.1, high=0.3, peeking=0.4, alpha=0.05)
-    monkeypatch.setattr(proving.drills, "drill", lambda *_: bad)
+    bad = drill.Drill(100, 50, claimed=0.2, low=0.1, high=0.3, peeking=0.4, alpha=0.05)
+    monkeypatch.setattr(drill, "drill", lambda *_: bad)
 
     assert run(capsys, "drill", "shop")[0] == GATE_REFUSED
 

@@ -1,7 +1,8 @@
 """A key that the public can read, stolen: what it can do, and what it cannot."""
 
 import asyncio
-from collections.abc import Iterator
+import hmac
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ingestion.http.access import Access
 from ingestion.keys import create_key
 from pipelines import cli
 from tests.ingestion.tables import rows
-from tests.pipelines.api import LOOP, click, ok, refused, running
+from tests.pipelines.api import LOOP, click, inside, keys_of, ok, refused, running
 
 RANK = {"loop": "mail", "campaign": "june"}
 REVENUE = {"name": "revenue", "event": "purchase", "aggregate": "sum", "currency": "EUR", "cap": 100}
@@ -37,7 +38,7 @@ def client(sqlite_url: str, tmp_path: Path) -> Iterator[TestClient]:
 
 def key(client: TestClient, name: str, *scopes: str) -> dict[str, str]:
     """The header of a new key, which the server knows."""
-    serving, keyring = client.app.state.serving, client.app.state.keyring  # type: ignore[attr-defined]
+    serving, keyring = inside(client).serving, keys_of(client)
     with writing(serving.engine) as connection:
         made = create_key(connection, serving.secrets, name, scopes, (), "1000/second", serving.clock())
     keyring.refresh()
@@ -46,7 +47,7 @@ def key(client: TestClient, name: str, *scopes: str) -> dict[str, str]:
 
 def everything(client: TestClient) -> dict[str, Any]:
     """What learning and reporting read, row for row, once every decision is counted."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     store.apply(serving.engine, Batch(), serving.secrets, serving.clock())
     return {table.name: rows(serving.engine, table) for table in WATCHED}
 
@@ -72,11 +73,11 @@ def test_without_a_token_a_stolen_public_key_moves_nothing(client: TestClient) -
     ok(client.post("/v1/events", json={"events": [honest]}))
     public = key(client, "website", "signed")
     before = everything(client)
-    stored = len(rows(client.app.state.serving.engine, tables.events))  # type: ignore[attr-defined]
+    stored = len(rows(inside(client).serving.engine, tables.events))
     answer = ok(client.post("/v1/events", json={"events": forged(decided["decision_id"], "ann")}, headers=public))
     assert (answer["accepted"], len(answer["rejected"])) == (0, 6)
     assert everything(client) == before
-    assert len(rows(client.app.state.serving.engine, tables.events)) == stored  # type: ignore[attr-defined]
+    assert len(rows(inside(client).serving.engine, tables.events)) == stored
 
 
 def test_with_a_token_it_moves_that_decision_up_to_the_cap(client: TestClient) -> None:
@@ -96,10 +97,7 @@ def test_with_a_token_it_moves_that_decision_up_to_the_cap(client: TestClient) -
     ]
     answer = ok(client.post("/v1/events", json={"events": attack + beyond}, headers=public))
     assert [one["event_id"] for one in answer["rejected"]] == ["b1", "b2", "b3", "b4"]
-    found = {
-        (row[0], row[2]): row[4] / 1e6
-        for row in rows(client.app.state.serving.engine, tables.outcomes)  # type: ignore[attr-defined]
-    }
+    found = {(row[0], row[2]): row[4] / 1e6 for row in rows(inside(client).serving.engine, tables.outcomes)}
     assert found == {
         (mine["decision_id"], "click"): 1.0,
         (mine["decision_id"], "revenue"): 100.0,
@@ -128,7 +126,7 @@ def test_a_replay_from_quarantine_is_no_way_round(
     decided = ok(client.post("/v1/rank", json=RANK | {"unit": "ann"}))
     public = key(client, "website", "signed")
     ok(client.post("/v1/events", json={"events": [click("f", decision_id=decided["decision_id"])]}, headers=public))
-    engine = client.app.state.serving.engine  # type: ignore[attr-defined]
+    engine = inside(client).serving.engine
     (held,) = rows(engine, tables.quarantine)
     monkeypatch.setenv("REWARDLOOP_HOME", str(tmp_path))
     monkeypatch.setenv("REWARDLOOP_DATABASE_URL", str(engine.url))
@@ -145,9 +143,16 @@ def test_unknown_and_wrong_keys_take_the_same_steps(client: TestClient, monkeypa
     wrong = made[:-1] + ("A" if made[-1] != "A" else "B")
     unknown = "rl_aaaaaaaaaaaa_" + made[16:]
     steps: list[str] = []
-    hashed, compare = keys._hash, keys.hmac.compare_digest
-    monkeypatch.setattr(keys, "_hash", lambda *given: (steps.append("hash"), hashed(*given))[1])
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda *given: (steps.append("compare"), compare(*given))[1])
+
+    def noted(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            steps.append(step)
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(keys, "_hash", noted("hash", keys._hash))
+    monkeypatch.setattr(hmac, "compare_digest", noted("compare", hmac.compare_digest))
     answers = []
     for guess in (wrong, unknown):
         steps.clear()

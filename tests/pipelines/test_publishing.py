@@ -19,11 +19,12 @@ from infra.errors import Misconfigured, RewardloopError, Unavailable
 from infra.settings import Settings
 from ingestion import store
 from ingestion.events import Batch, Event, Label
+from ingestion.http.redirects import Click
 from ingestion.ledger import conservation
 from ingestion.stream.definitions import place_of
 from ingestion.stream.messages import batch_of, decode_record
 from ingestion.stream.publisher import Publisher, accept
-from tests.pipelines.api import away, click, define, ok, rank, refused, running, send, trace
+from tests.pipelines.api import away, click, define, inside, ok, rank, refused, running, send, trace
 
 TOPIC = "rewardloop.events.v1"
 
@@ -53,7 +54,7 @@ class FakeProducer:
 
     def work(self, client: TestClient) -> Any:
         """What the worker would do: apply every event."""
-        wired = client.app.state.collector  # type: ignore[attr-defined]
+        wired = inside(client).collector
         place = place_of(wired.engine, wired.secrets, wired.settings, wired.clock())
         records = [Record(one.topic, 0, n, 0, one.key, one.value, one.headers) for n, one in enumerate(self.events)]
         self.sent = []
@@ -80,7 +81,7 @@ def client(
 
 def rows(client: TestClient, table: Any) -> list[Any]:
     """All rows of a table."""
-    with reading(client.app.state.collector.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).collector.engine) as connection:
         return list(connection.execute(select(table)))
 
 
@@ -108,7 +109,7 @@ class TestEvents:
         """The topic holds the unit's keyed hash, which is the key too; without a unit the decision id is."""
         body = {"events": [click("e1", unit="jane@example.com"), click("e2", decision_id="d1")]}
         ok(client.post("/v1/events", json=body))
-        unit = client.app.state.collector.secrets.unit("jane@example.com")  # type: ignore[attr-defined]
+        unit = inside(client).collector.secrets.unit("jane@example.com")
 
         assert [message.key for message in producer.sent] == [unit.encode(), b"d1"]
         assert not [message for message in producer.sent if b"jane" in message.value]  # type: ignore[operator]
@@ -116,7 +117,7 @@ class TestEvents:
     def test_bad_items_are_quarantined_at_once(self, client: TestClient, producer: FakeProducer) -> None:
         """A rejected item is in quarantine when the answer comes, the others are published, the ledger balances."""
         answer = client.post("/v1/events", json={"events": [click("e1"), click("e2", decision_id="d1"), 7]})
-        engine = client.app.state.collector.engine  # type: ignore[attr-defined]
+        engine = inside(client).collector.engine
 
         assert answer.status_code == 202
         assert [one["index"] for one in answer.json()["rejected"]] == [0, 2]
@@ -178,7 +179,7 @@ class TestEvents:
 
     def test_quarantine_away(self, client: TestClient, producer: FakeProducer) -> None:
         """When the rejected items cannot be kept the answer is 503 and says that the events are safe."""
-        with away(client.app.state.collector.engine):  # type: ignore[attr-defined]
+        with away(inside(client).collector.engine):
             answer = client.post("/v1/events", json={"events": [click("e0"), click("e1", decision_id="d1")]})
 
         assert "Kafka acknowledged all 1 usable events, but" in refused(answer, 503)
@@ -186,7 +187,7 @@ class TestEvents:
 
     def test_the_database_may_be_away(self, client: TestClient, producer: FakeProducer) -> None:
         """Events are accepted while the database is away: they wait on the topic."""
-        with away(client.app.state.collector.engine):  # type: ignore[attr-defined]
+        with away(inside(client).collector.engine):
             answer = client.post("/v1/events", json={"events": [click("e1", decision_id="d1")]})
 
         assert answer.status_code == 202
@@ -219,7 +220,7 @@ class TestAccept:
 
     def test_labels_travel_with_their_event(self, client: TestClient, producer: FakeProducer) -> None:
         """A label rides in its event's message; one about an event of before is stored at once."""
-        wired = client.app.state.collector  # type: ignore[attr-defined]
+        wired = inside(client).collector
         at = wired.clock()
         fact = Event(source="http", event_id="e1", type="click", occurred_at=at, received_at=at, decision_id="d1")
         labels = [
@@ -235,10 +236,10 @@ class TestAccept:
 
     def test_redirected_clicks_are_published(self, client: TestClient, producer: FakeProducer) -> None:
         """The redirect's writer uses the same way."""
-        clicks = client.app.state.redirects.clicks  # type: ignore[attr-defined]
-        at = client.app.state.collector.clock()  # type: ignore[attr-defined]
+        clicks = inside(client).redirects.clicks
+        at = inside(client).collector.clock()
         fact = Event(source="redirect", event_id="r1", type="click", occurred_at=at, received_at=at, decision_id="d1")
-        kept = clicks.keep(pipelines.app.Click(fact))
+        kept = clicks.keep(Click(fact))
 
         assert kept == "recorded"
         assert producer.work(client).pending == 1

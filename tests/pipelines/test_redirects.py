@@ -25,7 +25,7 @@ from ingestion.spool import Spool
 from ingestion.tokens import TokenContent, read_token
 from tests.ingestion.join.test_join_histories import LOOP, SECOND, decision
 from tests.ingestion.tables import rows
-from tests.pipelines.api import away, define, rank, refused, running, trace
+from tests.pipelines.api import away, define, inside, rank, refused, running, trace
 from tests.pipelines.test_app import wait_for
 
 PUBLIC = "https://go.example.com"
@@ -62,13 +62,13 @@ def follow(client: TestClient, link: str, method: str = "GET", **headers: str) -
 
 def clicks(client: TestClient) -> list[Any]:
     """The stored events, oldest first."""
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         return list(connection.execute(select(tables.events).order_by(tables.events.c.event_id)))
 
 
 def words(client: TestClient) -> list[str]:
     """Why events are called a bot's."""
-    with reading(client.app.state.serving.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).serving.engine) as connection:
         return sorted(connection.scalars(select(tables.event_labels.c.reason)))
 
 
@@ -137,7 +137,7 @@ class TestRank:
     def test_copy_that_is_not_stored_still_links(self, client: TestClient) -> None:
         """In a dry run, and with the database away, the links are the addresses themselves: the copy works."""
         dry = linked(client, dry_run=True)
-        with away(client.app.state.serving.engine, client.app.state.serving.decisions.engine):  # type: ignore[attr-defined]
+        with away(inside(client).serving.engine, inside(client).serving.decisions.engine):
             unstored = linked(client)
 
         for answer in (dry, unstored):
@@ -189,7 +189,7 @@ class TestClick:
         before, token = location.removesuffix("#top").split("&rl=")
 
         assert before == SALE.removesuffix("#top")
-        assert read_token(client.app.state.serving.secrets, token) == TokenContent("d1", 1)  # type: ignore[attr-defined]
+        assert read_token(inside(client).serving.secrets, token) == TokenContent("d1", 1)
 
     def test_the_token_can_be_left_out(self, sqlite_url: str, tmp_path: Path) -> None:
         """With `redirect_token` off the destination is exactly the address that was given."""
@@ -253,7 +253,7 @@ class TestClick:
 
     def test_a_signed_link_to_another_host_leads_nowhere(self, client: TestClient) -> None:
         """The list of hosts is asked again when a link is followed, whoever signed it."""
-        secrets = client.app.state.serving.secrets  # type: ignore[attr-defined]
+        secrets = inside(client).serving.secrets
         page = follow(client, make_link(secrets, PUBLIC, "d1", 1, "https://evil.example/"))
 
         assert (page.status_code, "location" in page.headers, clicks(client)) == (404, False, [])
@@ -272,7 +272,7 @@ class TestTheLogIsAway:
     def test_the_reader_is_led_on_and_the_click_comes_later(self, client: TestClient, tmp_path: Path) -> None:
         """With the database away the click is on disk before the answer; when it is back the click counts, once."""
         link = linked(client, decision_id="d1")["ranked"][0]["links"]["cta"]
-        with away(client.app.state.serving.engine):  # type: ignore[attr-defined]
+        with away(inside(client).serving.engine):
             led = [follow(client, link) for _ in range(3)]
             spooled = b"".join(path.read_bytes() for path in (tmp_path / "home" / "spool").glob("*.spool"))
         wait_for(lambda: len(clicks(client)) == 3, 30)
@@ -281,7 +281,7 @@ class TestTheLogIsAway:
         assert [answer.status_code for answer in led] == [302, 302, 302]
         assert spooled.count(b"\n") == 3
         assert trace(client, "d1")["outcomes"][0]["count"] == 3
-        assert conservation(client.app.state.serving.engine) == 0  # type: ignore[attr-defined]
+        assert conservation(inside(client).serving.engine) == 0
 
     def test_a_start_drains_what_was_left(self, sqlite_url: str, tmp_path: Path) -> None:
         """Clicks that an earlier process spooled are recorded by the next one, with their labels; a damaged line is
@@ -291,10 +291,10 @@ class TestTheLogIsAway:
         with running(sqlite_url, home, **listed) as client:
             define(client)
             link = linked(client, decision_id="d1")["ranked"][0]["links"]["cta"]
-            with away(client.app.state.serving.engine):  # type: ignore[attr-defined]
+            with away(inside(client).serving.engine):
                 follow(client, link)
                 follow(client, link, "HEAD")
-                client.app.state.redirects.clicks.stop()  # type: ignore[attr-defined]
+                inside(client).redirects.clicks.stop()
         file, *others = sorted((home / "spool").glob("*.spool"))  # a sweep in between begins another
         first, second = filter(None, b"".join(one.read_bytes() for one in (file, *others)).split(b"\n"))
         for other in others:
@@ -303,7 +303,7 @@ class TestTheLogIsAway:
         with running(sqlite_url, home, **listed) as client:
             wait_for(lambda: len(clicks(client)) == 2, 30)
             wait_for(lambda: not file.exists(), 30)
-            held = rows(client.app.state.serving.engine, tables.quarantine)  # type: ignore[attr-defined]
+            held = rows(inside(client).serving.engine, tables.quarantine)
 
             assert words(client) == ["a HEAD request"]
             assert [row[1:3] for row in held] == [("redirect", f"spool/{file.name}/2")]
@@ -431,7 +431,11 @@ def a_click() -> Click:
 def test_a_log_that_hangs_holds_readers_up_once(tmp_path: Path) -> None:
     """While the log hangs the first reader waits for it, later ones do not, and every click is on disk."""
     release = threading.Event()
-    log = ClickLog(lambda *_: release.wait(30) and None, Spool(tmp_path, 1_000_000), patience=0.2)
+
+    def hang(*_: object) -> None:
+        release.wait(30)
+
+    log = ClickLog(hang, Spool(tmp_path, 1_000_000), patience=0.2)
     log.start()
     kept = [log.keep(a_click())]
     began = time.monotonic()

@@ -14,7 +14,7 @@ from infra.database import reading, writing
 from ingestion.audit import read_audit
 from ingestion.keys import create_key
 from reward_models import registry
-from tests.pipelines.api import define, running
+from tests.pipelines.api import define, inside, keys_of, running
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 
@@ -45,13 +45,13 @@ def client(migrated_file: Path, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def serving(client: TestClient) -> Any:
-    return client.app.state.serving  # type: ignore[attr-defined]
+    return inside(client).serving
 
 
 def key_of(client: TestClient, name: str, scopes: list[str]) -> str:
     with writing(serving(client).engine) as connection:
         key = create_key(connection, serving(client).secrets, name, scopes, [], "100/second", 0)
-    client.app.state.keyring.refresh()  # type: ignore[attr-defined]
+    keys_of(client).refresh()
     return key
 
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from ingestion.http.access import scope_of
 from pipelines.cli import run
 from reward_models import registry
-from tests.pipelines.api import away, click, define, ok, rank, refused, running, send, trace
+from tests.pipelines.api import away, click, define, inside, ok, rank, refused, running, send, trace
 from tests.reward_models.serving.models import registered, trained
 
 IDS = itertools.count()
@@ -33,7 +33,7 @@ def client(home: Path) -> Iterator[TestClient]:
         patch.setattr(registry, "load_verified", lambda *_, **__: model)
         with running(f"sqlite:///{home / 'rewardloop.db'}", home) as client:
             define(client)
-            serving = client.app.state.serving  # type: ignore[attr-defined]
+            serving = inside(client).serving
             version = registered(serving.engine, serving.settings.bundles, model, "mail")
             ok(client.post("/v1/loops/mail/promote", json={"version": version}))
             yield client
@@ -57,7 +57,7 @@ def capped_loop(client: TestClient, **fields: Any) -> str:
 
 def look(client: TestClient) -> None:
     """What a server does every second."""
-    client.app.state.serving.snapshots.refresh()  # type: ignore[attr-defined]
+    inside(client).serving.snapshots.refresh()
 
 
 def chosen(answer: Any) -> list[str]:
@@ -96,7 +96,7 @@ def test_a_list_holds_in_its_loop_and_without_the_database(client: TestClient) -
     body = {"units": [jane, jane], "loop": loop, "reason": "asked by phone"}
     assert ok(client.put("/v1/suppressions", json=body)) == {"changed": 1, "unchanged": 0}
     assert ok(client.put("/v1/suppressions", json=body)) == {"changed": 0, "unchanged": 1}
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     with away(serving.engine, serving.decisions.engine):
         answer = rank(client, unit=jane, loop=loop, campaign=loop)
     assert (chosen(answer), answer["durable"], answer["withheld"]) == (["no_send"], False, "suppressed: asked by phone")

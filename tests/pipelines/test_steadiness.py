@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from infra.database import writing
 from ingestion.keys import create_key
-from tests.pipelines.api import away, define, ok, rank, refused, running
+from tests.pipelines.api import away, define, inside, keys_of, ok, rank, refused, running
 
 DRAFT = {"slots": {"subject": "A brand-new line"}}
 
@@ -27,7 +27,7 @@ def client(sqlite_url: str, tmp_path: Path) -> Iterator[TestClient]:
 @pytest.mark.parametrize("fields", [{}, {"decision_id": "d1"}, {"explain": True}, {"candidates": ["a", DRAFT]}])
 def test_refuse_means_no_answer_without_its_row(client: TestClient, fields: dict[str, Any]) -> None:
     """While nothing can be stored, every way through the call ends in 503 with Retry-After; then it is stored again."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     with away(serving.engine, serving.decisions.engine):
         answer = client.post("/v1/rank", json={"loop": "mail", "campaign": "june"} | fields)
 
@@ -38,14 +38,14 @@ def test_refuse_means_no_answer_without_its_row(client: TestClient, fields: dict
 
 def test_a_dry_run_needs_no_database(client: TestClient) -> None:
     """What is not to be stored is answered, whatever ``unstored`` says."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     with away(serving.engine, serving.decisions.engine):
         assert not rank(client, dry_run=True)["durable"]
 
 
 def test_readiness_says_why(client: TestClient) -> None:
     """The database away is a sentence; when it is back, so is readiness."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     with away(serving.engine, serving.decisions.engine):
         during = ok(client.get("/readyz"))
 
@@ -57,7 +57,7 @@ def test_a_flood_of_probes_is_one_question(client: TestClient) -> None:
     """However often readiness is asked, the database hears of it once a second."""
     ok(client.get("/readyz"))
     questions: list[str] = []
-    engine = client.app.state.serving.decisions.engine  # type: ignore[attr-defined]
+    engine = inside(client).serving.decisions.engine
     event.listen(engine, "before_cursor_execute", lambda *about: questions.append(about[2]))
     for _ in range(50):
         ok(client.get("/readyz"))
@@ -68,7 +68,7 @@ def test_a_flood_of_probes_is_one_question(client: TestClient) -> None:
 def test_strangers_are_told_no_names(sqlite_url: str, tmp_path: Path) -> None:
     """Where keys are required, a call without one hears whether all is well, and no loop, host or reason."""
     with running(sqlite_url, tmp_path / "home", api_keys="required") as client:
-        serving, keyring = client.app.state.serving, client.app.state.keyring  # type: ignore[attr-defined]
+        serving, keyring = inside(client).serving, keys_of(client)
         with writing(serving.engine) as connection:
             made = create_key(connection, serving.secrets, "ops", ["admin", "content"], (), "1000/second", 1)
         keyring.refresh()
@@ -91,7 +91,7 @@ def test_a_first_request_is_like_any_other(sqlite_url: str, tmp_path: Path) -> N
     with running(sqlite_url, tmp_path / "home", refresh_seconds=60) as client:
         define(client)
     with running(sqlite_url, tmp_path / "home", refresh_seconds=60, tick_seconds=60) as restarted:
-        snapshot = restarted.app.state.serving.snapshots.current  # type: ignore[attr-defined]
+        snapshot = inside(restarted).serving.snapshots.current
 
         assert set(snapshot._standings) == {"june"}
         assert rank(restarted)["durable"]

@@ -21,7 +21,7 @@ from ingestion.stream.decoding import TopicDecoder
 from ingestion.stream.topics import all_topics, topics
 from ingestion.stream.worker import Worker
 from tests.conftest import need_local_kafka
-from tests.pipelines.api import click, define, ok, rank, refused, running, trace
+from tests.pipelines.api import click, define, inside, ok, rank, refused, running, trace
 
 pytestmark = pytest.mark.stack
 
@@ -79,7 +79,7 @@ def test_from_the_api_to_outcomes(kafka_settings: Settings, postgres_url: str) -
         with api(kafka_settings, url) as client, working(kafka_settings, url):
             define(client)
             token = rank(client, decision_id="d1", unit="jane")["token"]
-            unit = client.app.state.collector.secrets.unit("john")  # type: ignore[attr-defined]
+            unit = inside(client).collector.secrets.unit("john")
             now = format_time(system_clock())
             elsewhere = Message(
                 named.decisions.name,
@@ -111,7 +111,7 @@ def test_from_the_api_to_outcomes(kafka_settings: Settings, postgres_url: str) -
             }
             assert (found["decision"]["group"], found["replay"]["choice"]) == ("customer_managed", "not possible")
             assert [(one["metric"], one["content_id"]) for one in found["outcomes"]] == [("click", "b")]
-            assert conservation(client.app.state.collector.engine) == 0  # type: ignore[attr-defined]
+            assert conservation(inside(client).collector.engine) == 0
     finally:
         producer.close()
 

@@ -13,7 +13,7 @@ from infra.settings import Settings
 from infra.tables import event_labels, events
 from ingestion.stream.topics import all_topics
 from tests.conftest import need_local_kafka
-from tests.pipelines.api import define, rank, running, trace
+from tests.pipelines.api import define, inside, rank, running, trace
 from tests.stack.test_publishing import wait_for, working
 
 pytestmark = pytest.mark.stack
@@ -23,7 +23,7 @@ BROWSER = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/201001
 
 def stored(client: TestClient) -> tuple[int, int]:
     """How many clicks are stored, and how many labels."""
-    with reading(client.app.state.collector.engine) as connection:  # type: ignore[attr-defined]
+    with reading(inside(client).collector.engine) as connection:
         counts = [connection.scalar(select(func.count()).select_from(table)) or 0 for table in (events, event_labels)]
     return counts[0], counts[1]
 

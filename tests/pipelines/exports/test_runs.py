@@ -15,11 +15,11 @@ from infra import tables
 from infra.database import insert_once, writing
 from infra.secrets import Secrets
 from infra.settings import Settings
-from pipelines import cli
 from pipelines.commands import exporting as commands
 from pipelines.commands.workspace import FAILED, OK, Workspace
 from pipelines.exports import writing as files
 from pipelines.exports.writing import write_lines, write_table
+from tests.pipelines.commands import run
 from tests.pipelines.holdout_world import NOW, fill, shop
 from tests.reward_models.serving.models import registered, trained
 
@@ -37,19 +37,11 @@ def workspace(engine: Engine, secrets: Secrets, tmp_path: Path, monkeypatch: pyt
     return found
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    capsys.readouterr()
-    code = cli.run(arguments)
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
 def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, *paths: Path) -> Any:
     """The export as the ``datasets`` library reads it, without a network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     return datasets.load_dataset(
         kind, data_files=[str(path) for path in paths], split="train", cache_dir=str(tmp_path / "cache")

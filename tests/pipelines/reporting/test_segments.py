@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from infra.database import reading
 from infra.secrets import Secrets
+from ingestion.events import Content
 from ingestion.ledger import newest_batch
 from pipelines.reporting.segments import effects_of, segments
 from reward_models.dataset import TrainingSet
@@ -62,7 +64,6 @@ def test_customers_who_click_more_are_not_the_copys_merit(training: TrainingSet)
     assert not told["question"].sure
 
 
-def replace_content(training: TrainingSet, place: int, text: str):  # type: ignore[no-untyped-def]
-    import msgspec
-
+def replace_content(training: TrainingSet, place: int, text: str) -> Content:
+    """A content with another text."""
     return msgspec.structs.replace(training.contents[0], content_id=f"x{place:02}", slots={"subject": text})

@@ -14,7 +14,7 @@ from reward_models import registry
 from reward_models.boosted import RewardModel
 from reward_models.serving import snapshot
 from reward_models.verification import Verifier
-from tests.pipelines.api import click, define, ok, rank, refused, running, send, trace
+from tests.pipelines.api import click, define, inside, ok, rank, refused, running, send, trace
 from tests.reward_models.serving.models import registered, trained
 
 
@@ -46,7 +46,7 @@ def client(sqlite_url: str, tmp_path: Path) -> Iterator[TestClient]:
 
 def register(client: TestClient, model: RewardModel, state: registry.State = "passed") -> str:
     """A version of loop ``mail``."""
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
     engine: Engine = serving.engine
     return registered(engine, serving.settings.bundles, model, "mail", state)
 
@@ -64,7 +64,7 @@ def health(client: TestClient) -> dict[str, Any]:
 
 def damage(client: TestClient, version: str) -> None:
     """Change one byte of a version's model file."""
-    path = registry.path_of(client.app.state.serving.settings.bundles, "mail", version) / "model.txt"  # type: ignore[attr-defined]
+    path = registry.path_of(inside(client).serving.settings.bundles, "mail", version) / "model.txt"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
@@ -87,7 +87,7 @@ def test_the_prediction_is_the_models(client: TestClient, model: RewardModel) ->
     """``expected`` is the model's own score of each candidate in the request's context."""
     promote(client, register(client, model))
     answer = rank(client, context={"age": 60}, explain=True)
-    contents = client.app.state.serving.snapshots.current.campaigns["june"].contents  # type: ignore[attr-defined]
+    contents = inside(client).serving.snapshots.current.campaigns["june"].contents
 
     expected = model.grid([{"age": 60}], [contents["a"], contents["b"]])[0].tolist()
 
@@ -102,7 +102,7 @@ def test_clicks_still_shift_a_models_choice(client: TestClient, model: RewardMod
         rank(client, decision_id=f"a{number}", candidates=["a"])
         rank(client, decision_id=f"b{number}", candidates=["b"])
     send(client, *(click(f"e{number}", decision_id=f"b{number}") for number in range(25)))
-    client.app.state.serving.snapshots.refresh()  # type: ignore[attr-defined]
+    inside(client).serving.snapshots.refresh()
     after = rank(client, dry_run=True, explain=True)["candidates"]
 
     assert after[1]["expected"] == before[1]["expected"]
@@ -148,7 +148,7 @@ def test_counts_are_worth_what_the_model_predicts(client: TestClient, model: Rew
     for number in range(30):
         rank(client, decision_id=f"b{number}", candidates=["b"])
     send(client, *(click(f"e{number}", decision_id=f"b{number}") for number in range(25)))
-    serving = client.app.state.serving  # type: ignore[attr-defined]
+    serving = inside(client).serving
 
     def means() -> list[tuple[float, float]]:
         serving.snapshots.refresh()
@@ -187,7 +187,7 @@ def test_a_damaged_model_never_replaces_a_good_one(
     monkeypatch.setattr(snapshot, "RETRY_SECONDS", 0.0)
     first, second = register(client, model), register(client, model)
     promote(client, first)
-    good = (registry.path_of(client.app.state.serving.settings.bundles, "mail", second) / "model.txt").read_bytes()  # type: ignore[attr-defined]
+    good = (registry.path_of(inside(client).serving.settings.bundles, "mail", second) / "model.txt").read_bytes()
     damage(client, second)
     promote(client, second)
 
@@ -196,8 +196,8 @@ def test_a_damaged_model_never_replaces_a_good_one(
     assert (state["champion"], state["serving"], state["state"]) == (second, first, "last_good")
     assert "do not have the digest" in state["reason"]
 
-    (registry.path_of(client.app.state.serving.settings.bundles, "mail", second) / "model.txt").write_bytes(good)  # type: ignore[attr-defined]
-    client.app.state.serving.snapshots.refresh()  # type: ignore[attr-defined]
+    (registry.path_of(inside(client).serving.settings.bundles, "mail", second) / "model.txt").write_bytes(good)
+    inside(client).serving.snapshots.refresh()
     assert rank(client)["model_version"] == second
     assert health(client)["state"] == "choosing"
 
@@ -223,7 +223,7 @@ def test_an_earlier_models_decisions_replay(client: TestClient, model: RewardMod
     promote(client, second)
 
     assert trace(client, "d1")["replay"]["scores"] == "exact"
-    client.app.state.serving.snapshots._earlier.clear()  # type: ignore[attr-defined]
+    inside(client).serving.snapshots._earlier.clear()
     damage(client, first)
     assert trace(client, "d1")["replay"]["scores"] == "not possible"
 
