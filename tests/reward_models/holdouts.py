@@ -62,5 +62,5 @@ def with_holdout(
         holdout=np.full(n, share),
         group=tuple("treatment" if got else "holdout" for got in treated),
         candidates=candidates,
-        metrics={"click": click.astype(float), "revenue": purchase * 30.0},
+        metrics={"click": click.astype(float), "revenue": np.where(purchase, 30.0, 0.0)},
     )

@@ -28,7 +28,7 @@ class Taste:
 def draw(policies: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """One column per row of (n, k) probabilities."""
     cumulative = policies.cumsum(axis=1)
-    return (generator.random(len(policies))[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
+    return np.asarray((generator.random(len(policies))[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1))
 
 
 def answers(
@@ -38,7 +38,7 @@ def answers(
     units = int(unit.max(initial=-1)) + 1
     alike = generator.random(units) < taste.loyalty
     own, shared = generator.random(len(unit)), generator.random(units)[unit]
-    return (np.where(alike[unit], shared, own) < taste.rates[kind, chosen]).astype(float)
+    return np.asarray(np.where(alike[unit], shared, own) < taste.rates[kind, chosen], dtype=float)
 
 
 def fixed_log(

@@ -175,7 +175,7 @@ def test_an_order_counts_once_whoever_reports_it(any_engine: Engine, secrets: Se
 def test_a_refund_counts_once_whoever_reports_it(any_engine: Engine, secrets: Secrets) -> None:
     """Of two reports of one refund the larger counts, in any order of arrival; without an amount it is everything."""
     far = NOON + 5 * DAY
-    back = {"type_": "refund", "at": far + HOUR, "currency": "EUR", "fact_key": "r1", "reverses": "o1"}
+    back: dict[str, Any] = {"type_": "refund", "at": far + HOUR, "currency": "EUR", "fact_key": "r1", "reverses": "o1"}
     large, small = an_event("b1", value_micros=50_000_000, **back), an_event("b2", value_micros=10_000_000, **back)
     whole = an_event("b3", "refund", far + HOUR, currency="EUR", reverses="o2")
     found = assigned(
@@ -333,7 +333,7 @@ def test_other_currencies_count_where_the_metric_converts(engine: Engine, secret
         | {"metrics": [DEFINITION.metrics[1].model_dump(mode="json") | {"convert": True}]}
     )
     import_rates(engine, [Rate("USD", "EUR", NOON - 5 * DAY, PARTS // 2)], "bank", "ann", NOON)
-    facts = [
+    facts: list[Decision | Event | Label] = [
         a_decision("u1", NOON),
         a_purchase("inside", "u1", NOON + HOUR, 2, currency="USD"),
         a_purchase("after", "u1", NOON + 3 * DAY, 20, currency="USD", decision_id=f"u1@{NOON}"),

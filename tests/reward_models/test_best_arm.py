@@ -31,7 +31,7 @@ def campaign(rates: np.ndarray, days: int, generator: np.random.Generator) -> tu
         shown = generator.multinomial(4_000, pmf(TOP_TWO, effects.effect, effects.sd))
         clicks = generator.binomial(shown, np.minimum(rates * level, 1.0))
         total += [shown, clicks]
-        seen.append(counts(shown, clicks))
+        seen.append(counts(shown.tolist(), clicks.tolist()))
         if (winner := identify(seen, 0.1).winner) is not None:
             return day, winner
     return None, None

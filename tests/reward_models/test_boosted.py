@@ -284,7 +284,7 @@ def ranking(
 ) -> tuple[float, float, float]:
     """How often the best text of a test is picked, how often chance would, and the share of pairs in order."""
     tests: dict[str, dict[str, list[int]]] = {}
-    for row in np.flatnonzero(rows):
+    for row in np.flatnonzero(rows).tolist():
         tests.setdefault(training.contents[row].campaign_id, {}).setdefault(texts[row], []).append(row)
     scores = model.rows([{}] * len(training.contents), training.contents)
     picked, chance, ordered, pairs, count = 0.0, 0.0, 0.0, 0, 0

@@ -89,13 +89,13 @@ def test_every_policy_passes_every_check(subject: Subject, check: Check) -> None
 
 
 def greedy(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    return np.eye(len(mean))[int(mean.argmax())]
+    return np.asarray(np.eye(len(mean))[int(mean.argmax())])
 
 
 def first_is_favoured(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     weights = np.ones(len(mean))
     weights[0] = 2.0
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def unnormalised(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def forgetful() -> Pmf:
 
     def pmf(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
         weights = 1.0 + np.arange(len(mean)) * (next(calls) % 2)
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     return pmf
 

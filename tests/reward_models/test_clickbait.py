@@ -4,7 +4,7 @@ import numpy as np
 
 from ingestion.loops import LiftSettings
 from reward_models.clickbait import find_clickbait, metric_pair
-from tests.reward_models.holdouts import with_holdout
+from tests.reward_models.holdouts import Rate, with_holdout
 from tests.reward_models.training import definition
 
 SETTINGS = LiftSettings()
@@ -12,7 +12,7 @@ THIRDS = np.array([0.4, 0.3, 0.3])
 RULES = definition()
 
 
-def rate_of(*rates: float):
+def rate_of(*rates: float) -> Rate:
     """A click rate per content, whatever its age."""
     return lambda content, age: np.array(rates)[content] + 0.0 * age
 

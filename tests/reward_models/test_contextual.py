@@ -21,7 +21,7 @@ def customers(count: int, generator: np.random.Generator) -> list[dict[str, Any]
 def test_planted_taste_is_found() -> None:
     """Who likes which content is learned from rewards, and the posterior is surer with more decisions."""
     generator = np.random.default_rng(SEED)
-    sure = []
+    sure, layers = [], []
     for count in (200, 2_000):
         contexts, shown = customers(count, generator), generator.integers(0, 3, count)
         liked = np.array([{"new": 0, "old": 1}[one["tier"]] for one in contexts])
@@ -29,7 +29,8 @@ def test_planted_taste_is_found() -> None:
         found = fit_contextual(contexts, shown, reward, IDS, [{}] * 3)
         assert found is not None
         sure.append(found.at({"tier": "new", "age": 45.0}, IDS)[1].mean())
-    new, old = (found.at({"tier": tier, "age": 45.0}, IDS)[0] for tier in ("new", "old"))
+        layers.append(found)
+    new, old = (layers[-1].at({"tier": tier, "age": 45.0}, IDS)[0] for tier in ("new", "old"))
 
     assert new[0] - new[1] == pytest.approx(0.3, abs=0.08)
     assert old[1] - old[0] == pytest.approx(0.3, abs=0.08)
@@ -107,7 +108,7 @@ def test_nothing_to_learn_from_is_no_layer() -> None:
     few = [{"x": float(index)} for index in range(LEAST - 1)]
     same = [{"x": 1.0}] * 100
 
-    assert fit_contextual(few, np.zeros(len(few), dtype=np.int64), np.arange(len(few)), ["a"], [{}]) is None
+    assert fit_contextual(few, np.zeros(len(few), dtype=np.int64), np.arange(float(len(few))), ["a"], [{}]) is None
     assert fit_contextual(same, np.zeros(100, dtype=np.int64), np.arange(100.0), ["a"], [{}]) is None
     assert fit_contextual([{"x": 1}, {"x": 2}] * 50, np.zeros(100, dtype=np.int64), np.zeros(100), ["a"], [{}]) is None
 

@@ -17,7 +17,8 @@ def customers(n: int, share: float = 0.2) -> Dealt:
     generator = np.random.default_rng(SEED)
     treatment = generator.random(n) >= share
     bought = generator.random(n) < np.where(treatment, 0.3, 0.05)
-    return Dealt(treatment, np.full(n, share), bought * np.exp(1.2 * generator.standard_normal(n)))
+    amount = np.exp(1.2 * generator.standard_normal(n))
+    return Dealt(treatment, np.full(n, share), np.where(bought, amount, 0.0))
 
 
 def test_no_lift_is_claimed_where_there_is_none() -> None:

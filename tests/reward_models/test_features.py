@@ -21,7 +21,11 @@ from reward_models.features import (
 )
 from tests.reward_models.training import copy
 
-CONTEXTS = [{"age": 31, "city": "Bonn", "member": True}, {"age": None, "city": "Kiel"}, {"age": 5.5}]
+CONTEXTS: list[dict[str, Any]] = [
+    {"age": 31, "city": "Bonn", "member": True},
+    {"age": None, "city": "Kiel"},
+    {"age": 5.5},
+]
 NAN = float("nan")
 
 

@@ -12,6 +12,7 @@ from reward_models import offpolicy
 from reward_models.gate import Verdict, alpha_of, judge, per_1000
 from reward_models.offpolicy import Logged
 from reward_models.policies import pmf
+from reward_models.registry import Kind
 from tests.reward_models.logs import SEED, Running, Taste, fixed_log
 
 SETTINGS = GateSettings(min_units=100, min_effective=25)
@@ -34,7 +35,7 @@ def evidence(target: np.ndarray, reference: np.ndarray, units: int, seed: int = 
 
 
 def passed(
-    kind: str, target: np.ndarray, reference: np.ndarray, units: int, settings: GateSettings, worlds: int
+    kind: Kind, target: np.ndarray, reference: np.ndarray, units: int, settings: GateSettings, worlds: int
 ) -> float:
     """Share of worlds in which the gate lets the target pass, at its first try."""
     verdicts = [judge(evidence(target, reference, units, SEED + world), settings, kind) for world in range(worlds)]

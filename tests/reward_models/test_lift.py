@@ -6,7 +6,7 @@ from scipy import stats
 
 from infra.errors import BadInput, EstimateRefused
 from ingestion.loops import LiftSettings
-from reward_models.lift import UnitOutcomes, lift, lift_so_far, more_units, smallest_detectable, winsorised
+from reward_models.lift import Basis, UnitOutcomes, lift, lift_so_far, more_units, smallest_detectable, winsorised
 from reward_models.sequences import Dealt, reaches
 
 SEED = 20_261_122
@@ -30,7 +30,7 @@ def test_per_unit_is_the_welch_interval() -> None:
     expected = stats.ttest_ind(treatment, holdout, equal_var=False).confidence_interval()
 
     assert (found.holdout_mean, found.treatment_mean, found.difference) == (2.0, 5.0, 3.0)
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert (found.relative, found.n_holdout, found.n_treatment) == (1.5, 4, 5)
 
 
@@ -44,7 +44,7 @@ def test_per_send_divides_by_decisions() -> None:
 
 
 @pytest.mark.parametrize("basis", ["unit", "send"])
-def test_intervals_hold_the_truth(basis: str) -> None:
+def test_intervals_hold_the_truth(basis: Basis) -> None:
     """93 to 97 in 100 intervals hold the planted lift, though money is skewed and units differ in sends and taste."""
     generator = np.random.default_rng(SEED)
     units = tuple(str(unit) for unit in range(900))

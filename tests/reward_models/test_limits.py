@@ -72,8 +72,8 @@ def test_what_cannot_be_kept_gives_way_in_proportion() -> None:
 
 def test_a_limit_holds_in_the_stored_decision() -> None:
     """The policy's probabilities of a decision keep the loop's limits, which are stored with it."""
-    loop = {"limits": {"c01": {"most": 0.2}, "c00": {"least": 0.5}}}
-    decision = rank(snapshot(counts=COUNTS, **loop), request(), SECRETS, 500)
+    limits = {"c01": {"most": 0.2}, "c00": {"least": 0.5}}
+    decision = rank(snapshot(counts=COUNTS, limits=limits), request(), SECRETS, 500)
     drawn_with = {candidate.content_id: candidate.behaviour_p or 0.0 for candidate in decision.candidates}
 
     assert drawn_with["c01"] <= 0.2

@@ -26,7 +26,7 @@ def by_quadrature(mean: np.ndarray, sd: np.ndarray, k: int) -> float:
     low, high = mean[k] - 9 * sd[k], mean[k] + 9 * sd[k]
     places = sorted({p for m, s in zip(mean, sd, strict=True) for p in m + s * np.arange(-8.0, 9.0) if low < p < high})
     cuts = [low, *places, high]
-    return sum(quad(density, a, b, epsabs=1e-12)[0] for a, b in pairwise(cuts))
+    return float(sum(quad(density, a, b, epsabs=1e-12)[0] for a, b in pairwise(cuts)))
 
 
 @pytest.mark.parametrize("widths", [(0.5, 0.5), (0.1, 1.0), (1e-3, 1.0), (0.01, 10.0)])
@@ -34,7 +34,7 @@ def test_p_best_is_the_integral(widths: tuple[float, float]) -> None:
     """P(best) is within 1e-4 of the integral for like and very unlike standard deviations."""
     generator = np.random.default_rng(SEED)
     for n in (2, 3, 5):
-        mean, sd = generator.normal(size=n), np.exp(generator.uniform(*np.log(widths), size=n))
+        mean, sd = generator.normal(size=n), np.exp(generator.uniform(np.log(widths[0]), np.log(widths[1]), size=n))
         expected = [by_quadrature(mean, sd, k) for k in range(n)]
 
         np.testing.assert_allclose(p_best(mean, sd), expected, atol=1e-4)

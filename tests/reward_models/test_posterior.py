@@ -1,5 +1,7 @@
 """The content posterior: what counts of one campaign say, held against truths that are planted."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,9 @@ SEED = 20_261_122
 RATE = 0.02
 
 
-def clicks(exposures: list[float] | np.ndarray, counts: list[float] | np.ndarray, expected: float = 0.0) -> ArmCounts:
+def clicks(
+    exposures: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray, expected: float = 0.0
+) -> ArmCounts:
     """Counts of a 0/1 reward; ``expected`` per exposure."""
     n, c = np.array(exposures, dtype=float), np.array(counts, dtype=float)
     return ArmCounts(n, c, c, n * expected)
@@ -27,7 +31,8 @@ def test_without_data_all_contents_are_equal() -> None:
     for scale in (RATE, 0.0):
         found = content_effects(clicks([0, 0, 0], [0, 0, 0]), scale)
 
-        assert (found.shift, found.effect.tolist()) == (0.0, [0.0, 0.0, 0.0])
+        assert found.shift == 0.0
+        assert found.effect.tolist() == [0.0, 0.0, 0.0]
         np.testing.assert_allclose(p_best(found.effect, found.sd), np.full(3, 1 / 3), atol=1e-12)
 
 

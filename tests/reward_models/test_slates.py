@@ -32,10 +32,10 @@ def expected(reader: Reader, order: tuple[int, ...]) -> np.ndarray:
     """Chance of a click at each position for a reader of that kind."""
     own = ATTENTION * RATES[list(order)]
     if reader == "independent":
-        return own
+        return np.asarray(own)
     if reader == "cascade":
-        return own * np.cumprod([1.0, *(1.0 - RATES[list(order)])])[:POSITIONS]
-    return own * (2.0 if order[-1] == 3 else 1.0)
+        return np.asarray(own * np.cumprod([1.0, *(1.0 - RATES[list(order)])])[:POSITIONS])
+    return np.asarray(own * (2.0 if order[-1] == 3 else 1.0))
 
 
 def truth(reader: Reader, pmf: np.ndarray) -> float:
@@ -48,8 +48,8 @@ def log(reader: Reader, count: int, generator: np.random.Generator) -> Slates:
     rows = generator.choice(len(LISTS), size=count, p=[chance(BEHAVIOUR, order) for order in LISTS])
     rates = np.array([expected(reader, order) for order in LISTS])[rows]
     clicks = (generator.random(rates.shape) < rates).astype(float)
-    tables = (np.tile(pmf, (count, 1)) for pmf in (BEHAVIOUR, TARGET))
-    return Slates(np.array(LISTS)[rows], clicks, *tables, np.arange(count) // 2)
+    behaviour, target = (np.tile(pmf, (count, 1)) for pmf in (BEHAVIOUR, TARGET))
+    return Slates(np.array(LISTS)[rows], clicks, behaviour, target, np.arange(count) // 2)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -166,7 +166,8 @@ def test_days_are_read_as_a_table(any_engine: Engine) -> None:
 
     assert found.exposures.tolist() == [[6, 5], [0, 0], [9, 0]]
     assert found.sums.tolist() == [[4, 0], [0, 0], [6, 0]]
-    np.testing.assert_allclose(found.expected, [[3 - 6 * 0.4, 0], [0, 0], [1 - 4 * 0.4, 0]], atol=1e-9)
+    expected_left = np.array([[3 - 6 * 0.4, 0.0], [0.0, 0.0], [1 - 4 * 0.4, 0.0]])
+    np.testing.assert_allclose(found.expected, expected_left, atol=1e-9)
 
 
 def campaign_row(campaign_id: str, state: str) -> dict[str, object]:

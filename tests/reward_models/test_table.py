@@ -1,5 +1,7 @@
 """Rows of features are the same, whole or in parts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,13 @@ from reward_models.table import Table
 from tests.reward_models.training import copy, history, training_set
 
 CONTENTS = (copy("a", "Now?", tone="warm"), copy("b", "Later", tone="loud", discount=5.0))
-CONTEXTS = ({"city": "Bonn", "age": 30}, {"age": 4.5, "new": True}, {"city": "Köln"}, {}, {"city": "Bonn"})
+CONTEXTS: tuple[dict[str, Any], ...] = (
+    {"city": "Bonn", "age": 30},
+    {"age": 4.5, "new": True},
+    {"city": "Köln"},
+    {},
+    {"city": "Bonn"},
+)
 
 
 def test_some_rows_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from infra.errors import ModelRefused
+from reward_models import bundle as bundles
 from reward_models import registry, verification
 from reward_models.boosted import RewardModel, fit
 from reward_models.bundle import GOLDEN, MODEL, Bundle, digest, pack, read, unpack, write
@@ -77,7 +78,7 @@ def test_another_digest_is_refused_before_parsing(packed: Bundle, tmp_path: Path
     """Each of 200 damaged bundles is refused by its digest; nothing is parsed and no process is started."""
     with (
         patch.object(registry, "Verifier", side_effect=AssertionError("started a process")),
-        patch.object(registry.bundles, "unpack", side_effect=AssertionError("parsed")),
+        patch.object(bundles, "unpack", side_effect=AssertionError("parsed")),
     ):
         for number, broken in enumerate(damaged(packed, 200)):
             write(broken, tmp_path / str(number))

@@ -13,7 +13,9 @@ from reward_models.serving.asking import SHAPES, Plain, digest_of, read_plain
 from reward_models.serving.bodies import RankBody
 from tests.reward_models.serving.worlds import SECRETS
 
-odd = st.sampled_from([None, True, 0, -1, 3.0, 1e308, 2**53 + 1, 2**70, "", "x" * 1_001, "a b", "a\n", [], {}, "é"])
+odd: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 0, -1, 3.0, 1e308, 2**53 + 1, 2**70, "", "x" * 1_001, "a b", "a\n", [], {}, "é"]
+)
 texts = st.text(alphabet=st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=300)
 names = st.text(alphabet="ab:-._@ \n", min_size=1, max_size=6)
 values = st.one_of(st.none(), st.booleans(), st.integers(-(2**54), 2**54), st.floats(allow_nan=False), texts, odd)

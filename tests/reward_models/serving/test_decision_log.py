@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
-from sqlalchemy import Engine, event, func, select
+from sqlalchemy import Connection, Engine, event, func, select
 
 from infra import tables
 from infra.database import open_database, reading, writing
@@ -70,7 +70,7 @@ def test_two_writers_of_one_id(any_log: DecisionLog) -> None:
 
 def test_many_decisions_share_a_commit(engine: Engine) -> None:
     """Decisions that wait together are committed together."""
-    commits = []
+    commits: list[Connection] = []
     event.listen(engine, "commit", commits.append)
     log = DecisionLog(engine)
     with ThreadPoolExecutor(60) as pool:
@@ -91,7 +91,12 @@ def test_stop_writes_what_waits(engine: Engine) -> None:
         answers = [pool.submit(log.store, made(f"d{number}")) for number in range(3)]
         while log._queue.qsize() < 3:
             pass
-        stopping = threading.Thread(target=lambda: (log.start(), log.stop()))
+
+        def start_and_stop() -> None:
+            log.start()
+            log.stop()
+
+        stopping = threading.Thread(target=start_and_stop)
         stopping.start()
         stored = {answer.result().decision_id for answer in answers}
         stopping.join()
@@ -146,7 +151,7 @@ def test_a_decision_that_cannot_be_stored_harms_no_other(engine: Engine) -> None
     """One group's failure reaches its own callers; the next group is stored."""
     log = DecisionLog(engine)
     log.start()
-    broken = msgspec.structs.replace(made("d1"), loop_id=None)  # type: ignore[arg-type]
+    broken = msgspec.structs.replace(made("d1"), loop_id=None)
     with pytest.raises(Unavailable, match="could not be stored"):
         log.store(broken)
 

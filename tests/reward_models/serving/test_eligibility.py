@@ -117,12 +117,12 @@ def test_loops_without_caps_read_nothing() -> None:
 
 def test_customers_are_found_by_index(engine: Engine) -> None:
     """Sends are searched by customer and time, counted ones and others, however many decisions are stored."""
-    steps = [step for step in plan(engine, eligibility._decided.__wrapped__) if " decisions " in step]  # type: ignore[attr-defined]
+    steps = [step for step in plan(engine, eligibility._decided.__wrapped__) if " decisions " in step]
     used = {index for step in steps for index in ("ix_decisions_unit ", "ix_decisions_waiting ") if index in f"{step} "}
 
     assert [step.startswith("SEARCH") for step in steps] == [True, True]
     assert used == {"ix_decisions_unit ", "ix_decisions_waiting "}
-    assert [step for step in plan(engine, eligibility._listed.__wrapped__) if "SCAN suppressions" in step] == []  # type: ignore[attr-defined]
+    assert [step for step in plan(engine, eligibility._listed.__wrapped__) if "SCAN suppressions" in step] == []
 
 
 SENDS = st.lists(

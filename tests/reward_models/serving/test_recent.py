@@ -14,7 +14,7 @@ from ingestion.events import Batch, Campaign, Content, Decision, Event
 from ingestion.loops import parse_definition, put_loop
 from reward_models.serving.decision_log import insert_decisions
 from reward_models.serving.ranker import rank
-from reward_models.serving.recent import Layer, Looks, most_moved
+from reward_models.serving.recent import Layer, Looks, load_layer, most_moved
 from reward_models.serving.replay import replay_choice
 from reward_models.serving.snapshot import OPEN_BASELINE, Snapshots
 from reward_models.statistics import StatRow
@@ -115,8 +115,12 @@ def test_one_refresh_looks_at_one_campaign(any_engine: Engine, tmp_path: Path, m
 
     holder = serving(any_engine, tmp_path)
     calls: list[int] = []
-    honest = snapshot.load_layer
-    monkeypatch.setattr(snapshot, "load_layer", lambda *args: (calls.append(1), honest(*args))[1])
+
+    def noted(*args: Any) -> Any:
+        calls.append(1)
+        return load_layer(*args)
+
+    monkeypatch.setattr(snapshot, "load_layer", noted)
     send(holder, 30)
     store.apply(any_engine, Batch(), SECRETS, NOW + 3)
     holder.refresh()

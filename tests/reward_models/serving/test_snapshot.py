@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from infra import tables
 from infra.database import writing
@@ -42,7 +42,7 @@ LOOP = {
 
 
 @pytest.fixture
-def snapshots(any_engine: Engine, tmp_path: Path) -> Iterator[Snapshots]:
+def snapshots(any_engine: Engine, tmp_path: Path) -> Snapshots:
     """A refreshed holder over one loop with a running campaign of two contents."""
     with writing(any_engine) as connection:
         put_loop(connection, parse_definition(LOOP), 1)
@@ -75,7 +75,7 @@ def test_only_the_changed_part_is_read(snapshots: Snapshots) -> None:
 
 def test_every_change_is_seen(snapshots: Snapshots, secrets: Secrets) -> None:
     """A new definition, a switch, an approval, a campaign and a content each make a new snapshot."""
-    changes = [
+    changes: list[Callable[[Connection], object]] = [
         lambda c: put_loop(c, parse_definition({**LOOP, "holdout": 0.5}), 2),
         lambda c: set_switch(c, "mail", True, "", "ann", 2),
         lambda c: set_switch(c, "mail", False, "", "ann", 2),
@@ -256,7 +256,7 @@ def test_a_new_model_starts_with_what_it_was_judged_on() -> None:
         served = Served("v1", replace(model, memory=memory), definition())
         world = snapshot(2, loop={"served": served, "champion": "v1"})
         decision = rank(world, request(), SECRETS, 10)
-        favoured.append(decision.candidates[1].policy_p)
+        favoured.append(decision.candidates[1].policy_p or 0.0)
 
     assert favoured[0] == pytest.approx(0.5, abs=0.01)
     assert favoured[1] > 0.95

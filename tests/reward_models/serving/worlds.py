@@ -65,5 +65,5 @@ def snapshot(
 
 def request(decision_id: str = "d1", **changes: Any) -> Request:
     """A question in that world."""
-    fields = {"request_digest": "0" * 64, "loop_id": "mail", "campaign_id": "june", "decided_at": NOW}
+    fields: dict[str, Any] = {"request_digest": "0" * 64, "loop_id": "mail", "campaign_id": "june", "decided_at": NOW}
     return Request(decision_id=decision_id, **(fields | changes))
