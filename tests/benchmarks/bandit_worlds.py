@@ -17,7 +17,8 @@ import pandas as pd
 from sklearn import datasets
 
 from ingestion.events import Content
-from pipelines.simulator import FACTORS, World, draw_customers, true_values
+from pipelines.simulator import World, draw_customers, true_values
+from pipelines.templates import FACTORS
 
 Floats = npt.NDArray[np.float64]
 CAMPAIGN = "june"
@@ -54,11 +55,8 @@ def tables(seed: int, rounds: int) -> list[Rounds]:
     ]
 
 
-def mailing(folder: Path, seed: int, rounds: int) -> Rounds | None:
-    """Hillstrom's mailing: three arms, reward a visit; None where the file is not at hand."""
-    path = folder / "hillstrom" / "hillstrom.csv"
-    if not path.exists():
-        return None
+def mailing(path: Path, seed: int, rounds: int) -> Rounds:
+    """Hillstrom's mailing, out of its file: three arms, reward a visit."""
     rng = np.random.default_rng(seed)
     table = pd.read_csv(path)
     table = table.iloc[rng.permutation(len(table))[:rounds]].reset_index(drop=True)

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,6 +47,7 @@ from tests.benchmarks.rivals import BootstrappedTrees, Learner, Linear, VowpalWa
 Floats = npt.NDArray[np.float64]
 
 FOLDER = Path(os.environ.get("REWARDLOOP_DATA", Path(__file__).parents[3] / "shared" / "data"))
+MAILING = FOLDER / "hillstrom" / "hillstrom.csv"
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
 SEEDS = (301,) if QUICK else (301, 302)
 ROUNDS = 500 if QUICK else 2_000
@@ -161,11 +163,15 @@ def _lead(difference: Floats) -> tuple[float, float, float]:
 
 def _worlds(seed: int, rounds: int) -> list[Callable[[], Rounds]]:
     """Makers of all worlds, the slowest last. The mailing is longer: one row in three counts."""
-    made: list[Callable[[], Rounds]] = [lambda k=k: tables(seed, rounds)[k] for k in range(5)]  # type: ignore[misc]
-    if (FOLDER / "hillstrom").exists():
-        made.append(lambda: mailing(FOLDER, seed, 4 * rounds))
+    made: list[Callable[[], Rounds]] = [partial(_table, seed, rounds, place) for place in range(5)]
+    if MAILING.exists():
+        made.append(partial(mailing, MAILING, seed, 4 * rounds))
     sizes = sorted(SHOPS, key=lambda size: size[0])
-    return made + [lambda k=k, kind=kind: shop(seed, _length(rounds, k), k, kind) for k, kind in sizes]  # type: ignore[misc]
+    return made + [partial(shop, seed, _length(rounds, contents), contents, kind) for contents, kind in sizes]
+
+
+def _table(seed: int, rounds: int, place: int) -> Rounds:
+    return tables(seed, rounds)[place]
 
 
 def _length(rounds: int, contents: int) -> int:

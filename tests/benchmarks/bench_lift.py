@@ -18,7 +18,7 @@ Worlds: clicks; spend (4 % buy, lognormal with σ = 1); drift (clicks with a wee
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +53,8 @@ POLICY = PolicySettings()
 NORMAL_95, NORMAL_80 = 1.959964, 0.841621
 
 Floats = np.ndarray
+ByWorld = Mapping[str, Floats]
+"""What was found, by the name of the world."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,11 @@ def _customers(total: pd.Series, covariates: Floats) -> Dealt:
     return Dealt(np.ones(len(values), dtype=bool), np.full(len(values), HOLDOUT), values, covariates[order])
 
 
-def _all(pool: ProcessPoolExecutor, task: object, world: World, runs: int, console: Console, what: str) -> Floats:
+Task = Callable[[World, np.random.Generator], tuple[float, ...]]
+"""One run in a world: what came of it, as numbers."""
+
+
+def _all(pool: ProcessPoolExecutor, task: Task, world: World, runs: int, console: Console, what: str) -> Floats:
     jobs = [(task, world, runs_of) for runs_of in _chunks(runs)]
     found = track(pool.map(_run, jobs), f"{what}: {world.name}", total=len(jobs), console=console, transient=True)
     return np.array([row for part in found for row in part], dtype=np.float64)
@@ -219,7 +225,7 @@ def _chunks(runs: int) -> Iterator[Sequence[int]]:
         yield range(begin, min(begin + TOGETHER, runs))
 
 
-def _run(job: tuple) -> list[tuple[float, ...]]:
+def _run(job: tuple[Task, World, Sequence[int]]) -> list[tuple[float, ...]]:
     task, world, runs = job
     return [task(world, np.random.default_rng((SEED, run, len(world.name), int(100 * world.spread)))) for run in runs]
 
@@ -239,9 +245,8 @@ def _policy(counts: Floats) -> Floats:
 
 def _draw(policy: Floats, size: int, generator: np.random.Generator) -> Floats:
     cumulative = np.cumsum(policy)
-    return np.minimum(
-        np.searchsorted(cumulative, generator.random(size) * cumulative[-1], side="right"), len(policy) - 1
-    )
+    place = np.searchsorted(cumulative, generator.random(size) * cumulative[-1], side="right")
+    return np.asarray(np.minimum(place, len(policy) - 1))
 
 
 def _rates(world: World, units: Floats, effects: Floats) -> Floats:
@@ -280,7 +285,9 @@ def _median_interval(values: Floats) -> tuple[float, float]:
     return float(ordered[max(0, int(n / 2 - reach))]), float(ordered[min(n - 1, int(np.ceil(n / 2 + reach)))])
 
 
-def _print(calm: dict, learning: dict, stops: dict, ratios: dict, real: dict) -> None:
+def _print(
+    calm: ByWorld, learning: ByWorld, stops: ByWorld, ratios: ByWorld, real: Mapping[str, Mapping[str, float]]
+) -> None:
     console = Console(width=110)
     table = Table(title=f"{RUNS:,} runs per world, looks after every unit", title_justify="left")
     for column in (

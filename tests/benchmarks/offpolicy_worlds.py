@@ -85,10 +85,10 @@ class World:
         coded = self.table[list(FEATURES)].copy()
         for name in ("zip_code", "channel"):
             coded[name] = coded[name].astype("category").cat.codes
-        return coded.to_numpy(dtype=np.float64)
+        return np.asarray(coded, dtype=np.float64)
 
     def _scaled(self, numbers: Floats) -> Floats:
-        return (numbers - numbers.mean(axis=0)) / numbers.std(axis=0)
+        return np.asarray((numbers - numbers.mean(axis=0)) / numbers.std(axis=0))
 
     def value(self, policy: Floats) -> float:
         """True reward per decision of a policy, (customers, k) or (k,)."""
@@ -183,7 +183,7 @@ class World:
 
 def greedy(scores: Floats, even: float) -> Floats:
     """The best score, with a share drawn evenly, (n, k)."""
-    return (1.0 - even) * np.eye(K)[scores.argmax(axis=1)] + even / K
+    return np.asarray((1.0 - even) * np.eye(K)[scores.argmax(axis=1)] + even / K)
 
 
 def softmax(scores: Floats) -> Floats:

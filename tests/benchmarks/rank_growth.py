@@ -54,7 +54,7 @@ def stored_decisions(settings: Settings, counts: Sequence[int], cost: Callable[[
             row = connection.execute("SELECT count(*) FROM decisions").fetchone()
             assert row is not None
             missing = max(0, count - int(row[0]))
-            connection.execute(_COPIES.format(day=DAY, count=missing))  # type: ignore[call-overload]  # our own literal
+            connection.execute(_COPIES.format(day=DAY, count=missing))
             connection.execute("VACUUM ANALYZE decisions")
         found[str(max(count, int(row[0])))] = cost()
     return found

@@ -125,7 +125,7 @@ def _running(
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=os.environ | one_thread | (more or {}), stdout=output, stderr=subprocess.STDOUT
+            command, env={**os.environ, **one_thread, **(more or {})}, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         yield process

@@ -47,7 +47,7 @@ def tables_page() -> str:
 
 def loop_page() -> str:
     """The document that defines a loop."""
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "Loop": LoopDefinition,
         "Metric (`metrics[]`)": Metric,
         "Policy (`policy`)": PolicySettings,

@@ -46,7 +46,7 @@ COMMANDS = sorted(
 def test_a_documented_command_parses(line: str) -> None:
     """Every `rewardloop …` line in the documentation is a command with those options."""
     words = shlex.split(re.sub(r"\d?>.*$", "", line))[1:]
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)  # a group of commands, each of which may be one
     context = command.make_context("rewardloop", [words[0]], resilient_parsing=True)
     while getattr(command, "commands", None):
         assert words[0] in command.commands, f"no command {words[0]!r}"

@@ -62,7 +62,7 @@ def main() -> int:
     """Ask, say what came of it, end accordingly."""
     uv = Path(sys.executable).with_name("uv")
     command = [
-        uv,
+        str(uv),
         "tool",
         "run",
         "pip-audit",

@@ -45,8 +45,8 @@ class Counted:
         await self._app(scope, receive, send)
         if scope["type"] == "http":
             route = scope.get("route")
-            known = route is not None and scope["method"] in route.methods
-            self.calls[f"{scope['method']} {route.path}" if known else "refused"] += 1
+            reached = route is not None and scope["method"] in route.methods
+            self.calls[f"{scope['method']} {scope['route'].path}" if reached else "refused"] += 1
 
 
 class Installation(NamedTuple):

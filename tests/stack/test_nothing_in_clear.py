@@ -159,10 +159,11 @@ def drive(client: Client, found: Driven, keys: dict[str, str]) -> None:
     for method, path in calls(client):
         where = re.sub(r"\{\w+\}", "nowhere" if path.endswith("retrain") else "mail", path)  # a retrain is a process
         for headers in (boss, {"Authorization": f"Bearer {WRONG}"}, {"X-API-Key": WRONG}):
-            for body in (
+            bodies: tuple[Any, ...] = (
                 {"unit": CUSTOMER, "units": [CUSTOMER], "actor": "ann", "key": keys["boss"]},
                 b'{"unit": "' + CUSTOMER.encode(),
-            ):
+            )
+            for body in bodies:
                 ask(method, where, None if method == "GET" else body, headers | {"content-type": "application/json"})
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -62,6 +63,10 @@ class Readers:
                     continue
                 assert (answer.status_code, answer.headers["location"].split("?rl=")[0]) == (302, url)
                 self.led_on.add(url)
+
+    def have_led_on(self, count: int) -> bool:
+        """Whether so many links led on by now."""
+        return len(self.led_on) >= count
 
     @contextmanager
     def clicking(self) -> Iterator[None]:
@@ -140,12 +145,13 @@ def test_every_click_that_led_on_is_stored_once(tmp_path: Path) -> None:
     for is_locked in (True, False):
         with server(settings) as process, readers.clicking():
             before = len(readers.led_on)
+            enough = partial(readers.have_led_on, before + ENOUGH)
             if is_locked:
                 with locked(settings.home / "rewardloop.db"):
-                    wait_for(lambda before=before: len(readers.led_on) >= before + ENOUGH)
+                    wait_for(enough)
                     process.kill()
             else:
-                wait_for(lambda before=before: len(readers.led_on) >= before + ENOUGH)
+                wait_for(enough)
                 process.kill()
             process.wait()
         spooled += sum(path.read_bytes().count(b"\n") for path in settings.spool.glob("*.spool"))
