@@ -6,6 +6,7 @@ part of the record. Decisions store ``SAMPLER`` so that a replay knows which ver
 
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import Literal
 
 SAMPLER = "hmac-sha256/1"
@@ -25,6 +26,7 @@ def uniform(secret: bytes, purpose: Purpose, key: str, index: int = 0) -> float:
     return (int.from_bytes(digest(secret, purpose, key, index)[:8], "big") >> 11) / float(1 << 53)
 
 
+@lru_cache(1_024)
 def derive(master: bytes, name: str) -> bytes:
     """A secret for one loop or purpose, derived from the installation's master secret."""
     return hmac.digest(master, f"rewardloop\x00{name}".encode(), hashlib.sha256)

@@ -86,6 +86,11 @@ class Encoded:
     masks: ContentMasks | None = None
     """What the trees know of these contents beforehand: with it, scores come ten times as fast."""
 
+    @cached_property
+    def begun(self) -> Floats:
+        """g before any tree, shape (k,)."""
+        return start(self.rows)
+
     def take(self, index: Sequence[int] | Ints) -> "Encoded":
         """Some of the contents, in this order."""
         masks = None if self.masks is None else self.masks.take(index)
@@ -152,14 +157,14 @@ class RewardModel:
         row = context_row(self.schema, context, position)
         if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
             return self._expected(assemble(row, encoded.rows), encoded)
-        return encoded.mean + encoded.scale * (start(encoded.rows) + self.trees.score(row, encoded.masks))
+        return encoded.mean + encoded.scale * (encoded.begun + self.trees.score(row, encoded.masks))
 
     def scores(self, contexts: Sequence[Mapping[str, Any]], encoded: Encoded, position: int = 1) -> Floats:
         """:meth:`score` of every context, shape (n, k): the same bytes."""
         rows = context_rows(self.schema, contexts, [position] * len(contexts))
         if encoded.masks is None or self.trees is None or len(encoded.rows) < HANDFUL:
             return self._grid(rows, encoded)
-        return np.asarray(encoded.mean + encoded.scale * (start(encoded.rows) + self.trees.scores(rows, encoded.masks)))
+        return np.asarray(encoded.mean + encoded.scale * (encoded.begun + self.trees.scores(rows, encoded.masks)))
 
     def grid(self, contexts: Sequence[Mapping[str, Any]], contents: Sequence[Content], position: int = 1) -> Floats:
         """Expected reward of every content in every context, shape (n, k)."""
