@@ -98,6 +98,13 @@ class Settings(BaseSettings):
         description="How long further fields of events, such as the page of a click, are kept; the flow `maintain` empties "
         "them then. 0: for ever.",
     )
+    event_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="How long events are kept after they happened, at least as long as outcomes take to mature; the flow "
+        "`maintain` makes the outcomes of older decisions final and deletes their events. 0: for ever.",
+    )
     send_days: PositiveInt = Field(
         7, description="How long audience and result of a send made over HTTP are kept after its last change."
     )

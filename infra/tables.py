@@ -291,6 +291,26 @@ exchange_rates = _table(
     _must("imported_at", BigInteger, "When it was imported."),
 )
 
+seals = _table(
+    "seals",
+    "Where retention stands: outcomes of decisions made before the highest horizon are final, and their events may go.",
+    _key("batch_no", "The batch that sealed.", BigInteger, autoincrement=False),
+    _must("horizon", BigInteger, "Decisions made before it are sealed."),
+    _must(
+        "events_before",
+        BigInteger,
+        "Events that happened before it may be gone; it leaves room for tolerances and limits.",
+    ),
+    _must("metrics", Json, "`{loop: {metric: version}}`: what their outcomes were measured under."),
+    _must("sealed_at", BigInteger, "When."),
+)
+
+sealed_facts = _table(
+    "sealed_facts",
+    "Orders and refunds whose events are gone, as hashes: what comes in about them later is known, and not used.",
+    _key("fact_key", "SHA-256 of the order or checkout session.", _word(64)),
+)
+
 historical_results = _table(
     "historical_results",
     "Aggregated past results per content: what an e-mail tool's report holds.",

@@ -1,10 +1,14 @@
 """The facts of a batch into their tables, each once: steps 1 and 3 of ``store.apply``.
 
-    insert_facts(connection, batch, batch_no, secrets) -> Inserted     what was new, repeated, contradictory, forgotten
-    stamp(connection, batch, inserted, expected, batch_no) -> Facts    from now on these count, under this number
+    insert_facts(connection, batch, seen, secrets) -> Inserted     what was new, repeated, contradictory, forgotten, sealed
+    stamp(connection, batch, inserted, seen, held) -> Facts        from now on these count, under the next number
 
 Every insert is sorted by key, so that two writers wait for each other and never in a circle. A key that is stored gives
 nobody the right to a second fact: the first committed body stays, another one under the same id is a conflict.
+
+*Sealed* is a new decision that was made before the horizon (``join/seals.py``), and a new event that happened before events are
+kept, names a sealed decision, or is about an order whose events are gone. It is not stored; of an event the key is, so the same
+again is a duplicate. An unsubscribe still suppresses.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +48,7 @@ from infra.tables import (
     events,
     forgotten_units,
     historical_results,
+    sealed_facts,
 )
 from ingestion.events import (
     DIGEST_VERSION,
@@ -57,9 +62,11 @@ from ingestion.events import (
     hash_id,
 )
 from ingestion.join.rejoin import Facts
+from ingestion.join.seals import is_sealed
+from ingestion.ledger import Standing
 from ingestion.quarantine import FIRST_IS_THE_FACT, conflict_of
 
-State = Literal["applied", "duplicate", "ignored"] | Rejected
+State = Literal["applied", "duplicate", "ignored", "sealed"] | Rejected
 """What became of one decision or event, as far as its key tells. Rejected: it contradicts a stored one."""
 Fact = TypeVar("Fact", Decision, Event)
 Item = TypeVar("Item")
@@ -87,14 +94,17 @@ class Inserted(msgspec.Struct, kw_only=True):
     results: list[bool]
 
 
-def insert_facts(connection: Connection, batch: Batch, batch_no: int, secrets: Secrets) -> Inserted:
-    """Step 1: insert each fact once, under ``batch_no``."""
+def insert_facts(connection: Connection, batch: Batch, seen: Standing, secrets: Secrets) -> Inserted:
+    """Step 1: insert each fact once, under the number after the newest that was seen."""
+    batch_no = seen.batch_no + 1
     insert_once(connection, campaigns, _cells(sorted(batch.campaigns, key=attrgetter("campaign_id"))))
     copy = sorted(batch.contents, key=attrgetter("content_id"))
     insert_once(connection, contents, _cells(copy, fingerprint=[content.fingerprint for content in copy]))
     forgotten = _forgotten(connection, batch, secrets)
-    decided = _insert_decisions(connection, _known(batch.decisions, forgotten), batch_no)
-    happened, numbers = _insert_events(connection, _known(batch.events, forgotten), batch_no)
+    choices, happening = _known(batch.decisions, forgotten), _known(batch.events, forgotten)
+    decided = _decide(connection, choices, batch_no, seen.horizon)
+    past = {choice.decision_id for choice, state in zip(choices, decided, strict=True) if state == "sealed"}
+    happened, numbers = _insert_events(connection, happening, batch_no, _late(connection, happening, seen, past))
     return Inserted(
         decisions=_with_ignored(batch.decisions, forgotten, decided),
         events=_with_ignored(batch.events, forgotten, happened),
@@ -104,15 +114,16 @@ def insert_facts(connection: Connection, batch: Batch, batch_no: int, secrets: S
     )
 
 
-def stamp(connection: Connection, batch: Batch, inserted: Inserted, expected: int, batch_no: int) -> Facts:
-    """Step 3: from now on these facts count, under ``batch_no``."""
+def stamp(connection: Connection, batch: Batch, inserted: Inserted, seen: Standing, held: Standing) -> Facts:
+    """Step 3: from now on these facts count, under the number after the newest that is there under the lock."""
+    batch_no = held.batch_no + 1
     brought = _Brought(
         [fact for fact, state in zip(batch.decisions, inserted.decisions, strict=True) if state == "applied"],
         [fact for fact, state in zip(batch.events, inserted.events, strict=True) if state == "applied"],
         [fact for fact, new in zip(batch.labels, inserted.labels, strict=True) if new],
         [fact for fact, new in zip(batch.results, inserted.results, strict=True) if new],
     )
-    if batch_no != expected:
+    if held.batch_no != seen.batch_no:
         _number_again(connection, decisions, map(_key_of(decisions), brought.decisions), batch_no)
         _number_again(connection, events, ((number,) for number in inserted.numbers), batch_no)
         _number_again(connection, event_labels, map(_key_of(event_labels), brought.labels), batch_no)
@@ -121,7 +132,12 @@ def stamp(connection: Connection, batch: Batch, inserted: Inserted, expected: in
     waiting = update(decisions).where(decisions.c.batch_no.is_(None)).values(batch_no=batch_no)
     stored_since = connection.execute(waiting.returning(decisions.c.decision_id)).scalars()
     new_decisions = [*(decision.decision_id for decision in brought.decisions), *stored_since]
-    return Facts(batch_no, brought.events, inserted.numbers, brought.labels, new_decisions)
+    return Facts(batch_no, brought.events, inserted.numbers, brought.labels, new_decisions, held.horizon)
+
+
+def sealed_of(batch: Batch, inserted: Inserted) -> list[Event]:
+    """The events of the batch that are past retention."""
+    return [event for event, state in zip(batch.events, inserted.events, strict=True) if state == "sealed"]
 
 
 def _cells(facts: Sequence[Any], **more: Sequence[Any]) -> Cells:
@@ -218,6 +234,47 @@ def _units(fact: Decision | Event) -> list[str]:
     return [unit for unit in named if unit is not None]
 
 
+@dataclass(frozen=True)
+class _Late:
+    """What is past retention, of what a batch names."""
+
+    events_before: int
+    decisions: set[str]
+    facts: set[str]
+
+    def concerns(self, event: Event) -> bool:
+        """Whether the event is past retention."""
+        return (
+            event.occurred_at < self.events_before
+            or event.decision_id in self.decisions
+            or event.fact_key in self.facts
+            or event.reverses in self.facts
+        )
+
+
+def _late(connection: Connection, batch: Sequence[Event], seen: Standing, past: set[str]) -> _Late | None:
+    """``past``: sealed decisions of the same batch. None: nothing is sealed."""
+    if not seen.horizon:
+        return None
+    named = as_list((one,) for one in sorted({event.decision_id for event in batch if event.decision_id}))
+    keys = as_list(
+        (key,) for key in sorted({key for event in batch for key in (event.fact_key, event.reverses) if key})
+    )
+    stored = _sealed_ones(connection, named=named, horizon=seen.horizon).scalars()
+    return _Late(seen.events_before, past.union(stored), set(_sealed_facts(connection, keys=keys).scalars()))
+
+
+def _decide(connection: Connection, batch: Sequence[Decision], batch_no: int, horizon: int) -> list[State]:
+    """Insert decisions; those that were made before the horizon only if they are stored already."""
+    past = {decision.decision_id for decision in batch if decision.decided_at < horizon}
+    if not past:
+        return _insert_decisions(connection, batch, batch_no)
+    stored = _stored_requests(connection, known=as_list((id_,) for id_ in sorted(past))).all()
+    late = past - {row.decision_id for row in stored}
+    known = iter(_insert_decisions(connection, [one for one in batch if one.decision_id not in late], batch_no))
+    return ["sealed" if one.decision_id in late else next(known) for one in batch]
+
+
 def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_no: int) -> list[State]:
     new = _insert(connection, decisions, batch, batch_no)
     known = [decision.decision_id for decision, is_new in zip(batch, new, strict=True) if not is_new]
@@ -236,20 +293,25 @@ def _insert_decisions(connection: Connection, batch: Sequence[Decision], batch_n
     ]
 
 
-def _insert_events(connection: Connection, batch: Sequence[Event], batch_no: int) -> tuple[list[State], list[int]]:
-    """What became of each event, and the numbers of those that were new."""
+def _insert_events(
+    connection: Connection, batch: Sequence[Event], batch_no: int, late: _Late | None
+) -> tuple[list[State], list[int]]:
+    """What became of each event, and the numbers of those that were new and are not late."""
     ids = [(event.source, cut(hash_id(event.event_id))) for event in batch]
     digests = [cut(event_digest(event)) for event in batch]
     numbers = new_numbers(connection, events, len(batch)) if batch else []
     taken = _insert_keys(connection, batch, ids, digests, numbers)
     new = [number in taken for number in numbers]
-    accepted = [event for event, is_new in zip(batch, new, strict=True) if is_new]
-    kept = [number for number in numbers if number in taken]
+    sealed = [is_new and late is not None and late.concerns(one) for one, is_new in zip(batch, new, strict=True)]
+    places = [place for place, is_new in enumerate(new) if is_new and not sealed[place]]
+    accepted, kept = [batch[place] for place in places], [numbers[place] for place in places]
     insert_all(connection, events, _cells(accepted, event_no=kept, batch_no=[batch_no] * len(kept)))
     known = [(place, *ids[place], digests[place]) for place, is_new in enumerate(new) if not is_new]
     alike = set(_stored_alike(connection, known=as_list(known)).scalars()) if known else set()
     states: list[State] = [
-        "applied"
+        "sealed"
+        if sealed[place]
+        else "applied"
         if is_new
         else "duplicate"
         if place in alike
@@ -308,6 +370,19 @@ def _any_marks() -> Select[tuple[str]]:
     """One mark of a forgotten decision (``Secrets.mark``)."""
     unit = forgotten_units.c.unit
     return select(unit).where(unit >= literal_column("'d:'"), unit < literal_column("'d;'")).limit(literal_column("1"))
+
+
+@prepared
+def _sealed_ones() -> Select[Any]:
+    named = listed("named", decision_id=Text())
+    found = named.join(decisions, decisions.c.decision_id == named.c.decision_id)
+    return select(decisions.c.decision_id).select_from(found).where(is_sealed(decisions))
+
+
+@prepared
+def _sealed_facts() -> Select[Any]:
+    keys = listed("keys", key=Text())
+    return select(sealed_facts.c.fact_key).select_from(keys.join(sealed_facts, sealed_facts.c.fact_key == keys.c.key))
 
 
 @prepared

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from infra.database import reading, upsert
 from infra.errors import Conflict
-from infra.tables import batches, offsets
+from infra.tables import batches, offsets, seals
 from ingestion.events import Offset
 
 State = Literal["applied", "duplicate", "ignored", "pending", "quarantined"]
@@ -38,6 +38,25 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 def newest_batch(connection: Connection) -> int:
     """Number of the newest batch; 0 before the first."""
     return int(connection.execute(select(func.coalesce(func.max(batches.c.batch_no), 0))).scalar_one())
+
+
+class Standing(NamedTuple):
+    """The newest batch; before which time decisions are sealed, and before which events may be gone (microseconds; 0: none)."""
+
+    batch_no: int
+    horizon: int = 0
+    events_before: int = 0
+
+
+def standing(connection: Connection) -> Standing:
+    """Where the ledger stands."""
+    return Standing(*map(int, connection.execute(_STANDING).one()))
+
+
+_STANDING = select(
+    func.coalesce(func.max(batches.c.batch_no), 0),
+    *(select(func.coalesce(func.max(time), 0)).scalar_subquery() for time in (seals.c.horizon, seals.c.events_before)),
+)
 
 
 def record_batch(connection: Connection, batch_no: int, now: int, counts: Counts) -> None:

@@ -2,7 +2,7 @@
 
 1. Insert the facts (``facts.py``): campaigns, contents, decisions, event keys, events, labels, results; in this order,
    sorted by key, each once, under the ``batch_no`` that is next as far as can be seen. What is about a forgotten unit
-   is ignored. On SQLite the write lock is held from the start.
+   is ignored; what is past retention is sealed, and of such an event the key is kept. On SQLite the write lock is held from the start.
 2. Take the join lock: from here on one batch at a time, and no fact is inserted any more.
 3. Take the next ``batch_no`` and stamp the decisions the API has stored since (those of forgotten units are deleted); and
    this batch's facts again, if another batch took their number meanwhile. Nobody has seen them under it: they are not committed.
@@ -37,20 +37,22 @@ from infra.telemetry import (
     transitions,
 )
 from ingestion.events import Batch, Rejected
-from ingestion.facts import Inserted, insert_facts, stamp
+from ingestion.facts import Inserted, insert_facts, sealed_of, stamp
 from ingestion.join.attribution import method_of
 from ingestion.join.outcomes import EXCLUDING_LABELS
 from ingestion.join.rejoin import Facts, Rejoined, rejoin
-from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, tally
+from ingestion.ledger import STATES, Counts, newest_batch, record_batch, save_offsets, standing, tally
 from ingestion.loops import load_loops
 from ingestion.people.suppressions import suppress_by_events
 from ingestion.quarantine import hold, kind_of, release, unnamed
 
-EventState = Literal["applied", "duplicate", "pending", "ignored"] | Rejected
+EventState = Literal["applied", "duplicate", "pending", "ignored", "sealed"] | Rejected
 """What became of one event; Rejected: it contradicts a stored one and is in quarantine."""
 
 FORGOTTEN = "forgotten unit"
 """Why a fact about a customer who asked to be deleted is ignored."""
+SEALED = "sealed: past retention"
+"""Why a fact is ignored whose decision, order or time is past retention (``ingestion/retention.py``)."""
 
 COMMON_TYPES = ("click", "open", "purchase", "refund", "activation", "unsubscribe", "rating")
 """Types of events that have a metric of their own; a client could invent any number of others."""
@@ -84,17 +86,18 @@ def apply(engine: Engine, batch: Batch, secrets: Secrets, now: int, *, quarantin
                 return _nothing(newest_batch(connection))
     with batch_seconds.time(), writing(engine) as connection:
         search_by_keys(connection)
-        expected = newest_batch(connection) + 1
-        inserted = insert_facts(connection, batch, expected, secrets)
+        seen = standing(connection)
+        inserted = insert_facts(connection, batch, seen, secrets)
         lock_join(connection)
-        batch_no = newest_batch(connection) + 1
-        facts = stamp(connection, batch, inserted, expected, batch_no)
+        held = standing(connection)
+        facts = stamp(connection, batch, inserted, seen, held)
         rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
         rejoined = rejoin(connection, rules, facts)
-        suppress_by_events(connection, rules, facts.events, facts.decisions, rejoined.left_pending > 0)
+        told = [*facts.events, *sealed_of(batch, inserted)]
+        suppress_by_events(connection, rules, told, facts.decisions, rejoined.left_pending > 0)
         counts, states = keep_ledger(connection, batch, inserted, facts, rejoined, secrets, now, quarantine_days)
     _publish(counts, facts, rejoined)
-    return _applied(batch_no, counts, states)
+    return _applied(facts.batch_no, counts, states)
 
 
 def keep_ledger(
@@ -122,13 +125,13 @@ def keep_ledger(
         *("quarantined" if new else "duplicate" for new in newly_held),
     ]
     reasons = [unnamed(record.reason) for record, new in zip(rejected, newly_held, strict=True) if new]
-    ignored = Counter({FORGOTTEN: words.count("ignored")})
+    ignored = Counter({FORGOTTEN: words.count("ignored"), SEALED: words.count("sealed")})
     for reason, count in batch.ignored.items():
         ignored[unnamed(reason)] += count
     counts = Counts(
         read=_read(batch),
         ignored=ignored.total(),
-        **tally(word for word in words if word != "ignored"),
+        **tally(word for word in words if word not in ("ignored", "sealed")),
         reasons={"ignored": dict(+ignored), "quarantined": tally(reasons)},
         left_pending=rejoined.left_pending,
         became_pending=rejoined.became_pending,

@@ -32,6 +32,7 @@ from ingestion.events import REFUND
 from ingestion.join.attribution import stamped
 from ingestion.join.converting import rate_of
 from ingestion.join.outcomes import ONE, is_labelled, judged
+from ingestion.join.seals import horizon_of
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 from reward_models.covariates import context_columns, varying
@@ -194,7 +195,11 @@ def load_assigned(connection: Connection, definition: LoopDefinition, since: int
 
 
 def load_register(connection: Connection, definition: LoopDefinition, since: int = 0) -> Register:
-    """Everybody whose first decision from ``since`` on (microseconds) was made by the loop, with all they did."""
+    """Everybody whose first decision from ``since`` on (microseconds) was made by the loop, with all they did.
+
+    Events of before the horizon may be gone (``ingestion/retention.py``): nobody counts from earlier than it.
+    """
+    since = max(since, horizon_of(connection))
     ever = {each.unit: each for each in _firsts(connection, definition.loop, 0)}
     first = tuple(_firsts(connection, definition.loop, since)) if since else tuple(ever.values())
     deeds: dict[tuple[str, str], list[list[_Deed]]] = defaultdict(list)

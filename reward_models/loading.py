@@ -3,7 +3,8 @@
     load_training_set(connection, definition, version, *, as_of, now, before=None, since=None, censored=False)
 
 ``before`` and ``since`` bound ``decided_at`` (since ≤ decided_at < before). Rebuilding with the same ``as_of`` and ``now``
-gives the same ``digest`` (invariant 6).
+gives the same ``digest`` (invariant 6). Sealed decisions, past retention, have their last outcome whatever ``as_of`` is, and are
+left out where that was measured under other metrics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from ingestion.copy.stored import copy_of
 from ingestion.events import Content
 from ingestion.join.attribution import start_of
 from ingestion.join.outcomes import outcomes_query
+from ingestion.join.seals import Seals, is_sealed, load_seals, open_outcomes
 from ingestion.loops import LoopDefinition
 from ingestion.metrics import Metric
 from reward_models.choices import Choices
@@ -60,14 +62,17 @@ def load_training_set(
     ``choices_since``: candidates are read of decisions from then on; learning needs none, valuing a policy does.
     Reads each table once, in chunks; memory holds the result only.
     """
-    rows = _Rows(copy_of(connection, definition.loop).values(), _outcomes(connection, definition, as_of))
+    seals = load_seals(connection)
+    rows = _Rows(copy_of(connection, definition.loop).values(), _outcomes(connection, definition, as_of, seals))
 
     def kept(start: Floats) -> npt.NDArray[np.bool_]:
         mature = start + definition.maturity <= now
         rows.immature += int((~mature).sum())
         return mature | (start <= now) if censored else mature
 
-    for chunk in chunks(connection, _decisions(definition.loop, as_of, before, since, choices_since), kept):
+    queries = _decisions(definition.loop, as_of, before, since, choices_since)
+    known = [query.where(seals.known(definition)) for query in queries] if seals.horizon else queries
+    for chunk in chunks(connection, known, kept):
         rows.add(chunk)
     metrics = rows.values(definition)
     history = _history(connection, definition, rows, as_of)
@@ -228,9 +233,18 @@ def _decisions(
     ]
 
 
-def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int) -> Outcomes:
+def _outcomes(connection: Connection, definition: LoopDefinition, as_of: int, seals: Seals) -> Outcomes:
+    """What the join says as of the batch; of sealed decisions, whose events may be gone, what it said last."""
+    joined, stored = outcomes_query([definition], as_of=as_of), tables.outcomes
+    queries: list[Any] = [joined]
+    if seals.horizon:
+        versions = stored.c.metric_version.in_([metric.version for metric in definition.metrics])
+        sealed = select(stored).join(tables.decisions, tables.decisions.c.decision_id == stored.c.decision_id)
+        of_loop = tables.decisions.c.loop_id == definition.loop
+        queries = [open_outcomes(joined), sealed.where(of_loop, versions, is_sealed(tables.decisions))]
+        queries = [query.params(horizon=seals.horizon) for query in queries]
     found: dict[str, dict[str, dict[str, Found]]] = {}
-    for row in _stream(connection, outcomes_query([definition], as_of=as_of)):
+    for row in (row for query in queries for row in _stream(connection, query)):
         outcome = Found(int(row.value), row.first_at, row.last_at)
         found.setdefault(row.decision_id, {}).setdefault(row.content_id, {})[row.metric] = outcome
     return found

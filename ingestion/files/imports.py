@@ -198,7 +198,7 @@ def _apply(importer: Importer, mapping: Mapping, chunk: _Chunk, report: Report) 
     states = Counter("rejected" if isinstance(state, Rejected) else state for state in applied.events)
     duplicate = applied.duplicate - states["duplicate"]
     quarantined = applied.quarantined - states["rejected"]
-    forgotten = applied.ignored - chunk.ignored - states["ignored"]
+    forgotten = applied.ignored - chunk.ignored - states["ignored"] - states["sealed"]
     _note(report, chunk)
     report.tally.duplicate += duplicate
     report.tally.quarantined += quarantined

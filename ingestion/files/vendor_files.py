@@ -107,6 +107,8 @@ def _store(importer: Importer, report: VendorReport, outcomes: list[Outcome]) ->
     report.pending += words["pending"]
     if words["ignored"]:
         report.ignored[store.FORGOTTEN] += words["ignored"]
+    if words["sealed"]:
+        report.ignored[store.SEALED] += words["sealed"]
     for state in applied.events:
         if isinstance(state, Rejected):
             _complain(report, state)

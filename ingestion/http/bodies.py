@@ -234,7 +234,7 @@ class EventsAnswer(Body):
     accepted: int = Field(description="New facts, joined with their decisions.")
     duplicate: int = Field(description="Known already, with the same body.")
     pending: int = Field(description="New facts whose decision is not known yet.")
-    ignored: int = Field(description="About customers who asked to be deleted; not stored.")
+    ignored: int = Field(description="About customers who asked to be deleted, or past retention; not stored.")
     rejected: list[RejectedEvent] = Field(description="Put into quarantine.")
 
 

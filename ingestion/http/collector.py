@@ -114,7 +114,7 @@ def send_events(body: EventsBody, wired: Wired) -> EventsAnswer | JSONResponse:
         accepted=words.count("applied"),
         duplicate=words.count("duplicate"),
         pending=words.count("pending"),
-        ignored=words.count("ignored"),
+        ignored=words.count("ignored") + words.count("sealed"),
         rejected=refused,
     )
 

@@ -153,6 +153,8 @@ def _answer(stored: Sequence[tuple[Outcome, Any]]) -> WebhookAnswer:
     ignored = Counter(state.reason for _, state in stored if isinstance(state, Ignored))
     if words["ignored"]:
         ignored[store.FORGOTTEN] += words["ignored"]
+    if words["sealed"]:
+        ignored[store.SEALED] += words["sealed"]
     return WebhookAnswer(
         accepted=words["applied"] + words["published"],
         duplicate=words["duplicate"],

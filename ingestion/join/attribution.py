@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from infra.dialect import as_list, bytewise, listed
-from infra.tables import decisions, events
+from infra.tables import attributions, decisions, events
 from ingestion.events import ACTIVATION, PURCHASE, REFUND, Event
 from ingestion.loops import LoopDefinition
 
@@ -164,6 +164,13 @@ def reversals(direct: FromClause, as_of: AsOf = None, only: FromClause | None = 
         .subquery()
     )
     return select(*(found.c[name] for name in COLUMNS)).where(found.c.rank == 1)
+
+
+def unattributed(query: Attributed) -> Attributed:
+    """What a select of attributions says of events and loops that have none yet."""
+    said, stored = query.subquery("said"), attributions.alias("stored")
+    known = select(stored.c.event_no).where(stored.c.event_no == said.c.event_no, stored.c.loop_id == said.c.loop_id)
+    return select(*(said.c[name] for name in COLUMNS)).where(~known.correlate(said).exists())
 
 
 def _explicit(reach: CTE, as_of: AsOf, event: FromClause, these: ColumnElement[bool]) -> Attributed:

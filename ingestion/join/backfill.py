@@ -1,22 +1,24 @@
 """Re-scoring history: after a change of a loop's metrics, its attributions, outcomes and content statistics are
 computed anew from the facts, which are not touched.
 
-One batch, under the join lock, by the same expressions the worker uses; a reader sees the old numbers or the new.
+One batch, under the join lock, by the same expressions the worker uses; a reader sees the old numbers or the new. Sealed
+decisions (``seals.py``) keep attributions and outcomes; those that were measured otherwise leave the statistics.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Row, and_, delete, select
+from sqlalchemy import Connection, Engine, Row, Select, and_, delete, select, true
 
 from infra.database import lock_join, writing
 from infra.dialect import Run, prepared
 from infra.tables import attributions, decisions, events, outcomes
 from ingestion.copy.rechecking import recheck
 from ingestion.join import statistics
-from ingestion.join.attribution import COLUMNS, all_attributions, reach_of, start_of
+from ingestion.join.attribution import COLUMNS, all_attributions, reach_of, start_of, unattributed
 from ingestion.join.outcomes import joining, parameters
+from ingestion.join.seals import Seals, horizon_of, load_seals, open_outcomes
 from ingestion.ledger import Counts, newest_batch, record_batch
 from ingestion.loops import LoopDefinition, define, load_loop, load_loops
 
@@ -59,9 +61,10 @@ def rescore(connection: Connection, definition: LoopDefinition, now: int) -> int
     """:func:`backfill` inside a transaction that holds the join lock."""
     batch_no = newest_batch(connection) + 1
     before = _pending(connection)
-    _attribute(connection, definition)
+    horizon = horizon_of(connection)
+    _attribute(connection, definition, horizon)
     after = _pending(connection)
-    _replace_outcomes(connection, definition)
+    _replace_outcomes(connection, definition, horizon)
     statistics.replace_stats(connection, definition.loop, _sums(connection, definition))
     record_batch(
         connection, batch_no, now, Counts(left_pending=len(before - after), became_pending=len(after - before))
@@ -75,37 +78,52 @@ def _pending(connection: Connection) -> set[int]:
     return set(connection.scalars(query))
 
 
-def _attribute(connection: Connection, definition: LoopDefinition) -> None:
-    connection.execute(delete(attributions).where(attributions.c.loop_id == definition.loop))
-    _attribute_all(connection, reach=reach_of([definition]))
-
-
-@prepared
-def _attribute_all() -> Insert:
-    return attributions.insert().from_select(COLUMNS, select(all_attributions()))
-
-
-def _replace_outcomes(connection: Connection, definition: LoopDefinition) -> None:
-    of_loop = select(decisions.c.decision_id).where(decisions.c.loop_id == definition.loop)
-    connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(of_loop)))
-    _join_all(definition.guarded, definition.converts)(connection, **parameters([definition]))
+def _attribute(connection: Connection, definition: LoopDefinition, horizon: int) -> None:
+    of_loop = attributions.c.loop_id == definition.loop
+    to_open = attributions.c.decision_id.in_(_open_decisions(definition, horizon)) if horizon else true()
+    connection.execute(delete(attributions).where(of_loop, to_open))
+    _attribute_all(horizon > 0)(connection, reach=reach_of([definition]))
 
 
 @cache
-def _join_all(guarded: bool, converting: bool) -> Run:
-    return prepared(lambda: outcomes.insert().from_select(_OUTCOME, joining(False, False, guarded, converting)))
+def _attribute_all(some_are_kept: bool) -> Run:
+    every = select(all_attributions())
+    return prepared(lambda: attributions.insert().from_select(COLUMNS, unattributed(every) if some_are_kept else every))
+
+
+def _replace_outcomes(connection: Connection, definition: LoopDefinition, horizon: int) -> None:
+    """The outcomes of decisions that are not sealed."""
+    these = _open_decisions(definition, horizon)
+    connection.execute(delete(outcomes).where(outcomes.c.decision_id.in_(these)))
+    join_all = _join_all(definition.guarded, definition.converts, horizon > 0)
+    join_all(connection, **parameters([definition]), **({"horizon": horizon} if horizon else {}))
+
+
+def _open_decisions(definition: LoopDefinition, horizon: int) -> Select[tuple[str]]:
+    c = decisions.c
+    return select(c.decision_id).where(c.loop_id == definition.loop, c.decided_at >= horizon)
+
+
+@cache
+def _join_all(guarded: bool, converting: bool, some_are_sealed: bool) -> Run:
+    every = joining(False, False, guarded, converting)
+    found = open_outcomes(every) if some_are_sealed else every
+    return prepared(lambda: outcomes.insert().from_select(_OUTCOME, found))
 
 
 def _sums(connection: Connection, definition: LoopDefinition) -> statistics.Movement:
     movement = statistics.Movement([definition])
-    for decision, values in _started(connection, definition):
+    for decision, values in _started(connection, definition, load_seals(connection)):
         movement.move(decision, None, values)
     return movement
 
 
-def _started(connection: Connection, definition: LoopDefinition) -> Iterator[tuple[Row[Any], statistics.Values]]:
-    """Each started decision of the loop with its outcome values, read side by side in the order of their ids."""
-    of_loop = and_(decisions.c.loop_id == definition.loop, decisions.c.batch_no.is_not(None))
+def _started(
+    connection: Connection, definition: LoopDefinition, seals: Seals
+) -> Iterator[tuple[Row[Any], statistics.Values]]:
+    """Each started decision of the loop whose outcome is known, with its values, read side by side in the order of their
+    ids."""
+    of_loop = and_(decisions.c.loop_id == definition.loop, decisions.c.batch_no.is_not(None), seals.known(definition))
     query = (
         statistics.shown(outcomes.c.content_id, outcomes.c.metric, outcomes.c.metric_version, outcomes.c.value)
         .select_from(decisions.outerjoin(outcomes, outcomes.c.decision_id == decisions.c.decision_id))

@@ -11,6 +11,9 @@ Called under the join lock, after the batch's facts are stamped:
 4. their outcomes are computed anew by the one query of ``ingestion/join/outcomes.py``, and the differences written.
 5. ``content_stats`` moves by what the decisions add now, less what they added before: decisions that are new or newly
    activated, and those whose outcomes differ.
+
+Sealed decisions (``seals.py``) keep what is attributed to them, and their outcomes are not computed. What else happens to be
+attributed to one waits for its own retention.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,8 +57,10 @@ from ingestion.join.attribution import (
     reach_of,
     reversals,
     start_of,
+    unattributed,
 )
 from ingestion.join.outcomes import is_converting, is_guarded, joining, parameters, same_customers
+from ingestion.join.seals import is_sealed, open_decisions
 from ingestion.loops import LoopDefinition
 
 Rules = Mapping[str, LoopDefinition]
@@ -71,6 +76,8 @@ class Facts:
     numbers: Sequence[int]
     labels: Sequence[Label]
     decisions: Sequence[str]
+    horizon: int = 0
+    """Decisions made before it are sealed."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +121,15 @@ def rejoin(connection: Connection, rules: Rules, facts: Facts) -> Rejoined:
     new = set(facts.numbers)
     touched = _touched_events(connection, rules, facts, moved)
     old = touched.keys() - new
-    before = _belonging(
-        _forget(connection, touched=as_list((number,) for number in sorted(old))).all() if old else (), touched, rules
-    )
-    after = _belonging(_attribute(connection, rules, touched), touched, rules)
+    before = _belonging(_taken(connection, old, facts.horizon), touched, rules)
+    final = _still_attributed(connection, old) if facts.horizon else set()
+    after = _belonging(_attribute(connection, rules, touched, facts.horizon), touched, rules)
     concerned = with_those_of_their_customers(connection, rules, before.decisions | after.decisions)
-    refresh(connection, rules, facts.batch_no, moved, concerned)
+    refresh(connection, rules, facts.batch_no, moved, concerned, facts.horizon)
     return Rejoined(
         frozenset(new - after.events),
-        len((old & after.events) - before.events),
-        len((old & before.events) - after.events),
+        len((old & after.events) - before.events - final),
+        len((old & before.events) - after.events - final),
     )
 
 
@@ -256,22 +262,55 @@ def _touched() -> CTE:
     return listed("touched", event_no=BigInteger())
 
 
+def _taken(connection: Connection, numbers: set[int], horizon: int) -> Sequence[Any]:
+    """Take the attributions of these events away, but for those to sealed decisions; what they were is the answer."""
+    if not numbers:
+        return ()
+    touched = as_list((number,) for number in sorted(numbers))
+    return (
+        _forget_open(connection, touched=touched, horizon=horizon).all()
+        if horizon
+        else _forget(connection, touched=touched).all()
+    )
+
+
 @prepared
 def _forget() -> ReturningDelete[Any]:
-    """Take the attributions of these events away; what they were is the answer."""
     touched = _touched()
     these = attributions.c.event_no.in_(select(touched.c.event_no))
     return delete(attributions).where(these).returning(*_RETURNED)
 
 
-def _attribute(connection: Connection, rules: Rules, touched: _Touched) -> list[Any]:
+@prepared
+def _forget_open() -> ReturningDelete[Any]:
+    touched = _touched()
+    these = attributions.c.event_no.in_(select(touched.c.event_no))
+    final = exists().where(decisions.c.decision_id == attributions.c.decision_id, is_sealed(decisions))
+    return delete(attributions).where(these, ~final.correlate(attributions)).returning(*_RETURNED)
+
+
+def _still_attributed(connection: Connection, numbers: set[int]) -> set[int]:
+    """Those of these events that have an attribution."""
+    touched = as_list((number,) for number in sorted(numbers))
+    return set(_attributed(connection, touched=touched).scalars()) if numbers else set()
+
+
+@prepared
+def _attributed() -> Select[Any]:
+    touched = _touched()
+    found = touched.join(attributions, attributions.c.event_no == touched.c.event_no)
+    return select(attributions.c.event_no).select_from(found)
+
+
+def _attribute(connection: Connection, rules: Rules, touched: _Touched, horizon: int) -> list[Any]:
     named, unnamed, refunds = _sorted_out(touched)
     found: list[Any] = []
+    some = horizon > 0
     if named or unnamed:
         at_hand = {"named": as_list(named), "unnamed": as_list(unnamed)}
-        found += _attribute_directly(connection, **at_hand, reach=reach_of(rules.values())).all()
+        found += _attribute_directly(some)(connection, **at_hand, reach=reach_of(rules.values())).all()
     if refunds:
-        found += _attribute_reversals(connection, touched=as_list(refunds)).all()
+        found += _attribute_reversals(some)(connection, touched=as_list(refunds)).all()
     return found
 
 
@@ -290,16 +329,21 @@ def _sorted_out(touched: _Touched) -> tuple[list[Any], list[Any], list[Any]]:
     return named, unnamed, refunds
 
 
-@prepared
-def _attribute_directly() -> ReturningInsert[Any]:
-    return attributions.insert().from_select(COLUMNS, attributions_at_hand()).returning(*_RETURNED)
+@cache
+def _attribute_directly(some_are_kept: bool) -> Run:
+    return prepared(lambda: _inserted(attributions_at_hand(), some_are_kept))
 
 
-@prepared
-def _attribute_reversals() -> ReturningInsert[Any]:
+@cache
+def _attribute_reversals(some_are_kept: bool) -> Run:
     """Reversals take over what is stored for their purchases, so they come after it."""
-    query = reversals(attributions, only=_touched())
-    return attributions.insert().from_select(COLUMNS, query).returning(*_RETURNED)
+    return prepared(lambda: _inserted(reversals(attributions, only=_touched()), some_are_kept))
+
+
+def _inserted(query: Select[Any], some_are_kept: bool) -> ReturningInsert[Any]:
+    """``some_are_kept``: events may be attributed in a loop already, to a sealed decision."""
+    wanted = unattributed(query) if some_are_kept else query
+    return attributions.insert().from_select(COLUMNS, wanted).returning(*_RETURNED)
 
 
 _OUTCOME_KEY = ("decision_id", "content_id", "metric", "metric_version")
@@ -310,9 +354,11 @@ _ContentMetric = tuple[Any, ...]
 _ByDecision = dict[str, dict[_ContentMetric, _Row]]
 
 
-def refresh(connection: Connection, rules: Rules, batch_no: int, moved: set[str], concerned: set[str]) -> None:
-    """Outcomes of the concerned decisions, and content statistics of these and the moved ones."""
-    before, after = _outcomes(connection, rules, sorted(concerned))
+def refresh(
+    connection: Connection, rules: Rules, batch_no: int, moved: set[str], concerned: set[str], horizon: int
+) -> None:
+    """Outcomes of the concerned decisions that are not sealed, and content statistics of these and the moved ones."""
+    before, after = _outcomes(connection, rules, sorted(open_decisions(connection, concerned, horizon)))
     _write_difference(connection, before, after)
     differing = {id_ for id_ in before.keys() | after.keys() if before.get(id_) != after.get(id_)}
     ids = sorted(moved | differing)

@@ -11,7 +11,8 @@
    the same query; outcomes and sums move by the difference
 6. the ledger and the audit are told
 
-So what is stored is what the join says of all facts and all rates, whichever came first. Rates touch no attribution.
+So what is stored is what the join says of all facts and all rates, whichever came first. Rates touch no attribution, and no
+sealed decision.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ from ingestion.exchange import MOST, Rate, keep_rates, known_rates, unknown_rate
 from ingestion.fields import storable
 from ingestion.join.attribution import is_reversal, stamped
 from ingestion.join.rejoin import Rules, refresh, with_those_of_their_customers
+from ingestion.join.seals import horizon_of, open_decisions
 from ingestion.ledger import Counts, newest_batch, record_batch
 from ingestion.loops import LoopDefinition, load_loops
 
@@ -96,9 +98,10 @@ def _restate(connection: Connection, rules: Rules, batch_no: int, new: Sequence[
     spans = as_list(_spans(connection, new))
     concerned = set(_concerned(connection, spans=spans, measured=as_list(measured)).scalars())
     search_by_keys(connection)
-    due = sorted(with_those_of_their_customers(connection, rules, concerned))
+    horizon = horizon_of(connection)
+    due = sorted(open_decisions(connection, with_those_of_their_customers(connection, rules, concerned), horizon))
     for some in chunks(due, SOME):
-        refresh(connection, rules, batch_no, set(), set(some))
+        refresh(connection, rules, batch_no, set(), set(some), horizon)
     return len(due)
 
 

@@ -39,6 +39,7 @@ from ingestion.events import ACTIVATION
 from ingestion.join import statistics
 from ingestion.join.attribution import start_of
 from ingestion.join.rejoin import refresh, stored_values, with_those_of_their_customers
+from ingestion.join.seals import horizon_of
 from ingestion.loops import LoopDefinition
 
 _SOME = 2_000
@@ -82,7 +83,8 @@ def withdraw(
     unsettled = _in_runs(connection, _loops, "ids", sorted(moved))
     _leave_the_sums(connection, rules, gone)
     _delete(connection, gone, numbers, [(row.source, row.event_id) for row in found.values()])
-    refresh(connection, rules, batch_no, set(), with_those_of_their_customers(connection, rules, others))
+    concerned = with_those_of_their_customers(connection, rules, others)
+    refresh(connection, rules, batch_no, set(), concerned, horizon_of(connection))
     return Withdrawn(
         decisions=tuple(gone),
         events=len(numbers),

@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
-from infra.database import reading, writing
+from infra.database import lock_join, reading, writing
 from infra.exact import PARTS
 from infra.secrets import Secrets
 from ingestion import store
@@ -15,6 +15,7 @@ from ingestion.events import Batch, Campaign, Content, Decision, Event, Label, P
 from ingestion.exchange import Rate
 from ingestion.join.restating import import_rates
 from ingestion.loops import parse_definition, put_loop
+from ingestion.retention import seal_before, sweep
 from reward_models.assignment import Assigned, Matured, load_assigned, load_register
 
 NOON = 20_000 * DAY + 12 * HOUR
@@ -323,6 +324,20 @@ def test_what_a_loop_does_not_believe_is_no_deed(engine: Engine, secrets: Secret
     with reading(engine) as connection:
         matured = load_register(connection, definition).matured(definition, 10 * DAY, NOON + 60 * DAY)
     assert matured.values["revenue"].tolist() == [30.0]
+
+
+def test_nobody_counts_from_before_the_horizon(engine: Engine, secrets: Secrets) -> None:
+    """Where events are gone a customer's deeds are not all known: who was first met before counts from the next decision."""
+    facts = [a_decision(unit, NOON + day * DAY) for unit, day in (("u1", 0), ("u1", 2), ("u2", 1))]
+    assigned(engine, secrets, *facts, a_purchase("p", "u1", NOON + HOUR, 5), a_purchase("q", "u1", NOON + 2 * DAY, 7))
+    with writing(engine) as connection:
+        lock_join(connection)
+        seal_before(connection, [DEFINITION], NOON + 2 * DAY - HOUR, NOON)
+    sweep(engine, NOON)
+
+    with reading(engine) as connection:
+        found = load_register(connection, DEFINITION).matured(DEFINITION, 2 * DAY, NOON + 30 * DAY)
+    assert (found.units, found.values["revenue"].tolist()) == (("u1",), [7.0])
 
 
 def test_other_currencies_count_where_the_metric_converts(engine: Engine, secrets: Secrets) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from infra.clock import DAY, HOUR
-from infra.database import reading, writing
+from infra.database import lock_join, reading, writing
 from infra.errors import EstimateRefused
 from infra.secrets import Secrets
 from ingestion.events import (
@@ -21,7 +21,8 @@ from ingestion.events import (
     HistoricalResult,
     Placement,
 )
-from ingestion.loops import put_loop
+from ingestion.loops import parse_definition, put_loop
+from ingestion.retention import seal_before, sweep
 from ingestion.store import apply
 from reward_models import reading as chunked
 from reward_models.dataset import TrainingSet
@@ -315,3 +316,30 @@ def test_a_set_does_not_depend_on_how_it_is_read(
     assert whole.decision_id == ("d1", "d2", "d3", "d3", "d4", "d5", "d7")
     assert (whole.holdout.tolist(), whole.immature) == ([0, 0, 0.1, 0.1, 0, 0, 0], 1)
     assert (whole.chosen, list(parts.candidates)) == (["b", "a", "b", "a", "a", "b", "b"], list(whole.candidates))
+
+
+def test_sealed_decisions_teach_what_they_taught(any_engine: Engine, secrets: Secrets) -> None:
+    """When the events of old decisions are gone, the set has the same rows and rewards; under metrics that were not measured on
+    them the old decisions are left out, instead of being taken for silent."""
+    bought = event("e2", "old", DAY + HOUR, "purchase", value_micros=20_000_000, currency="EUR")
+    batch = Batch(
+        decisions=(decision("old"), decision("silent"), decision("new", at=50 * DAY)),
+        events=(event("e1", "old", DAY + HOUR), bought, event("e3", "new", 50 * DAY + HOUR)),
+    )
+    before = load(any_engine, secrets, batch)
+    with writing(any_engine) as connection:
+        lock_join(connection)
+        seal_before(connection, [LOOP], 40 * DAY, LATE)
+    assert sweep(any_engine, LATE) == 2
+
+    other = LOOP.model_dump(mode="json")
+    other["metrics"][0]["window"] = "1h"
+    with reading(any_engine) as connection:
+        after = load_training_set(connection, LOOP, 1, as_of=before.as_of, now=LATE)
+        changed = load_training_set(connection, parse_definition(other), 1, as_of=before.as_of, now=LATE)
+    assert after.decision_id == before.decision_id == ("old", "silent", "new")
+    assert after.reward.tolist() == before.reward.tolist() == [3.0, 0.0, 1.0]
+    assert {name: values.tolist() for name, values in after.metrics.items()} == {
+        name: values.tolist() for name, values in before.metrics.items()
+    }
+    assert changed.decision_id == ("new",)

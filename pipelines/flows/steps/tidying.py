@@ -2,6 +2,8 @@
 
 expire_quarantine   bytes of rejected records past ``quarantine_days`` are deleted; record and reason stay
 clear_event_fields  further fields of events past ``event_fields_days`` are emptied; outcomes do not notice
+seal_decisions      outcomes of decisions past ``event_days`` become final
+sweep_events        events that nothing open needs any more are deleted
 sweep_sends         audience and result of sends past ``send_days`` are deleted
 erase_forgotten     whoever asked to be deleted is, also from what came in or came back since
 refresh_statistics  the database's own statistics, by which it plans queries; SQLite's write-ahead log is emptied
@@ -15,7 +17,7 @@ from infra.clock import format_time
 from ingestion import quarantine
 from ingestion.ledger import conservation
 from ingestion.people.forgetting import forget_again
-from ingestion.retention import clear_fields, oldest_kept
+from ingestion.retention import clear_fields, oldest_kept, seal, sweep
 from pipelines.audiences.folders import Folders
 from pipelines.commands.workspace import Workspace
 from pipelines.flows.paper import Paper
@@ -41,6 +43,24 @@ def clear_event_fields(workspace: Workspace) -> Paper:
     before = oldest_kept(workspace.clock(), workspace.settings.event_fields_days)
     cleared = clear_fields(workspace.engine, before) if before else 0
     return _done("fields of events", f"The further fields of {cleared:,} events were past their time and are gone.")
+
+
+def seal_decisions(workspace: Workspace) -> Paper:
+    """Make the outcomes of decisions that are past their time final."""
+    days = workspace.settings.event_days
+    if not days:
+        return _done("outcomes", "Events are kept for ever (REWARDLOOP_EVENT_DAYS is 0).")
+    found = seal(workspace.engine, workspace.clock(), days, ACTOR)
+    late = "; it waits for one that was activated late" if found.held_back else ""
+    if not found.horizon:
+        return _done("outcomes", f"No outcome is final yet{late}.")
+    return _done("outcomes", f"Outcomes of decisions made before {format_time(found.horizon)} are final{late}.")
+
+
+def sweep_events(workspace: Workspace) -> Paper:
+    """Delete the events that no open decision needs."""
+    swept = sweep(workspace.engine, workspace.clock()) if workspace.settings.event_days else 0
+    return _done("events", f"{swept:,} events were past their time and are gone.")
 
 
 def sweep_sends(workspace: Workspace) -> Paper:
@@ -82,6 +102,8 @@ def check_ledger(workspace: Workspace) -> Paper:
 TIDYING: tuple[Tidy, ...] = (
     expire_quarantine,
     clear_event_fields,
+    seal_decisions,
+    sweep_events,
     sweep_sends,
     erase_forgotten,
     refresh_statistics,

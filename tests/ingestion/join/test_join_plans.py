@@ -8,31 +8,44 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects import sqlite
 
 from infra.database import reading
-from ingestion import facts
-from ingestion.join import rejoin
+from ingestion import facts, retention
+from ingestion.join import rejoin, seals
 
 FACTS = (
     "events|bought|decisions|asked|theirs|attributions|outcomes|event_keys|event_labels|forgotten_units|exchange_rates"
 )
 
-STATEMENTS = {
-    name.strip("_"): getattr(module, name).__wrapped__
-    for module, names in (
-        (
-            rejoin,
+STATEMENTS = (
+    {
+        name.strip("_"): getattr(module, name).__wrapped__
+        for module, names in (
             (
-                *("_events_of", "_labelled", "_tied_by", "_forget", "_attribute_directly", "_attribute_reversals"),
-                *("_stored", "_together", "_drop_outcomes", "_counted"),
+                rejoin,
+                (
+                    *("_events_of", "_labelled", "_tied_by", "_forget", "_forget_open", "_attributed"),
+                    *("_stored", "_together", "_drop_outcomes", "_counted"),
+                ),
             ),
-        ),
-        (facts, ("_gone", "_stored_requests", "_stored_alike")),
-    )
-    for name in names
-} | {
-    "joined" + "_guarded" * guarded + "_converting" * converting: rejoin._joined(guarded, converting).__wrapped__
-    for guarded in (False, True)
-    for converting in (False, True)
-}
+            (facts, ("_gone", "_stored_requests", "_stored_alike", "_sealed_ones", "_sealed_facts")),
+            (retention, ("_unneeded", "_drop_attributions", "_drop_events", "_drop_labels")),
+            (seals, ("_open",)),
+        )
+        for name in names
+    }
+    | {
+        "joined" + "_guarded" * guarded + "_converting" * converting: rejoin._joined(guarded, converting).__wrapped__
+        for guarded in (False, True)
+        for converting in (False, True)
+    }
+    | {
+        f"{name}{'_around_sealed' * some}": build(some).__wrapped__
+        for name, build in (
+            ("attribute_directly", rejoin._attribute_directly),
+            ("attribute_reversals", rejoin._attribute_reversals),
+        )
+        for some in (False, True)
+    }
+)
 
 
 def plan(engine: Engine, build: Any) -> list[str]:

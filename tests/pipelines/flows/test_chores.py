@@ -1,5 +1,6 @@
 """Backfill and maintenance as plain steps: what they change, and that repeating them changes nothing."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,21 @@ def test_maintenance_may_be_repeated_and_deletes_bytes_that_are_past_their_time(
     assert first[0].sentence.startswith("The bytes of 1 ")
     assert again[0].sentence.startswith("The bytes of 0 ")
     assert not any(paper.alarm for paper in (*first, *again))
+
+
+def test_events_past_their_days_go_and_outcomes_stay(workspace: Workspace) -> None:
+    """Maintenance makes old outcomes final and deletes the events behind them; without the setting it deletes none."""
+    before = outcomes_of(workspace.engine)
+    for step in TIDYING:
+        step(workspace)
+    lasting = dataclasses.replace(workspace, settings=Settings(home=workspace.settings.home, event_days=2))
+    told = {step.__name__: step(lasting).sentence for step in TIDYING}
+
+    assert told["seal_decisions"].startswith("Outcomes of decisions made before 2025-10-07")
+    assert int(told["sweep_events"].split()[0]) > 0
+    assert outcomes_of(workspace.engine) == before
+    rescore(lasting, "subjects")
+    assert outcomes_of(workspace.engine) == before
 
 
 def test_a_ledger_that_does_not_add_up_is_an_alarm(workspace: Workspace) -> None:
