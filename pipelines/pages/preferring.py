@@ -112,7 +112,8 @@ def differences(campaign_id: str, wired: Wired, first: Content, second: Content)
 
 
 def _counts(wired: Serving, loop_id: str, campaign_id: str, copy: Mapping[str, Slots]) -> dict[str, Any]:
-    """What opinions count for where copy is chosen: in words, and where the contents of the campaign start."""
+    """What opinions count for where copy is chosen: in words, and where the contents of the campaign start. The page shows it
+    before somebody begins and when they have done, not beside the question: it would answer for them."""
     heard = wired.snapshots.current.heard.get(loop_id)
     if heard is None:
         return {"opinions": [], "starts": []}
