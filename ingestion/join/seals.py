@@ -66,6 +66,15 @@ class Seals:
             since = seal.horizon
         return found
 
+    def knows(self, definition: LoopDefinition, decided_at: int) -> bool:
+        """Whether the outcome of a decision made then is known under the definition."""
+        spans = self.readable(definition)
+        return decided_at >= self.horizon or any(since <= decided_at < until for since, until in spans)
+
+    def sealed_by(self, decided_at: int) -> int | None:
+        """The batch that sealed decisions made then; None: they are open."""
+        return next((seal.batch_no for seal in self.every if decided_at < seal.horizon), None)
+
     def known(self, definition: LoopDefinition) -> ColumnElement[bool]:
         """Decisions whose outcomes are known under the definition: those that are open, and those of :meth:`readable`."""
         at = decisions.c.decided_at

@@ -39,7 +39,7 @@ from ingestion.events import ACTIVATION
 from ingestion.join import statistics
 from ingestion.join.attribution import start_of
 from ingestion.join.rejoin import refresh, stored_values, with_those_of_their_customers
-from ingestion.join.seals import horizon_of
+from ingestion.join.seals import load_seals
 from ingestion.loops import LoopDefinition
 
 _SOME = 2_000
@@ -84,7 +84,7 @@ def withdraw(
     _leave_the_sums(connection, rules, gone)
     _delete(connection, gone, numbers, [(row.source, row.event_id) for row in found.values()])
     concerned = with_those_of_their_customers(connection, rules, others)
-    refresh(connection, rules, batch_no, set(), concerned, horizon_of(connection))
+    refresh(connection, rules, batch_no, set(), concerned, load_seals(connection).horizon)
     return Withdrawn(
         decisions=tuple(gone),
         events=len(numbers),
@@ -108,10 +108,13 @@ def _events_about(connection: Connection, units: Sequence[str], gone: Sequence[s
 
 def _leave_the_sums(connection: Connection, rules: Mapping[str, LoopDefinition], gone: Sequence[str]) -> None:
     """What these decisions add to the sums, they add no more."""
-    movement = statistics.Movement(rules.values())
+    movement, seals = statistics.Movement(rules.values()), load_seals(connection)
     for some in chunks(gone, _SOME):
         values = stored_values(connection, some)
         for decision in _started(connection, ids=_listed(some)).all():
+            rule = rules.get(decision.loop_id)
+            if rule is None or (seals.horizon and not seals.knows(rule, decision.decided_at)):
+                continue  # it is in no sum
             movement.move(decision, values.get(decision.decision_id, {}), None)
     statistics.add_to_stats(connection, movement)
 

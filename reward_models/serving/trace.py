@@ -12,6 +12,7 @@ from infra.errors import NotFound, RewardloopError
 from ingestion.contents import content_of
 from ingestion.events import ACTIVATION, NO_SEND, Content, Decision
 from ingestion.join.outcomes import judged, matured_at
+from ingestion.join.seals import load_seals
 from ingestion.loops import LoopDefinition, load_loop, parse_definition
 from reward_models.boosted import RewardModel
 from reward_models.rewards import reward_of
@@ -27,6 +28,9 @@ from reward_models.serving.decision_log import decision_of
 from reward_models.serving.reasons import explained, told
 from reward_models.serving.replay import Replay, replay_choice, replay_scores
 from reward_models.serving.snapshot import Snapshots, no_send
+
+SEALED = "sealed"
+"""Why an event does not count that came in after the decision's retention."""
 
 
 def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: int, explain: bool = False) -> Trace:
@@ -45,7 +49,7 @@ def trace(connection: Connection, decision_id: str, snapshots: Snapshots, now: i
         started_at=None if start is None else format_time(start),
         matured_at=None if mature is None else format_time(mature),
         counted=row.batch_no is not None,
-        events=_events(connection, decision_id, definition),
+        events=_events(connection, decision, definition),
         outcomes=outcomes,
         rewards=_rewards(decision, definition, outcomes, mature is not None and mature <= now),
         replay=_replay(connection, decision, snapshots),
@@ -68,8 +72,10 @@ def _start(connection: Connection, decision: Decision) -> int | None:
     return activated if activated is not None or decision.deferred else decision.decided_at
 
 
-def _events(connection: Connection, decision_id: str, definition: LoopDefinition) -> list[TracedEvent]:
+def _events(connection: Connection, decision: Decision, definition: LoopDefinition) -> list[TracedEvent]:
+    decision_id, too_late = decision.decision_id, _after_the_seal(connection, decision)
     rows = connection.execute(judged([definition], [decision_id])).all()
+    reasons = [SEALED if (row.source, row.event_id) in too_late else row.reason for row in rows]
     return [
         TracedEvent(
             source=row.source,
@@ -78,13 +84,28 @@ def _events(connection: Connection, decision_id: str, definition: LoopDefinition
             method=row.method,
             content_id=row.content_id,
             metric=row.metric,
-            used=row.reason is None,
-            reason=row.reason,
+            used=reason is None,
+            reason=reason,
             value=None if row.value is None else row.value / MICROS,
         )
-        for row in sorted(rows, key=lambda row: (row.occurred_at, row.source, row.event_id, row.metric))
+        for row, reason in sorted(
+            zip(rows, reasons, strict=True),
+            key=lambda each: (each[0].occurred_at, each[0].source, each[0].event_id, each[0].metric),
+        )
         if row.decision_id == decision_id
     ]
+
+
+def _after_the_seal(connection: Connection, decision: Decision) -> set[tuple[str, str]]:
+    """Events that came in when the outcome of the decision was final."""
+    batch_no = load_seals(connection).sealed_by(decision.decided_at)
+    if batch_no is None:
+        return set()
+    events, attributed = tables.events, tables.attributions.c
+    belongs = attributed.event_no == events.c.event_no
+    query = select(events.c.source, events.c.event_id).join(tables.attributions, belongs)
+    late = query.where(attributed.decision_id == decision.decision_id, events.c.batch_no > batch_no)
+    return {(source, event_id) for source, event_id in connection.execute(late)}
 
 
 def _outcomes(connection: Connection, decision: Decision, definition: LoopDefinition) -> list[TracedOutcome]:

@@ -163,6 +163,9 @@ def test_money_given_back_is_worth_what_was_paid(database: Engine, secrets: Secr
     live(database, secrets, [dollars("p", 10, 7)])
     assert values(database) == {"returned": 777_000 + 7 * 333_000}
 
+    said(database, rate(0, 0.5))  # of the purchase's time, not of the refund's
+    assert values(database) == {"returned": 777_000 + 7 * 500_000}
+
 
 def test_a_report_that_can_be_used_now_takes_the_place_of_another(database: Engine, secrets: Secrets) -> None:
     """Of two reports of an order the one with its decision leads once its amount is known: both decisions are restated."""

@@ -23,8 +23,9 @@ from ingestion.exchange import Rate
 from ingestion.join.backfill import backfill, redefine
 from ingestion.join.restating import import_rates
 from ingestion.join.seals import load_seals
-from ingestion.ledger import conservation
+from ingestion.ledger import conservation, newest_batch
 from ingestion.loops import load_loops, parse_definition, put_loop
+from ingestion.people.withdrawing import withdraw
 from ingestion.retention import Sealed, seal, seal_before, sweep
 from tests.ingestion.histories import LOOPS, ORIGIN, SIZE, Reader, facts_of
 from tests.ingestion.join.test_join_histories import LOOP, decision, event, live, purchase, refund
@@ -229,6 +230,25 @@ def test_new_metrics_are_not_measured_on_what_is_gone(database: Engine, secrets:
     assert seals.readable(LOOP) == [(0, seals.horizon)]
 
     redefine(database, LOOP, NOW)
+    assert joined(database) == before
+
+
+def test_a_forgotten_person_leaves_the_sums_once(database: Engine, secrets: Secrets) -> None:
+    """Sealed decisions that another definition left out of the sums are not taken out of them again."""
+    history(database, secrets)
+    apply(database, secrets, decision("other", 1_000, unit="u1:bob"), decision("later", NEW, unit="u1:bob"))
+    retire(database)
+    other = LOOP.model_dump(mode="json")
+    other["metrics"][1]["window"] = "50s"
+    redefine(database, parse_definition(other), NOW)
+
+    with writing(database) as connection:
+        lock_join(connection)
+        rules = {loop_id: definition for loop_id, (definition, _) in load_loops(connection).items()}
+        gone = withdraw(connection, rules, ["u1:ann"], newest_batch(connection) + 1)
+    assert (set(gone.decisions), gone.events) == ({"old", "new"}, 1)
+    before = joined(database)
+    backfill(database, "emails", NOW)
     assert joined(database) == before
 
 
