@@ -3,18 +3,23 @@
 Environment variables start with ``REWARDLOOP_``: ``home`` is ``REWARDLOOP_HOME``, and so on.
 """
 
+import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from infra.clock import Clock, SimulatedClock, system_clock
 from infra.errors import Misconfigured
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\*(\.{_LABEL})+\.[a-z][a-z0-9-]*[a-z0-9])(:[0-9]{{1,5}})?")
+
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""A list of words: in the environment separated by commas, or a JSON list."""
 
 
 class Settings(BaseSettings):
@@ -47,7 +52,7 @@ class Settings(BaseSettings):
     secrets_file: Path | None = Field(
         None, description="JSON file with the installation's secrets; empty: `<home>/secrets.json`."
     )
-    sources: tuple[str, ...] = Field(
+    sources: Words = Field(
         ("http",), description="Names of event sources that may be given in an event's `source` field."
     )
     tick_seconds: float = Field(1.0, gt=0, le=60, description="How often waiting decisions are counted as exposures.")
@@ -112,9 +117,9 @@ class Settings(BaseSettings):
         "",
         description="Address of the API as readers of your copy reach it, for redirect links; empty: as it was called.",
     )
-    redirect_hosts: tuple[str, ...] = Field(
+    redirect_hosts: Words = Field(
         (),
-        description="Hosts that redirect links may lead to, as a JSON list: `shop.example.com`, `*.example.com` (below it, "
+        description="Hosts that redirect links may lead to, separated by commas: `shop.example.com`, `*.example.com` (below it, "
         "at any depth), `localhost:3000` (a port only where it is named). Empty: no redirect links.",
     )
     redirect_token: bool = Field(
@@ -231,6 +236,18 @@ class Settings(BaseSettings):
                 "not an address like https://go.example.com; write scheme and host, a path if there is one"
             )
         return url.rstrip("/")
+
+    @field_validator("sources", "redirect_hosts", mode="before")
+    @classmethod
+    def _words(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        if not given.strip().startswith("["):
+            return tuple(word.strip() for word in given.split(",") if word.strip())
+        try:
+            return json.loads(given)
+        except ValueError:
+            raise ValueError('not a list; write words separated by commas, or JSON like ["a", "b"]') from None
 
     @field_validator("redirect_hosts")
     @classmethod

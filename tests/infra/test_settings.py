@@ -26,6 +26,7 @@ from infra.settings import Settings, clock_of, load_settings
         ("KAFKA_GROUP", ""),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("KAFKA_SASL_MECHANISM", "SCRAM"),
+        ("REDIRECT_HOSTS", "https://shop.example.com"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +97,20 @@ def test_the_clock_is_the_one_asked_for(tmp_path: Path) -> None:
     assert isinstance(simulated, SimulatedClock)
     assert simulated.path == tmp_path / "clock"
     assert clock_of(Settings(home=tmp_path)) is system_clock
+
+
+@pytest.mark.parametrize("written", ["http,crm", " http, crm,", '["http", "crm"]', ' ["http","crm"]'])
+def test_lists_are_words_with_commas_or_json(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list in the environment is what people write: words separated by commas, or JSON."""
+    monkeypatch.setenv("REWARDLOOP_SOURCES", written)
+
+    assert load_settings().sources == ("http", "crm")
+
+
+@pytest.mark.parametrize("written", ['["http", crm]', "[http", '[["http"]]', "[1]"])
+def test_a_list_that_cannot_be_read_is_named(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What begins like JSON and is no list of words is a wrong value like any other."""
+    monkeypatch.setenv("REWARDLOOP_SOURCES", written)
+
+    with pytest.raises(Misconfigured, match="REWARDLOOP_SOURCES"):
+        load_settings()
