@@ -176,7 +176,11 @@ class _Deed:
 
 
 def load_assigned(connection: Connection, definition: LoopDefinition, since: int, until: int) -> Assigned:
-    """Units decided on in [since, until), microseconds, with their deeds until ``until`` + the loop's reach."""
+    """Units decided on in [since, until), microseconds, with their deeds until ``until`` + the loop's reach.
+
+    Nobody counts from before the horizon (:func:`load_register`).
+    """
+    since = max(since, horizon_of(connection))
     first, group, count = _first_decisions(connection, definition.loop, since, until)
     metrics = {metric.name: metric for metric in definition.metrics}
     names = tuple(sorted(first))

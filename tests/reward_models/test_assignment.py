@@ -11,7 +11,7 @@ from infra.database import lock_join, reading, writing
 from infra.exact import PARTS
 from infra.secrets import Secrets
 from ingestion import store
-from ingestion.events import Batch, Campaign, Content, Decision, Event, Label, Placement
+from ingestion.events import Batch, Campaign, Content, Decision, Event, Group, Label, Placement
 from ingestion.exchange import Rate
 from ingestion.join.restating import import_rates
 from ingestion.loops import parse_definition, put_loop
@@ -32,7 +32,7 @@ DEFINITION = parse_definition(
 )
 
 
-def a_decision(unit: str, at: int, group: str = "treatment", **context: Any) -> Decision:
+def a_decision(unit: str, at: int, group: Group = "treatment", **context: Any) -> Decision:
     """One message to ``unit``, held out with probability 0.1."""
     return Decision(
         decision_id=f"{unit}@{at}",
@@ -42,7 +42,7 @@ def a_decision(unit: str, at: int, group: str = "treatment", **context: Any) -> 
         campaign_id="may",
         unit=unit,
         context=context,
-        group=group,  # type: ignore[arg-type]
+        group=group,
         learning_mode="online",
         candidates=(),
         chosen=(Placement(position=1, content_id="a", propensity=1.0),),
@@ -337,7 +337,9 @@ def test_nobody_counts_from_before_the_horizon(engine: Engine, secrets: Secrets)
 
     with reading(engine) as connection:
         found = load_register(connection, DEFINITION).matured(DEFINITION, 2 * DAY, NOON + 30 * DAY)
+        period = load_assigned(connection, DEFINITION, NOON, NOON + 3 * DAY)
     assert (found.units, found.values["revenue"].tolist()) == (("u1",), [7.0])
+    assert (period.units, period.values["revenue"].tolist()) == (("u1",), [7.0])
 
 
 def test_other_currencies_count_where_the_metric_converts(engine: Engine, secrets: Secrets) -> None:
