@@ -122,7 +122,7 @@ def trigger_of(one: Deployment) -> Any:
 
     return DeploymentEventTrigger(
         name=f"{one.name} at {one.event}",
-        description=one.description,
+        description=f"Runs {one.name} for the loop that the event names.",
         expect={one.event},
         match={"prefect.resource.id": f"{matured.RESOURCE}*"},
         for_each={"prefect.resource.id"},
