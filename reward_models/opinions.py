@@ -113,7 +113,8 @@ def load_opinions(
 
 
 def earned_of(counts: Mapping[str, tuple[list[str], ArmCounts]]) -> Earned:
-    """What contents earned, from the counts of their campaigns (``statistics.load_beyond``)."""
+    """What contents earned, from the counts of their campaigns, whose predictions are in proportion
+    (``statistics.load_beyond``)."""
     names, campaigns, columns = [], [], []
     for campaign_id, (contents, seen) in counts.items():
         shown = float(seen.exposures.sum())

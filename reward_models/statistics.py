@@ -138,14 +138,15 @@ def load_beyond(
     wrong about a campaign's level says nothing of its contents by that. Without one it is the mean of the decisions.
     """
     found = {}
-    for campaign_id, versions in _of_loop(connection, loop_id, true()).items():
+    for campaign_id, versions in _of_loop(connection, loop_id, true(), tables.content_stats.c.bucket * 0).items():
         contents = sorted({row.content_id for rows in versions.values() for row in rows})
-        parts = [_in_proportion(arm_counts(versions[version], contents, weights)) for version in sorted(versions)]
+        parts = [in_proportion(arm_counts(versions[version], contents, weights)) for version in sorted(versions)]
         found[campaign_id] = (contents, reduce(add, parts))
     return found
 
 
-def _in_proportion(counts: ArmCounts) -> ArmCounts:
+def in_proportion(counts: ArmCounts) -> ArmCounts:
+    """Counts whose predictions are as high as what was earned, in all."""
     earned, expected = float(counts.sums.sum()), counts.expected
     if float(expected.sum()) <= 0.0:
         expected = counts.exposures
@@ -206,11 +207,16 @@ def _rows(connection: Connection, query: Select[Any]) -> Iterable[tuple[str, str
         yield campaign_id, version, StatRow(content_id, metric, exposures, total, squares, expected, day)
 
 
-def _of_loop(connection: Connection, loop_id: str, which: ColumnElement[bool]) -> dict[str, dict[str, list[StatRow]]]:
-    """Rows by day of a loop's campaigns, by campaign and model version."""
+def _of_loop(
+    connection: Connection,
+    loop_id: str,
+    which: ColumnElement[bool],
+    day: ColumnElement[Any] = tables.content_stats.c.bucket,
+) -> dict[str, dict[str, list[StatRow]]]:
+    """Rows of a loop's campaigns, by campaign and model version, each of one ``day``."""
     of_loop = tables.campaigns.c.loop_id == loop_id
     groups: dict[str, dict[str, list[StatRow]]] = {}
-    for campaign_id, version, row in _rows(connection, _summed(tables.content_stats.c.bucket).where(of_loop, which)):
+    for campaign_id, version, row in _rows(connection, _summed(day).where(of_loop, which)):
         groups.setdefault(campaign_id, {}).setdefault(version, []).append(row)
     return groups
 

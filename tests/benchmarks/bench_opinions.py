@@ -32,6 +32,7 @@ from reward_models.opinions import PEOPLE, earned_of, hear
 from reward_models.posterior import ArmCounts
 from reward_models.preferences.judgements import Comparison
 from reward_models.preferences.strengths import fit_strengths
+from reward_models.statistics import in_proportion
 from tests.benchmarks.bandit_worlds import CAMPAIGN, Rounds
 from tests.benchmarks.copy_worlds import Taste, learned, lines, taste
 from tests.benchmarks.harness import Goal, finish
@@ -94,7 +95,7 @@ def play(seed: int) -> dict[tuple[str, str], tuple[float, bool]]:
 def _counts(copy: Sequence[Content], clicks: Floats, model: RewardModel | None) -> tuple[list[str], ArmCounts]:
     shown = np.full(len(copy), float(SENDS))
     expected = np.zeros(len(copy)) if model is None else shown * model.scores([{}], model.prepare(copy))[0]
-    return [line.content_id for line in copy], ArmCounts(shown, clicks, clicks, expected)
+    return [line.content_id for line in copy], in_proportion(ArmCounts(shown, clicks, clicks, expected))
 
 
 def _said(
