@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,11 @@ def _scorers(folder: Path) -> dict[str, Score]:
 def _ready(folder: Path, kind: str, score: Score) -> dict[int, Callable[[], Floats]]:
     matrices = {size: np.load(folder / f"rows-{size}.npy") for size in SIZES}
     if kind != "masks":
-        return {size: (lambda rows=rows: score(rows)) for size, rows in matrices.items()}  # type: ignore[misc]
+        return {size: partial(score, rows) for size, rows in matrices.items()}
     trees = read_masks((folder / "model.txt").read_text(), CONTEXT)
     assert trees is not None
     known = {size: trees.contents(rows[:, CONTEXT:]) for size, rows in matrices.items()}
-    return {
-        size: (lambda row=rows[0, :CONTEXT], some=known[size]: trees.score(row, some))  # type: ignore[misc]
-        for size, rows in matrices.items()
-    }
+    return {size: partial(trees.score, rows[0, :CONTEXT], known[size]) for size, rows in matrices.items()}
 
 
 def compile_trees(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from infra.settings import Settings
 from ingestion.keys import Keyring
 from pipelines.app import Running, create_app
 
-LOOP = {
+LOOP: dict[str, Any] = {
     "metrics": [
         {"name": "click", "event": "click"},
         {"name": "revenue", "event": "purchase", "aggregate": "sum", "currency": "EUR"},

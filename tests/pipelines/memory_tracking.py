@@ -1,12 +1,12 @@
-"""Tracking in memory: what ``infra.tracking.Tracking`` offers, without MLflow's start-up time."""
+"""Tracking in memory: all that ``infra.tracking.Tracking`` offers, without MLflow's start-up time."""
 
 from collections.abc import Mapping
 
 from infra.errors import Unavailable
-from infra.tracking import LoggedRun, Record, Request
+from infra.tracking import Alias, LoggedRun, Record, Request, Tracking
 
 
-class MemoryTracking:
+class MemoryTracking(Tracking):
     """Records by version, aliases, and what is asked for in the registry. ``away``: every call fails, as if MLflow were down."""
 
     def __init__(self) -> None:
@@ -26,13 +26,19 @@ class MemoryTracking:
             version: LoggedRun(f"run-{version}", version, record.digest) for version, record in self.records.items()
         }
 
+    def reports(self, loop_id: str) -> dict[str, LoggedRun]:
+        self._answer()
+        return {
+            version: LoggedRun(f"run-{version}", version, record.digest) for version, record in self.reported.items()
+        }
+
     def log(self, loop_id: str, record: Record, run_id: str | None = None) -> str:
         self._answer()
         self.records[record.version] = record
         self.logged.append(record.version)
         return run_id or f"run-{record.version}"
 
-    def point(self, loop_id: str, aliases: Mapping[str, str | None]) -> None:
+    def point(self, loop_id: str, aliases: Mapping[Alias, str | None]) -> None:
         self._answer()
         self.aliases = {alias: version for alias, version in aliases.items() if version is not None}
 

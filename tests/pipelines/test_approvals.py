@@ -44,7 +44,7 @@ def bench(settings: Settings, engine: Engine, tracking: MemoryTracking, monkeypa
                 now=NOW + number,
             )
             registry.settle(connection, "subjects", name, state, {"sentence": "Judged.", "champion": None})  # type: ignore[arg-type]
-    return Bench(settings, engine, lambda: NOW, tracking)  # type: ignore[arg-type]
+    return Bench(settings, engine, lambda: NOW, tracking)
 
 
 def champion_of(bench: Bench) -> str | None:

@@ -30,7 +30,7 @@ from reward_models import registry
 from reward_models.boosted import fit
 from reward_models.gate import judge
 from reward_models.loading import load_training_set
-from reward_models.registry import Champion, Version
+from reward_models.registry import Champion, Kind, State, Version
 from reward_models.trial import dealt_by_chance, hold, nuisance
 from reward_models.verification import Verifier
 from tests.pipelines.memory_tracking import MemoryTracking
@@ -46,7 +46,7 @@ class Crash(Exception):
 
 
 def bench_of(settings: Settings, engine: Engine, now: int = NOW) -> Bench:
-    return Bench(settings, engine, lambda: now, MemoryTracking())  # type: ignore[arg-type]
+    return Bench(settings, engine, lambda: now, MemoryTracking())
 
 
 @pytest.fixture
@@ -490,7 +490,7 @@ def test_kinds() -> None:
         ([("first", "promoted"), ("change", "passed")], 1),
     ],
 )
-def test_attempts_count_since_the_last_promoted_change(history: list[tuple[str, str]], expected: int) -> None:
+def test_attempts_count_since_the_last_promoted_change(history: list[tuple[Kind, State]], expected: int) -> None:
     """Judged changes count; refusals, half-registered ones and refreshes do not; a promoted change starts anew."""
     versions = [version(f"subjects-{i}", state, kind) for i, (kind, state) in enumerate(history, 1)]
 
@@ -513,7 +513,7 @@ def held(engine: Engine) -> Lease:
     return Lease("x", "test", 1)
 
 
-def version(name: str, state: str, kind: str = "first", config: str = "a") -> Version:
+def version(name: str, state: State, kind: Kind = "first", config: str = "a") -> Version:
     return Version(
         loop_id="subjects",
         version=name,
@@ -522,8 +522,8 @@ def version(name: str, state: str, kind: str = "first", config: str = "a") -> Ve
         loop_version=1,
         as_of=1,
         cutoff=0,
-        state=state,  # type: ignore[arg-type]
-        kind=kind,  # type: ignore[arg-type]
+        state=state,
+        kind=kind,
         tracking_run=None,
         gate=None,
         approvals=[],

@@ -232,7 +232,7 @@ def harmful(settings: Settings, engine: Engine, secrets: Secrets, *, guarded: bo
         if (row.context["segment"], row.chosen[0]["content_id"]) in liked and rng.random() < 0.6
     ]
     apply(engine, Batch(events=tuple(gone)), secrets, WORLD_NOW)
-    return retrain(Bench(settings, engine, lambda: WORLD_NOW, MemoryTracking()), "subjects")  # type: ignore[arg-type]
+    return retrain(Bench(settings, engine, lambda: WORLD_NOW, MemoryTracking()), "subjects")
 
 
 def test_a_breach_at_retraining_throws_the_switch(settings: Settings, engine: Engine, secrets: Secrets) -> None:
@@ -244,7 +244,7 @@ def test_a_breach_at_retraining_throws_the_switch(settings: Settings, engine: En
         gate={"window": "5d"},
     )
     fill(engine, secrets, rules, leave=0.2)
-    bench = Bench(settings, engine, lambda: NOW, MemoryTracking())  # type: ignore[arg-type]
+    bench = Bench(settings, engine, lambda: NOW, MemoryTracking())
     retrain(bench, "shop")
     with writing(engine) as connection:
         assert killed_loops(connection) == {"shop"}

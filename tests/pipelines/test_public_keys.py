@@ -29,7 +29,7 @@ def client(sqlite_url: str, tmp_path: Path) -> Iterator[TestClient]:
     """An API that requires keys, with a loop whose revenue is capped."""
     with running(sqlite_url, tmp_path, api_keys="required") as client:
         admin = key(client, "admin", "admin", "content", "rank", "events")
-        ok(client.put("/v1/loops/mail", json=LOOP | {"metrics": [LOOP["metrics"][0], REVENUE]}, headers=admin))  # type: ignore[index]
+        ok(client.put("/v1/loops/mail", json=LOOP | {"metrics": [LOOP["metrics"][0], REVENUE]}, headers=admin))
         contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
         ok(client.post("/v1/campaigns", json={"campaign": "june", "loop": "mail", "contents": contents}, headers=admin))
         client.headers.update(admin)

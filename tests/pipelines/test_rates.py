@@ -13,7 +13,7 @@ from ingestion.audit import read_audit
 from ingestion.http.access import scope_of
 from ingestion.keys import create_key
 from pipelines.cli import run
-from tests.pipelines.api import LOOP, click, define, inside, ok, rank, refused, running, send, trace
+from tests.pipelines.api import LOOP, click, define, inside, keys_of, ok, rank, refused, running, send, trace
 
 REVENUE = {"name": "revenue", "event": "purchase", "aggregate": "sum", "currency": "EUR", "convert": True}
 TODAY = format_time(system_clock() - DAY)
@@ -24,7 +24,7 @@ def client(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An API whose loop converts; its database is the one the commands see."""
     monkeypatch.setenv("REWARDLOOP_HOME", str(tmp_path))
     with running(sqlite_url, tmp_path) as client:
-        define(client, metrics=[LOOP["metrics"][0], REVENUE])  # type: ignore[index]
+        define(client, metrics=[LOOP["metrics"][0], REVENUE])
         yield client
 
 
@@ -82,7 +82,7 @@ def test_rates_need_an_administrator(sqlite_url: str, tmp_path: Path) -> None:
                     ("root", ["admin"], []),
                 )
             ]
-        inside(client).keyring.refresh()  # type: ignore[union-attr]
+        keys_of(client).refresh()
         answers = [
             client.post("/v1/exchange-rates", json=rates("0.8"), headers={"Authorization": f"Bearer {key}"}).status_code
             for key in made

@@ -17,7 +17,8 @@ class Listener:
     """A producer that keeps what is published, or refuses it."""
 
     def __init__(self, error: RewardloopError | None = None) -> None:
-        self.error, self.messages = error, []  # type: ignore[var-annotated]
+        self.error = error
+        self.messages: list[Message] = []
 
     def publish(self, messages: list[Message], timeout: float = 30.0) -> list[RewardloopError | None]:
         self.messages += messages

@@ -36,7 +36,7 @@ RULES = {"facts": "brief", "placeholders": ["first_name"], "slots": {"subject": 
 
 
 def bench_of(engine: Engine, settings: Settings) -> Bench:
-    return Bench(settings, engine, lambda: worlds.NOW, MemoryTracking())  # type: ignore[arg-type]
+    return Bench(settings, engine, lambda: worlds.NOW, MemoryTracking())
 
 
 def open_campaign(engine: Engine, approval: str = "manual", **rules: Any) -> LoopDefinition:

@@ -25,7 +25,7 @@ AFTER = BEGAN + (DAYS + 3) * DAY
 
 def bench_of(settings: Settings, engine: Engine, tracking: Tracking | MemoryTracking) -> Bench:
     """A bench at that time."""
-    return Bench(settings, engine, lambda: AFTER, tracking)  # type: ignore[arg-type]
+    return Bench(settings, engine, lambda: AFTER, tracking)
 
 
 def open_shop(engine: Engine, secrets: Secrets, rules: LoopDefinition | None = None, customers: int = 2_000) -> None:
