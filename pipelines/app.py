@@ -3,8 +3,8 @@
 Nothing is opened before the app starts. Order of the start: 1 schema, 2 secrets, 3 first snapshot with its models,
 4 the way to Kafka, decision log and click log, 5 a rehearsal, so that the first request is like any other, 6 the
 threads: ``refresh`` (new models, copy, statistics), ``opinions`` (what people and judges think), ``tick`` (decisions become
-exposures), ``bots`` (machines' clicks are labelled), ``spool`` (clicks that waited for their log), ``matured`` (Prefect is told which loops have enough to learn from) and
-``vitals`` (the gauges about the ledger). Only then it listens.
+exposures), ``bots`` (machines' clicks are labelled), ``spool`` (clicks that waited for their log), ``matured`` (Prefect is
+told which loops have enough to learn from) and ``vitals`` (the gauges about the ledger). Only then it listens.
 The stop goes the other way round: it takes no more connections, answers what it was asked, and both logs write what
 they have taken.
 
@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from socket import socket
 from typing import Any
 
 import uvicorn
@@ -28,6 +29,7 @@ from starlette.concurrency import run_in_threadpool
 from infra.clock import Clock
 from infra.database import open_database
 from infra.errors import RewardloopError, Unavailable
+from infra.garbage import spare
 from infra.logs import configure_logs, log
 from infra.migrations import migrate
 from infra.pulse import Pulse
@@ -109,11 +111,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(suppressing.router)
     app.include_router(reviewing.router)
     app.include_router(forget_calls.router)
+    app.include_router(exchanging.router)
     app.include_router(webhooks.router)
     app.include_router(operations.router)
     app.include_router(audiences.router)
     app.include_router(redirects.router)
-    app.include_router(exchanging.router)
     app.include_router(personalizer.router)
     app.include_router(pages.router)
     app.include_router(approvals.router)
@@ -144,7 +146,15 @@ def serve(settings: Settings) -> None:
         log_level="warning" if settings.log_level == "info" else settings.log_level,
         access_log=False,
     )
-    uvicorn.Server(config).run(ears(config.bind_socket()))
+    _Server(config).run(ears(config.bind_socket()))
+
+
+class _Server(uvicorn.Server):
+    """Once all is loaded, what is loaded stays."""
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        spare()
 
 
 @dataclass(frozen=True)

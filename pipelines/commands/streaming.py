@@ -1,6 +1,5 @@
 """Commands of streaming: the worker, reading topics again, and the database's offsets."""
 
-import gc
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,6 +21,7 @@ from infra.broker import (
 from infra.clock import parse_time
 from infra.database import reading
 from infra.errors import BadInput, Misconfigured
+from infra.garbage import spare
 from infra.metrics_server import serving_metrics
 from infra.settings import Settings
 from infra.threads import Repeating
@@ -110,20 +110,12 @@ def worker() -> None:
         serving_metrics(settings.host, settings.worker_port, lambda: _fault(member), "REWARDLOOP_WORKER_PORT") as port,
     ):
         err().print(f"Worker of group {settings.kafka_group}; http://{settings.host}:{port}/metrics", highlight=False)
-        _spare_the_collector()
+        spare()
         try:
             member.run(stop)
         except GapFound as gap:
             _end_with(gap)
     err().print("Stopped; the batch in hand was finished.")
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now stays, and a batch is freed by its last reference: looking for cycles among both took a
-    third of the worker's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def replay(
