@@ -32,7 +32,8 @@ from tests.pipelines.api import LOOP
 CUSTOMER = "canary.customer+77@example.com"
 WEBHOOK_KEYS = {name: f"canary-webhook-key-of-{name}" for name in ("shopify", "stripe", "segment", "sendgrid", "braze")}
 WRONG = "rl_abcdefghijkl_" + "canary-of-a-wrong-key-".ljust(43, "x")
-STARTED = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
+STARTED = re.compile(r"running on (http://127\.0\.0\.1:\d+).*Application startup complete", re.DOTALL)
+"""The address is said when it is bound; it answers, and the database is there, once the start is complete."""
 DEADLINE = 400.0
 
 
