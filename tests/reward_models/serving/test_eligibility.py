@@ -33,10 +33,12 @@ def shows(*names: str) -> tuple[Placement, ...]:
     return tuple(Placement(position=place, content_id=name) for place, name in enumerate(names, 1))
 
 
-def asked(engine: Engine, definition: LoopDefinition, *units: str, campaign: str = "spring") -> dict[str, Capped]:
+def asked(
+    engine: Engine, definition: LoopDefinition, *units: str, campaign: str = "spring", now: int = NOW
+) -> dict[str, Capped]:
     """What is capped of customers who are known under one hash each."""
     with reading(engine) as connection:
-        return capped(connection, definition, campaign, {unit: (unit,) for unit in units or ("u1:ann",)}, NOW)
+        return capped(connection, definition, campaign, {unit: (unit,) for unit in units or ("u1:ann",)}, now)
 
 
 @pytest.fixture
@@ -89,11 +91,12 @@ def test_only_what_was_really_sent_counts(database: Engine, secrets: Secrets) ->
 
 def test_a_late_activation_counts_from_when_it_was(database: Engine, secrets: Secrets) -> None:
     """The window is that of the send, not of the decision: one that was made long before and sent now counts."""
-    made = decision("early", 1_000 - SLACK // SECOND + 10, deferred=True)
-    sent = event("a", "activation", 999, decision_id="early")
-    apply(database, Batch(decisions=(made,), events=(sent,)), secrets, NOW)
+    now = 2 * SLACK
+    made = decision("early", (now - SLACK) // SECOND + 10, deferred=True)
+    sent = event("a", "activation", now // SECOND - 1, decision_id="early")
+    apply(database, Batch(decisions=(made,), events=(sent,)), secrets, now)
 
-    assert "u1:ann" in asked(database, loop({"most": 1, "window": "60s"}))
+    assert "u1:ann" in asked(database, loop({"most": 1, "window": "60s"}), now=now)
 
 
 def test_each_content_and_campaign_alone(database: Engine, secrets: Secrets) -> None:
