@@ -28,9 +28,9 @@ Source = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(stor
 class RateBody(Body):
     """What one unit of a currency is worth in another, from a time on until the next time of the two."""
 
-    from_currency: Currency
-    to_currency: Currency
-    valid_from: Moment
+    from_currency: Currency = Field(description="One unit of this")
+    to_currency: Currency = Field(description="… is worth `rate` units of this")
+    valid_from: Moment = Field(description="… from this time on.")
     rate: Decimal
 
 
@@ -56,15 +56,15 @@ class StoredRate(RateBody):
     batch_no: int = Field(
         description="The batch that brought it: a training set as of an earlier one does not know it."
     )
-    source: str
-    imported_by: str
-    imported_at: str
+    source: str = Field(description="Where it is from.")
+    imported_by: str = Field(description="Whose key or command brought it.")
+    imported_at: str = Field(description="When it was brought.")
 
 
 class RatesAnswer(Body):
     """Rates by currencies and time."""
 
-    rates: list[StoredRate]
+    rates: list[StoredRate] = Field(description="The newest 1,000 that hold, in the order of their times.")
 
 
 @router.post(

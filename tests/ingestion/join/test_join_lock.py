@@ -13,7 +13,7 @@ from infra.database import lock_join, reading, writing
 from infra.secrets import Secrets
 from ingestion import store
 from ingestion.events import Batch, HistoricalResult, Label
-from ingestion.ledger import conservation
+from ingestion.ledger import Standing, conservation
 from ingestion.loops import put_loop
 from tests.ingestion.join.test_join_histories import LOOP, decision, purchase
 from tests.ingestion.tables import rows
@@ -94,6 +94,6 @@ def test_without_the_join_lock_an_order_is_lost(
     Batch numbers are dealt out apart here, else their primary key would refuse the second writer.
     """
     numbers = itertools.count(1_000)
-    monkeypatch.setattr(store, "newest_batch", lambda _: next(numbers))
+    monkeypatch.setattr(store, "standing", lambda _: Standing(next(numbers)))
 
     assert wrong_rounds(postgres, secrets, lambda _: None) >= 1
