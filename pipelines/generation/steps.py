@@ -4,7 +4,7 @@
 2. order     which prompts write how much: the prompt policy over what their copy earned; winners and losers as examples
 3. write     generations, within the budget
 4. check     guardrails; copy that the campaign knows is left out
-5. score     the best of N by the reward model, guarded (``best_of.py``); without a model any that pass, by lot
+5. score     the best of N by the reward model, guarded (``best_of.py``); where it knows nothing, any that pass, by lot
 6. register  everything with its verdicts: what is kept is approved or waits, by the loop's approval; the rest is rejected
              and says why. A draft campaign with approved copy starts
 7. rate      what is kept, by a judge where one is configured, with what is left of the budget (``rating.py``)
@@ -218,15 +218,17 @@ def check(bench: Bench, brief: Brief, written: Written) -> list[Checked]:
 
 
 def score(brief: Brief, checked: Sequence[Checked]) -> Scored:
-    """Step 5. Only copy that passed is looked at."""
+    """Step 5. Only copy that passed is looked at. Of copy that is all too unlike what results are known of, as in the first
+    campaign about something new, the model knows nothing: then the lot decides, too."""
     good = [one.content for one in checked if passed(one.verdicts)]
+    some = np.random.default_rng(brief.seed).permutation(len(good))[: brief.wish.count]
+    by_lot = tuple(Kept(int(place), "best") for place in some)
     if brief.model is None or not good:
-        some = np.random.default_rng(brief.seed).permutation(len(good))[: brief.wish.count]
-        return Scored(tuple(Kept(int(place), "best") for place in some), None)
+        return Scored(by_lot, None)
     guard = Guard()
     weighed = weigh(brief.model, brief.support, good, brief.contexts, guard)
     known = [text_of(one.content) for one in brief.past]
-    return Scored(tuple(keep(weighed, brief.wish.count, known, guard)), weighed)
+    return Scored(tuple(keep(weighed, brief.wish.count, known, guard)) or by_lot, weighed)
 
 
 def register(
@@ -345,6 +347,10 @@ def _word(scored: Scored, place: int, why: str | None) -> Verdict:
         told = "no model has been promoted yet: kept by lot" if why else "not kept by lot; no model compares them yet"
         return Verdict("best_of", why is not None, told)
     low, distance = float(scored.weighed.low[place]), float(scored.weighed.distance[place])
+    if why and distance > scored.weighed.limit:
+        return Verdict(
+            "best_of", True, f"kept by lot: all are too unlike known copy to compare; distance {distance:.2f}"
+        )
     if why == "unlike":
         return Verdict("best_of", True, f"kept for being unlike the others; lower bound {low:.4g}")
     if why == "best":
