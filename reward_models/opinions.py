@@ -24,6 +24,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, select
 
 from infra import tables
+from ingestion.copy.stored import campaigns_of
 from ingestion.loops import LoopDefinition
 from reward_models.folds import codes_of
 from reward_models.judging.agreement import Agreement, agreement_of
@@ -92,7 +93,7 @@ def load_said(connection: Connection, loop_id: str) -> Said:
     said: dict[str, Mapping[str, Rating]] = {**load_ratings(connection, loop_id)}
     comparisons = load_judgements(connection, loop_id).comparisons
     if comparisons:
-        ages = {name: at for name, _, at in _contents(connection, loop_id)}
+        ages = _ages(connection, loop_id)
         strength = fit_strengths(comparisons).strength
         said[PEOPLE] = {name: Rating(value, ages[name]) for name, value in strength.items()}
     return said
@@ -106,7 +107,7 @@ def load_opinions(
         return SILENCE
     earned = earned_of(load_beyond(connection, definition.loop, definition.reward))
     of_campaign: dict[str, list[str]] = {name: [] for name in campaigns}
-    for content_id, campaign_id, _ in _contents(connection, definition.loop):
+    for content_id, campaign_id in sorted(campaigns_of(connection, definition.loop).items()):
         if campaign_id in of_campaign:
             of_campaign[campaign_id].append(content_id)
     return hear(said, earned, of_campaign)
@@ -192,13 +193,12 @@ def _aligned(said: Said, earned: Earned) -> tuple[dict[str, Floats], dict[str, F
     )
 
 
-def _contents(connection: Connection, loop_id: str) -> list[tuple[str, str, int]]:
-    """Id, campaign and age of every content of the loop."""
+def _ages(connection: Connection, loop_id: str) -> dict[str, int]:
+    """When each content of the loop was registered."""
     contents, campaigns = tables.contents.c, tables.campaigns.c
     query = (
-        select(contents.content_id, contents.campaign_id, contents.created_at)
+        select(contents.content_id, contents.created_at)
         .join(tables.campaigns, campaigns.campaign_id == contents.campaign_id)
         .where(campaigns.loop_id == loop_id)
-        .order_by(contents.content_id)
     )
-    return [tuple(row) for row in connection.execute(query).tuples()]
+    return dict(connection.execute(query).tuples().all())
