@@ -188,7 +188,8 @@ def arm_counts(
 
 
 def _summed(day: ColumnElement[Any]) -> Select[Any]:
-    """Sums per campaign, version, content, metric and ``day``."""
+    """Sums per campaign, version, content, metric and ``day``, in this order: whoever adds the rows up gets the same
+    to the last digit."""
     stats = tables.content_stats.c
     key = (stats.campaign_id, stats.model_version, stats.content_id, stats.metric, day.label("day"))
     added = (stats.exposures, stats.sum, stats.sum_squares, stats.sum_squares_high, stats.expected)
@@ -196,6 +197,7 @@ def _summed(day: ColumnElement[Any]) -> Select[Any]:
         select(*key, *(cast(func.sum(column), BigInteger) for column in added))
         .join(tables.campaigns, tables.campaigns.c.campaign_id == stats.campaign_id)
         .group_by(*key)
+        .order_by(*key)
     )
 
 
