@@ -127,13 +127,15 @@ def customers_per_day(units: Matured) -> float:
 
 
 def _of_metric(units: Matured, metric: Metric, definition: LoopDefinition, pace: float) -> list[Measured]:
-    """As it came, and capped where single values can be large."""
+    """As it came, and capped where single values can be large; once where there is nothing to say yet."""
     if metric.aggregate in ("any", "count"):
         return [_measured(units.dealt(units.values[metric.name]), metric, definition, pace)]
     whole = units.dealt(units.uncapped[metric.name])
     total, cap = _capped(units, metric, whole, definition)
-    found = [_measured(whole, metric, definition, pace)]
-    return found if cap is None else [*found, _measured(units.dealt(total), metric, definition, pace, cap)]
+    found = _measured(whole, metric, definition, pace)
+    if cap is None or found.lift is None:
+        return [found]
+    return [found, _measured(units.dealt(total), metric, definition, pace, cap)]
 
 
 def _capped(units: Matured, metric: Metric, whole: Dealt, definition: LoopDefinition) -> tuple[Floats, float | None]:

@@ -100,7 +100,7 @@ def test_a_cap_of_the_metric_is_the_cap_of_its_lift(engine: Engine, secrets: Sec
 
 
 def test_customers_who_are_not_mature_wait(engine: Engine, secrets: Secrets) -> None:
-    """Half-way through, only customers whose window has passed count, and the sentence of each metric says if too few."""
+    """Half-way through, only customers whose window has passed count; each metric says in one sentence if too few."""
     fill(engine, secrets, shop())
     early = report_of(engine, shop(), BEGAN + 2 * DAYS * 43_200_000_000)
     earliest = report_of(engine, shop(), BEGAN)
@@ -109,6 +109,7 @@ def test_customers_who_are_not_mature_wait(engine: Engine, secrets: Secrets) -> 
     assert 0 < early.waiting < 200
     assert earliest.customers == 0
     assert all(each.lift is None and "a lift needs" in each.sentence for each in earliest.lifts)
+    assert [each.metric for each in earliest.lifts] == [metric.name for metric in shop().metrics]
 
 
 def test_lift_prints_the_table_and_every_sentence(
