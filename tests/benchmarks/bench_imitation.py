@@ -46,8 +46,8 @@ from tests.reward_models.training import training_set
 Floats = npt.NDArray[np.float64]
 
 QUICK = bool(os.environ.get("REWARDLOOP_BENCH_QUICK"))
-SEEDS = range(431, 434) if QUICK else range(431, 443)
-FEWER = SEEDS[:1] if QUICK else SEEDS[:4]
+SEEDS = range(431, 434) if QUICK else range(431, 467)
+FEWER = SEEDS[:1] if QUICK else SEEDS[:8]
 """Worlds of those marketers that no goal is about."""
 ROUNDS = 1_000 if QUICK else 5_000
 CONTENTS, CHOICES, USUAL = 20, 500, 0.1
