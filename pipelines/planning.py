@@ -21,8 +21,9 @@ from pipelines.commands.workspace import Workspace, out, print_json, print_table
 from reward_models import limits, policies
 from reward_models.best_arm import Verdict, identify, load_days
 from reward_models.sends import Plan, plan
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.ranker import Request, eligible, score, sends
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
+from reward_models.serving.snapshot import Loop, Snapshot, Snapshots
 
 Floats = npt.NDArray[np.float64]
 

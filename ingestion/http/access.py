@@ -1,7 +1,6 @@
 """Who may make a call: the key's scope, its rate, and the loops it is limited to.
 
-Order: 1 an address with control characters is refused, and so is a click on our pages that came from another site,
-2 paths outside the API pass (health, documentation, redirects; webhooks prove themselves by signature), 3 the key is
+Order: 1 an address with control characters is refused, and so is a change that a page of another site sends, 2 paths outside the API pass (health, documentation, redirects; webhooks prove themselves by signature), 3 the key is
 proven, 4 its rate allows the call, 5 its scope covers it, 6 the loops that the call touches are the key's own. Step 6 reads
 what the handler reads, and nothing else: the path, the body of a change, the parameters that a list is filtered by.
 
@@ -53,6 +52,8 @@ _SCOPES = (
     ("/v1/contents", "content"),
     ("/campaigns/", "content"),
 )
+_SECRET = frozenset(("rank", "events", "content", "admin"))
+"""Scopes of keys that only servers hold: each may read of loops."""
 _LESSER = {"/v1/events": "signed"}
 """Where a lesser scope is enough: what such a key may send is looked at event by event (``ingestion/rules.py``)."""
 
@@ -77,7 +78,7 @@ def actor(said: str) -> str:
 
 
 def scope_of(method: str, path: str) -> str:
-    """The scope a call needs. Reading is in every scope but for decisions; whatever is not listed needs ``admin``."""
+    """The scope a call needs; whatever is not listed needs ``admin``. Empty: reading of loops, for every secret key."""
     if path.endswith("/approval"):
         return "admin"
     if _is_send(path):
@@ -100,8 +101,8 @@ class Access:
             detail = "The address holds a control character; take it out"
             await problem(422, BadInput.title, detail, scope["path"])(scope, receive, send)
             return
-        if scope["type"] == "http" and _is_foreign_click(scope):
-            detail = "This click came from another site; open our page, and click there"
+        if scope["type"] == "http" and _is_foreign(scope):
+            detail = "This was sent by another site's page; use our own page, or send an API key in a header"
             await problem(403, Forbidden.title, detail, scope["path"])(scope, receive, send)
             return
         if scope["type"] != "http" or not _is_guarded(scope["path"]):
@@ -133,11 +134,10 @@ class Access:
                 math.ceil(wait),
             )
         needed = scope_of(scope["method"], scope["path"])
-        enough = {needed, _LESSER.get(scope["path"], needed)}
-        if needed and not enough & known.scopes:
-            raise Forbidden(
-                f"This call needs the scope {needed!r}; the key {known.name!r} has {', '.join(sorted(known.scopes))}"
-            )
+        enough = {needed, _LESSER.get(scope["path"], needed)} if needed else _SECRET
+        if not enough & known.scopes:
+            wanted = f"the scope {needed!r}" if needed else "a key that the public cannot read"
+            raise Forbidden(f"This call needs {wanted}; the key {known.name!r} has {', '.join(sorted(known.scopes))}")
 
 
 class LoopLimits:
@@ -184,12 +184,15 @@ def _is_guarded(path: str) -> bool:
     return path == _PAGES or (path.startswith(_PREFIXES) and not path.startswith(_SIGNED))
 
 
-def _is_foreign_click(scope: Scope) -> bool:
-    """Whether a page's form is sent from elsewhere. What no browser sends names no site, and brings a key instead."""
+def _is_foreign(scope: Scope) -> bool:
+    """Whether a browser sends a change for another site's page, also where nobody needs a key. What is no browser names
+    no site, and pages cannot put a key into a header unasked."""
+    headers = Headers(scope=scope)
     return (
-        scope["method"] == "POST"
-        and scope["path"].startswith("/loops/")
-        and Headers(scope=scope).get("sec-fetch-site", "same-origin") != "same-origin"
+        scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        and not scope["path"].startswith(_SIGNED)
+        and headers.get("sec-fetch-site", "same-origin") != "same-origin"
+        and not key_in(headers)
     )
 
 

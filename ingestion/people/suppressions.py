@@ -62,7 +62,8 @@ def suppress(connection: Connection, units: Sequence[str], scope: str, reason: s
 def lift(connection: Connection, units: Sequence[str], scope: str | None, now: int) -> set[str]:
     """Take customers off the list of one scope, or (null) off every one; returns those who were on it.
 
-    It is remembered: an event of before, if it comes late, does not put them back.
+    It is remembered: an event of before, if it comes late, does not put them back. Who asked to be deleted stays on the
+    list: nobody knows any more what they agreed to.
     """
     lock_join(connection)
     known = _known(connection, units)
@@ -71,6 +72,7 @@ def lift(connection: Connection, units: Sequence[str], scope: str | None, now: i
     for unit in dict.fromkeys(units):
         scopes = {EVERY_LOOP, *known.get(unit, {})} if scope is None else {scope}
         entries = [_entry(known, unit, each) for each in sorted(scopes)]
+        entries = [entry for entry in entries if entry.reason != FORGOTTEN]
         were |= {unit} if any(entry.holds for entry in entries) else set()
         lifted += [entry._replace(lifted_at=max(now, entry.suppressed_at or now)) for entry in entries]
     _write(connection, lifted)

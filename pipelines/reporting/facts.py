@@ -178,6 +178,8 @@ class Weekly(msgspec.Struct, frozen=True, kw_only=True):
     fading: str
     promises: tuple[tuple[float, float, float], ...]
     """Calibration: (promised, arrived, decisions) per bin, per 1,000."""
+    opinions: tuple[str, ...]
+    """What is known of people's and judges' opinions, and whether they are listened to."""
     health: tuple[Check, ...]
 
     @property

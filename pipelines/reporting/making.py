@@ -56,6 +56,7 @@ from reward_models.features import text_of
 from reward_models.lift_report import guard_all
 from reward_models.loading import load_training_set
 from reward_models.novelty import Fading, fading
+from reward_models.opinions import in_words, load_opinions, load_said
 from reward_models.report import reward_words
 
 THOUSAND = 1_000.0
@@ -171,6 +172,7 @@ def gather(bench: Bench, connection: Connection, loop_id: str, period: Period) -
         fading=fade.sentence if fade else "It is too early to say whether the lift fades as copy ages.",
         promises=_per_thousand(promised),
         health=tuple(health),
+        opinions=_opinions(connection, definition),
     )
 
 
@@ -319,6 +321,11 @@ def _ages(fade: Fading | None) -> tuple[Age, ...]:
         )
         for age in fade.ages
     )
+
+
+def _opinions(connection: Connection, definition: LoopDefinition) -> tuple[str, ...]:
+    found = load_opinions(connection, definition, (), load_said(connection, definition.loop))
+    return tuple(in_words(name, agreement) for name, agreement in found.agreements.items())
 
 
 def _per_thousand(

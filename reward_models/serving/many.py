@@ -23,8 +23,9 @@ from infra.randomness import digest, uniform
 from infra.secrets import Secrets
 from ingestion.events import Candidate, Content, Decision, Placement
 from reward_models import limits, policies
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.ranker import Request, Scores, baseline_of, draw, group_of, rank, settled
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot, no_send
+from reward_models.serving.snapshot import Loop, Snapshot, no_send
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -37,6 +37,7 @@ from ingestion.fields import FEATURES_LIMIT, sentence
 from ingestion.http.access import caller
 from ingestion.http.bodies import ContentBody
 from ingestion.http.collector import activate as activate_decision
+from ingestion.http.problems import retry_after
 from ingestion.http.wiring import Collector
 from ingestion.http.wiring import Wired as Collecting
 from ingestion.stream.publisher import accept
@@ -131,8 +132,8 @@ def rank_actions(version: Version, wired: Wired, request: Request, raw: Raw) -> 
         return _problem(error)
     told = {one.content_id: one.behaviour_p for one in answer.candidates or ()}
     ranking = [{"id": names[one.content_id], "probability": told[one.content_id]} for one in answer.ranked]
-    known = {action.id for action in asked.actions}
-    left_out = [{"id": name, "probability": 0.0} for name in asked.excluded_actions or () if name in known]
+    ranked = {one["id"] for one in ranking}
+    left_out = [{"id": action.id, "probability": 0.0} for action in asked.actions if action.id not in ranked]
     document = {"ranking": ranking + left_out, "eventId": answer.decision_id, "rewardActionId": ranking[0]["id"]}
     return JSONResponse(document, 201)
 
@@ -149,7 +150,7 @@ def rank_slots(version: Version, wired: Wired, request: Request, raw: Raw) -> JS
         return _problem(error)
     filled = [
         {"id": slot.id, "rewardActionId": names[one.content_id]}
-        for slot, one in zip(asked.slots, answer.ranked, strict=False)
+        for slot, one in zip(asked.slots, answer.ranked[: len(asked.slots)], strict=True)
     ]
     return JSONResponse({"slots": filled, "eventId": answer.decision_id}, 201)
 
@@ -205,8 +206,7 @@ def _read(kind: type[Asked], raw: bytes) -> Asked:
 def _problem(error: RewardloopError) -> JSONResponse:
     status = 400 if error.status == BadInput.status else error.status
     code = _CODES.get(status, "InternalServerError")
-    headers = {"Retry-After": "1"} if error.retriable else {}
-    return JSONResponse({"error": {"code": code, "message": str(error)}}, status, headers)
+    return JSONResponse({"error": {"code": code, "message": str(error)}}, status, retry_after(error))
 
 
 def _loop(wired: Serving) -> str:
@@ -222,18 +222,18 @@ def _loop(wired: Serving) -> str:
 def _rank(
     asked: RankRequest, wired: Serving, request: Request, slots: int, context: dict[str, Any]
 ) -> tuple[RankAnswer, dict[str, str]]:
-    """The answer, and the action behind each content."""
+    """The answer, and the action behind each content. Raises :class:`BadInput` where not every slot can be filled."""
     loop_id = _loop(wired)
     campaign_id = loop_id + ACTIONS
     _register(wired, loop_id, campaign_id)
     try:
-        drafts = _drafts(campaign_id, asked.actions)
+        drafts, open_ = _drafts(campaign_id, asked.actions), _open(asked)
         body = RankBody(
             decision_id=asked.event_id,
             loop=loop_id,
             campaign=campaign_id,
             context=context,
-            candidates=list(drafts.values()),
+            candidates=[drafts[name] for name in open_],
             excluded=[str(drafts[name].id) for name in asked.excluded_actions or () if name in drafts],
             slots=slots,
             defer_activation=asked.defer_activation,
@@ -241,16 +241,36 @@ def _rank(
         )
     except ValidationError as error:
         raise BadInput(sentence(error.errors(include_url=False)[0])) from None
-    control = tuple(str(drafts[name].id) for name in _baseline(asked))
-    answered = ask(body, wired, str(request.base_url), control)
-    return answered, {str(draft.id): name for name, draft in drafts.items()}
+    control = tuple(open_.index(name) for name in _baseline(asked, open_))
+    answered = ask(body, wired, str(request.base_url), control, full=True)
+    return answered, _names(answered, drafts, campaign_id, wired)
 
 
-def _baseline(asked: RankRequest) -> list[str]:
-    """What the caller would show, by position: the actions in their order, but where slots name their own."""
+def _names(answer: RankAnswer, drafts: Mapping[str, ContentBody], campaign_id: str, wired: Serving) -> dict[str, str]:
+    """The action behind each content. One whose copy somebody had registered under another id goes by that; another
+    server may have heard of it first."""
+    names = {str(draft.id): name for name, draft in drafts.items()}
+    if names.keys() >= {one.content_id for one in answer.ranked}:
+        return names
+    wired.snapshots.look_at(campaign_id)
+    known = wired.snapshots.current.campaigns[campaign_id].fingerprints
+    prints = {name: draft.content(campaign_id).fingerprint for name, draft in drafts.items()}
+    return names | {known[found]: name for name, found in prints.items() if found in known}
+
+
+def _open(asked: RankRequest) -> list[str]:
+    """The actions that may be chosen, in the caller's order. Raises :class:`BadInput` if there is none."""
+    excluded = set(asked.excluded_actions or ())
+    found = [action.id for action in asked.actions if action.id not in excluded]
+    if not found:
+        raise BadInput("All actions are excluded; leave at least one")
+    return found
+
+
+def _baseline(asked: RankRequest, open_: Sequence[str]) -> list[str]:
+    """What the caller would show, by position: the open actions in their order, but where slots name their own."""
     named = [slot.baseline_action for slot in asked.slots] if isinstance(asked, MultiSlotRankRequest) else [None]
-    taken = {*named, *(asked.excluded_actions or ())}
-    others = iter([action.id for action in asked.actions if action.id not in taken])
+    others = iter([name for name in open_ if name not in named])
     found = [name if name is not None else next(others, None) for name in named]
     return [name for name in found if name is not None]
 
@@ -301,11 +321,13 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _check_slots(asked: MultiSlotRankRequest) -> None:
     if len({slot.id for slot in asked.slots}) != len(asked.slots):
         raise BadInput("Two slots have the same id; ids are unique")
-    if len(asked.slots) > len(asked.actions):
-        raise BadInput(f"{len(asked.slots)} slots and {len(asked.actions)} actions; send an action for every slot")
+    open_ = _open(asked)
+    if len(asked.slots) > len(open_):
+        raise BadInput(
+            f"{len(asked.slots)} slots and {len(open_)} actions that are not excluded; send an action for every slot"
+        )
     named = [slot.baseline_action for slot in asked.slots if slot.baseline_action is not None]
-    open_ = {action.id for action in asked.actions} - set(asked.excluded_actions or ())
-    if len(set(named)) < len(named) or not open_.issuperset(named):
+    if len(set(named)) < len(named) or not set(open_).issuperset(named):
         raise BadInput("Each slot has a baselineAction of its own, one of the actions and not excluded; correct them")
     if any(slot.excluded_actions for slot in asked.slots):
         raise BadInput("Actions are excluded for all slots or for none; use excludedActions of the request")

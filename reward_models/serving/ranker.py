@@ -29,8 +29,9 @@ from reward_models.boosted import Encoded, RewardModel
 from reward_models.contextual import Contextual
 from reward_models.limits import Bounds
 from reward_models.posterior import Effects
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.eligibility import OPEN, Capped, refusal
-from reward_models.serving.snapshot import OPEN_BASELINE, Campaign, Loop, Snapshot, no_send
+from reward_models.serving.snapshot import OPEN_BASELINE, Loop, Snapshot, no_send
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

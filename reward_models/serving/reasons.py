@@ -21,7 +21,8 @@ from ingestion.events import NO_SEND, Candidate, Content, Decision
 from reward_models.boosted import RewardModel
 from reward_models.contributions import Line, contributions
 from reward_models.serving.bodies import RankAnswer, Reason
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots, no_send
+from reward_models.serving.campaigns import Campaign
+from reward_models.serving.snapshot import Loop, Snapshot, Snapshots, no_send
 
 EXPLAINED = 50
 """Most candidates that are explained: what was chosen, then the best. The others cost as much, and nobody reads them."""

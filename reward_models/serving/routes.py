@@ -44,11 +44,12 @@ from reward_models.serving.bodies import (
     ScoreBody,
     Trace,
 )
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.customers import as_counted, as_known
 from reward_models.serving.decision_log import DecisionLog, read_decisions
 from reward_models.serving.ranker import Request, rank
 from reward_models.serving.reasons import explained, score_reasons, told, with_reasons
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot, Snapshots
+from reward_models.serving.snapshot import Loop, Snapshot, Snapshots
 from reward_models.serving.trace import trace
 
 router = APIRouter(prefix="/v1")
@@ -88,13 +89,20 @@ def choose(body: RankBody, wired: Wired, request: HttpRequest) -> RankAnswer:
     return ask(body, wired, str(request.base_url), why=body.explain)
 
 
-def ask(body: RankBody, wired: Serving, base_url: str, control: tuple[str, ...] = (), why: bool = False) -> RankAnswer:
-    """The answer to a question. ``control``: what the caller would show by position; then that is its baseline. ``why``:
-    with the reasons."""
+def ask(
+    body: RankBody,
+    wired: Serving,
+    base_url: str,
+    control: tuple[int, ...] = (),
+    full: bool = False,
+    why: bool = False,
+) -> RankAnswer:
+    """The answer to a question. ``control``: what the caller would show by position, as places among the candidates; then
+    that is its baseline. ``full``: where not every slot can be filled nothing is decided. ``why``: with the reasons."""
     began = time.perf_counter()
     links = body.links or {}
     check_links(links, body.slots, wired.settings)
-    decision, durable = _decide(body, wired, control)
+    decision, durable = _decide(body, wired, control, full)
     shape = Shape(links, wired.settings.public_url or base_url, body.explain)
     answered = RankAnswer.model_validate(answer_of(decision, durable, wired.secrets, shape))
     if why:
@@ -175,7 +183,7 @@ def promote(loop_id: LoopId, body: PromoteBody, wired: Wired) -> PromoteAnswer:
     return PromoteAnswer(loop=loop_id, version=promoted.version, revision=promoted.revision)
 
 
-def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[Decision, bool]:
+def _decide(body: RankBody, wired: Serving, control: tuple[int, ...], full: bool) -> tuple[Decision, bool]:
     """The decision that is stored for this body, or one that is not stored; and whether it is."""
     asked, engine = _digest(body, wired.secrets), wired.decisions.engine
     try:
@@ -192,6 +200,10 @@ def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[D
         (snapshot, request), away = _asked(body, wired, asked, control), True
     limit = wired.settings.candidate_limit
     decision = rank(snapshot, request, wired.secrets, limit, away)
+    if full and len(decision.chosen) < body.slots:
+        raise BadInput(
+            f"{body.slots} slots and {len(decision.chosen)} of the contents may be chosen; approve more, or ask for fewer slots"
+        )
     if body.dry_run or away:
         return decision, False
     try:
@@ -202,12 +214,14 @@ def _decide(body: RankBody, wired: Serving, control: tuple[str, ...]) -> tuple[D
         return rank(snapshot, request, wired.secrets, limit, away=True), False
 
 
-def _asked(body: RankBody, wired: Serving, asked: str, control: tuple[str, ...]) -> tuple[Snapshot, Request]:
+def _asked(body: RankBody, wired: Serving, asked: str, control: tuple[int, ...]) -> tuple[Snapshot, Request]:
     """What the question is decided on, and the question with what is known of its customer."""
     snapshot, names = _view(body, wired)
     now = wired.clock()
     request = request_of(body, body.decision_id or uuid7(now), asked, names, now)
-    return snapshot, as_known(replace(request, control=control) if control else request, snapshot, wired.secrets)
+    if control and names is not None:
+        request = replace(request, control=tuple(names[place] for place in control))
+    return snapshot, as_known(request, snapshot, wired.secrets)
 
 
 def _prepare(body: RankBody, wired: Serving) -> None:
@@ -226,7 +240,7 @@ def _prepare(body: RankBody, wired: Serving) -> None:
         added = add_contents(connection, body.campaign, drafts, wired.settings.text_limit_bytes, now)
         if campaign.state == "draft" and any(content.approval == "approved" for content in added):
             start_campaign(connection, body.campaign, None, actor("rank"), now)
-    wired.snapshots.look()
+    wired.snapshots.look_at(body.campaign)
 
 
 def _view(body: RankBody, wired: Serving) -> tuple[Snapshot, tuple[str, ...] | None]:

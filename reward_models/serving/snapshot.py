@@ -30,7 +30,6 @@ from infra import tables, telemetry
 from infra.database import reading
 from infra.errors import RewardloopError, Unavailable
 from infra.logs import log
-from ingestion.contents import content_of
 from ingestion.events import NO_SEND, Content
 from ingestion.loops import LoopDefinition, PolicySettings, load_loops, load_version
 from ingestion.people.suppressions import changed_since, newest_change
@@ -43,6 +42,7 @@ from reward_models.opinions import SILENCE, Opinions
 from reward_models.policies import in_force, policy_version
 from reward_models.posterior import Effects, Prior, content_effects
 from reward_models.priors import prior_of
+from reward_models.serving.campaigns import Campaign, load_campaign, load_campaigns
 from reward_models.serving.hearing import Heard, hear_again
 from reward_models.serving.recent import Layer, Looks, exposures_of, load_layer, most_moved
 from reward_models.serving.suppressed import Suppressed
@@ -55,6 +55,8 @@ AWAY_SECONDS = 1.0
 """How long a database that did not answer is not asked again for what is not known."""
 WARM_CONTENTS = 2_000
 """Most contents that are encoded before a model serves, so that its first requests do not wait for it."""
+LATE_ENTRIES = 10_000
+"""Newest entries of the audit that are counted: one with a lower number than another may be stored after it."""
 EARLIER = 4
 """Most earlier models kept for replays."""
 
@@ -143,19 +145,6 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Campaign:
-    """A campaign with all its contents, sorted by id."""
-
-    campaign_id: str
-    loop_id: str
-    state: str
-    baseline: Mapping[str, Any]
-    contents: Mapping[str, Content] = field(default_factory=dict)
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """Content id by fingerprint."""
-
-
-@dataclass(frozen=True)
 class Standing:
     """Observed against expected for every content of a campaign: ``index`` of each content in the arrays."""
 
@@ -229,12 +218,18 @@ class Snapshot:
         heard = self.heard.get(loop.definition.loop)
         return SILENCE if heard is None else heard.opinions
 
+    def with_campaign(self, campaign: Campaign) -> "Snapshot":
+        """This snapshot with a campaign as it is now; what is known of others stays."""
+        standings = self._standings.copy()
+        standings.pop(campaign.campaign_id, None)
+        return replace(self, campaigns={**self.campaigns, campaign.campaign_id: campaign}, _standings=standings)
+
     def with_drafts(self, loop: Loop, campaign: Campaign, drafts: Sequence[Content]) -> "Snapshot":
         """This snapshot as if the drafts were registered; nothing of it is remembered."""
         contents = {content.content_id: content for content in (*campaign.contents.values(), *drafts)}
         state = "running" if loop.definition.approval == "automatic" and campaign.state == "draft" else campaign.state
         joined = replace(campaign, contents=dict(sorted(contents.items())), state=state)
-        served = None if loop.served is None else replace(loop.served, _known={})
+        served = None if loop.served is None else replace(loop.served, _known={}, _together={})
         return replace(
             self,
             loops={**self.loops, loop.definition.loop: replace(loop, served=served)},
@@ -309,6 +304,15 @@ class Snapshots:
             self.loaded, self.fault = True, None
             telemetry.refreshed_at.set_to_current_time()
 
+    def look_at(self, campaign_id: str) -> None:
+        """Read one campaign and its copy again, whatever else there is. Raises ``Unavailable`` when the database is
+        away."""
+        with self._lock:
+            with reading(self.engine) as connection:
+                campaign = load_campaign(connection, campaign_id)
+            if campaign is not None:
+                self.current = self.current.with_campaign(campaign)
+
     def listen(self) -> Snapshot:
         """Look for what people and judges think, and swap it in; slow where much was said. Raises ``Unavailable`` when the
         database is away."""
@@ -347,7 +351,7 @@ class Snapshots:
             killed = killed_loops(connection)
             champions = registry.champions(connection)
             judged = {name: load_version(connection, name, one.loop_version) for name, one in champions.items()}
-            campaigns = _load_campaigns(connection) if mark.copy != old.mark.copy else old.campaigns
+            campaigns = load_campaigns(connection, old.campaigns) if mark.copy != old.mark.copy else old.campaigns
             counts = newer_counts(connection, old.counts)
             suppressed = old.suppressed
             for changed in changed_since(connection, old.mark.listed) if mark.listed != old.mark.listed else ():
@@ -473,7 +477,7 @@ def _look(connection: Connection) -> Mark:
     killed = func.sum(cast(switches.killed, Integer))
     batches = tables.batches.c
     newest = connection.execute(select(batches.batch_no, batches.at).order_by(batches.batch_no.desc()).limit(1)).first()
-    audited = func.coalesce(func.max(audit.id), 0)
+    newest_entry = connection.scalar(select(func.coalesce(func.max(audit.id), 0))) or 0
     return Mark(
         loops=(
             connection.scalar(select(func.count(loops.version))),
@@ -482,32 +486,14 @@ def _look(connection: Connection) -> Mark:
         copy=(
             connection.scalar(select(func.count(tables.contents.c.content_id))),
             connection.scalar(select(func.count(tables.campaigns.c.campaign_id))),
-            connection.scalar(select(audited)),
+            newest_entry,
+            connection.scalar(select(func.count()).where(audit.id > newest_entry - LATE_ENTRIES)),
         ),
         models=tuple(connection.execute(select(func.count(), func.sum(tables.champions.c.revision))).one()),
         batch_no=newest.batch_no if newest else 0,
         batch_at=newest.at if newest else 0,
         listed=newest_change(connection),
     )
-
-
-def _load_campaigns(connection: Connection) -> dict[str, Campaign]:
-    contents: dict[str, dict[str, Content]] = {}
-    fingerprints: dict[str, dict[str, str]] = {}
-    for row in connection.execute(select(tables.contents).order_by(tables.contents.c.content_id)):
-        contents.setdefault(row.campaign_id, {})[row.content_id] = content_of(row)
-        fingerprints.setdefault(row.campaign_id, {})[row.fingerprint] = row.content_id
-    return {
-        row.campaign_id: Campaign(
-            row.campaign_id,
-            row.loop_id,
-            row.state,
-            row.baseline,
-            contents.get(row.campaign_id, {}),
-            fingerprints.get(row.campaign_id, {}),
-        )
-        for row in connection.execute(select(tables.campaigns))
-    }
 
 
 def _standing(

@@ -36,9 +36,10 @@ from ingestion.loops import parse_definition
 from reward_models.contextual import WINDOW, Contextual, fit_contextual
 from reward_models.policies import choose as draw
 from reward_models.policies import pmf
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.ranker import score
 from reward_models.serving.recent import Layer, most_moved
-from reward_models.serving.snapshot import Campaign, Loop, Snapshot
+from reward_models.serving.snapshot import Loop, Snapshot
 from reward_models.statistics import Counts, StatRow
 from tests.benchmarks.bandit_worlds import CAMPAIGN, Rounds, mailing, shop, tables
 from tests.benchmarks.harness import Goal, finish

@@ -20,9 +20,10 @@ from reward_models.boosted import RewardModel
 from reward_models.contextual import WINDOW, Contextual, fit_contextual
 from reward_models.opinions import Opinions
 from reward_models.policies import pmfs
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.hearing import Heard
 from reward_models.serving.recent import Layer, most_moved
-from reward_models.serving.snapshot import Campaign, Loop, Served, Snapshot
+from reward_models.serving.snapshot import Loop, Served, Snapshot
 from reward_models.statistics import Counts, StatRow
 from tests.benchmarks.bandit_worlds import CAMPAIGN, Rounds
 

@@ -4,7 +4,9 @@
 """
 
 import json
+import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 from infra.settings import Settings
 from pipelines.app import create_app
 
+LEAST = ("minimum", "minlength", "minitems", "minproperties")
+MOST = ("maximum", "maxlength", "maxitems", "maxproperties")
 RELEASED = Path(__file__).parents[1] / "golden" / "openapi.json"
 Document = dict[str, Any]
 
@@ -29,18 +33,22 @@ def _broken_calls(old: Document, new: Document) -> Iterator[str]:
             if after is None:
                 yield f"{where} is gone"
                 continue
-            yield from _broken_parameters(where, before, after)
+            if _status(before) != _status(after):
+                yield f"{where}: success is {_status(after)} now"
+            yield from _broken_parameters(where, old, new, before, after)
             yield from _narrower(where, old, new, _body(before), _body(after), set())
             yield from _poorer(where, old, new, _answer(before), _answer(after), set())
 
 
-def _broken_parameters(where: str, before: Document, after: Document) -> Iterator[str]:
-    known = {one["name"] for one in before.get("parameters", ())}
-    still = {one["name"] for one in after.get("parameters", ())}
-    yield from (f"{where}: parameter {name} is gone" for name in sorted(known - still))
-    for one in after.get("parameters", ()):
-        if one["name"] not in known and one.get("required"):
-            yield f"{where}: new parameter {one['name']} is required"
+def _broken_parameters(where: str, old: Document, new: Document, before: Document, after: Document) -> Iterator[str]:
+    known = {one["name"]: one for one in before.get("parameters", ())}
+    still = {one["name"]: one for one in after.get("parameters", ())}
+    yield from (f"{where}: parameter {name} is gone" for name in sorted(known.keys() - still))
+    for name, one in still.items():
+        if one.get("required") and not known.get(name, {}).get("required"):
+            yield f"{where}: parameter {name} is required now"
+        if name in known:
+            yield from _narrower(f"{where} {name}", old, new, known[name]["schema"], one["schema"], set())
 
 
 def _body(call: Document) -> Document:
@@ -48,7 +56,12 @@ def _body(call: Document) -> Document:
 
 
 def _answer(call: Document) -> Document:
-    return next((_schema(one) for status, one in sorted(call["responses"].items()) if status[0] == "2"), {})
+    return _schema(call["responses"].get(_status(call), {}))
+
+
+def _status(call: Document) -> str:
+    """Of success."""
+    return next((status for status in sorted(call["responses"]) if status[0] == "2"), "")
 
 
 def _schema(part: Document) -> Document:
@@ -66,6 +79,9 @@ def _narrower(
     required, was = set(after.get("required", ())), set(before.get("required", ()))
     yield from (f"{where}: {name} is required now" for name in sorted(required - was))
     yield from (f"{where}: value {value!r} is gone" for value in _missing(before, after, "enum"))
+    if not _is_within(_types(before), _types(after)):
+        yield f"{where}: type {before.get('type', 'any')} is {after['type']} now"
+    yield from _tighter(where, before, after)
     for name, part in before.get("properties", {}).items():
         if name not in after.get("properties", {}):
             yield f"{where}: field {name} is gone"
@@ -81,6 +97,8 @@ def _poorer(
     if _been(before, seen):
         return
     before, after = _named(old, before), _named(new, after)
+    if not _is_within(_types(after), _types(before)):
+        yield f"{where}: type {before['type']} is {after.get('type', 'any')} now"
     for name, part in before.get("properties", {}).items():
         if name not in after.get("properties", {}):
             yield f"{where}: the answer has no {name} any more"
@@ -101,6 +119,27 @@ def _inside(
             yield from check(where, old, new, one, other, seen)
         if kind != "allOf" and len(after.get(kind, ())) < len(before.get(kind, ())):
             yield f"{where}: fewer alternatives"
+
+
+def _types(schema: Document) -> set[str] | None:
+    """What values may be; None: it is not said here."""
+    said = schema.get("type")
+    found = {said} if isinstance(said, str) else set(said or ())
+    return (found | {"integer"} if "number" in found else found) or None
+
+
+def _is_within(some: set[str] | None, others: set[str] | None) -> bool:
+    return others is None or (some is not None and some <= others)
+
+
+def _tighter(where: str, before: Document, after: Document) -> Iterator[str]:
+    """Bounds within which values were not held before."""
+    for kind, value in after.items():
+        least, most = kind.lower().endswith(LEAST), kind.lower().endswith(MOST)
+        if (least and value > before.get(kind, -math.inf)) or (most and value < before.get(kind, math.inf)):
+            yield f"{where}: {kind} is {value} now"
+        if kind in ("pattern", "const") and before.get(kind) != value:
+            yield f"{where}: {kind} is {value!r} now"
 
 
 def _missing(before: Document, after: Document, kind: str) -> list[Any]:
@@ -124,7 +163,24 @@ def _named(document: Document, schema: Document) -> Document:
 
 def now() -> Document:
     """The document of this code."""
-    found: Document = json.loads(json.dumps(create_app(Settings()).openapi()))
+    found: Document = json.loads(_text())
+    return found
+
+
+@cache
+def _text() -> str:
+    return json.dumps(create_app(Settings()).openapi())
+
+
+def only(document: Document, schema: str, field: str) -> Document:
+    """The part of a document that says what a field may be."""
+    found: Document = document["components"]["schemas"][schema]["properties"][field]
+    return found
+
+
+def answers(document: Document) -> Document:
+    """The answers of ``POST /v1/rank``, by status."""
+    found: Document = document["paths"]["/v1/rank"]["post"]["responses"]
     return found
 
 
@@ -142,6 +198,12 @@ def test_nothing_that_was_released_breaks() -> None:
         (lambda d: d["components"]["schemas"]["Ranked"]["properties"].pop("propensity"), "no propensity any more"),
         (lambda d: d["components"]["schemas"]["ApprovalBody"]["properties"]["approval"]["enum"].pop(), "is gone"),
         (lambda d: d["paths"]["/v1/contents"]["get"]["parameters"].pop(), "parameter after is gone"),
+        (lambda d: d["paths"]["/v1/contents"]["get"]["parameters"][-1].update(required=True), "after is required now"),
+        (lambda d: only(d, "Ranked", "position").update(type="string"), "type integer is string now"),
+        (lambda d: only(d, "ScoreBody", "context").update(maxProperties=1), "maxProperties is 1 now"),
+        (lambda d: only(d, "ScoreBody", "loop").update(pattern="^x"), "pattern is '^x' now"),
+        (lambda d: only(d, "ScoreBody", "loop").update(type="integer"), "type string is integer now"),
+        (lambda d: answers(d).update({"201": answers(d).pop("200")}), "success is 201 now"),
     ],
 )
 def test_a_break_is_noticed(change: Any, says: str) -> None:

@@ -27,6 +27,21 @@ def client(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield client
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/loops/mail/kill", "/v1/rank", "/v1/events", "/campaigns/june/preferences", "/loops/mail/rollback"]
+)
+def test_another_sites_page_changes_nothing(client: TestClient, path: str) -> None:
+    """Where nobody needs a key, a page of another site could have a reader's browser press any button: it is refused,
+    and told what to do; what is no browser, and who brings a key, is not asked."""
+    before = stored(client)
+    foreign = {"sec-fetch-site": "cross-site"}
+
+    assert "another site" in refused(client.post(path, headers=foreign), 403)
+    assert stored(client) == before
+    assert client.post(path, headers=foreign | {"x-api-key": "some"}).status_code != 403
+    assert client.get("/v1/loops", headers=foreign).status_code == 200
+
+
 def stored(client: TestClient) -> dict[str, int]:
     """Rows per table."""
     with reading(inside(client).serving.engine) as connection:

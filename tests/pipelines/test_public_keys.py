@@ -114,6 +114,10 @@ def test_a_public_key_sends_events_and_nothing_else(client: TestClient) -> None:
         ("GET", "/v1/decisions/x"),
         ("GET", "/v1/contents"),
         ("POST", "/v1/loops/mail/kill"),
+        ("GET", "/v1/loops"),
+        ("GET", "/v1/loops/mail"),
+        ("GET", "/v1/loops/mail/lift"),
+        ("GET", "/v1/loops/mail/approvals"),
         ("POST", "/personalizer/v1.0/events/x/reward"),
     ):
         assert client.request(method, path, json={}, headers=public).status_code == 403, path

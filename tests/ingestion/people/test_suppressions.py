@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete
 
 from infra import tables
-from infra.database import open_database, reading, writing
+from infra.database import lock_join, open_database, reading, writing
 from infra.secrets import Secrets
 from ingestion.events import Batch, Event
 from ingestion.loops import parse_definition, put_loop
 from ingestion.people.suppressions import (
     EVERY_LOOP,
+    FORGOTTEN,
     Entry,
     changed_since,
+    keep_forgotten,
     lift,
     newest_change,
     suppress,
@@ -116,6 +118,18 @@ def test_a_list_is_put_and_taken_back(database: Engine) -> None:
         assert lift(connection, ["u1:ann"], None, 5) == {"u1:ann"}
         assert suppress(connection, ["u1:ann"], EVERY_LOOP, "again", 5) == {"u1:ann"}
     assert listed(database) == {("u1:ann", EVERY_LOOP): "again"}
+
+
+def test_who_asked_to_be_deleted_is_never_lifted(database: Engine) -> None:
+    """Neither everywhere nor in one loop: they stay on the list, and nobody is told that they left it."""
+    with writing(database) as connection:
+        lock_join(connection)
+        keep_forgotten(connection, ["u1:ann"], 5)
+    with writing(database) as connection:
+        assert lift(connection, ["u1:ann"], None, 6) == set()
+        assert lift(connection, ["u1:ann"], EVERY_LOOP, 6) == set()
+        lift(connection, ["u1:ann"], "own", 6)
+    assert listed(database) == {("u1:ann", EVERY_LOOP): FORGOTTEN}
 
 
 def test_changes_are_numbered(database: Engine) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -14,6 +15,8 @@ from infra.database import open_database, writing
 from infra.errors import BadInput
 from infra.secrets import Secrets
 from infra.settings import Settings
+from ingestion.feedback import add_feedback
+from ingestion.http.bodies import FeedbackBody
 from ingestion.switches import set_switch
 from pipelines.reporting import pdf
 from pipelines.reporting.facts import Period, period_until
@@ -35,8 +38,25 @@ def shop_file(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with writing(engine) as connection:
         set_switch(connection, "shop", True, "wrong prices", "ann", PERIOD.since + DAY)
         set_switch(connection, "shop", False, "mended", "ann", PERIOD.since + 2 * DAY)
+        for name, rating in (("a", 0.2), ("b", 0.9)):
+            said = {"rating": rating, "judge": "<b>strict</b>"}
+            add_feedback(connection, f"of {name}", judged(name, said), 20_000, PERIOD.since)
     engine.dispose()
     return path
+
+
+def judged(content_id: str, said: dict[str, Any]) -> FeedbackBody:
+    """A judge's word about a content."""
+    return FeedbackBody(
+        feedback_id=None,
+        kind="rating",
+        source="LLM_JUDGE",
+        loop="shop",
+        decision_id=None,
+        content_id=content_id,
+        annotator=None,
+        value=said,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +123,15 @@ def test_the_better_copy_leads_the_league(made: tuple[Made, MemoryTracking]) -> 
     assert first.expected is not None
     assert first.expected.low < 400 < first.expected.high
     assert league.others == 34 - len(league.lines)
+
+
+def test_the_report_says_who_is_listened_to(made: tuple[Made, MemoryTracking]) -> None:
+    """Of every judge one sentence, on the page as text; two contents prove nothing, so this one moves nothing."""
+    (sentence,) = made[0].report.opinions
+
+    assert sentence.startswith("<b>strict</b>: ")
+    assert "it moves nothing" in sentence
+    assert sentence in Page(made[0].page.read_text()).text
 
 
 def test_the_timeline_has_what_was_changed(made: tuple[Made, MemoryTracking]) -> None:

@@ -9,8 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, delete, event, select, update
 
 from infra import tables
 from infra.database import writing
@@ -97,6 +98,97 @@ def test_every_change_is_seen(snapshots: Snapshots, secrets: Secrets) -> None:
         "c": "approved",
     }
     assert snapshots.current.loops["mail"].definition.holdout == 0.5
+
+
+def test_who_commits_late_is_seen(snapshots: Snapshots) -> None:
+    """Of two who approve at once, the one with the lower number of the audit may be stored last; that is a change too."""
+    with writing(snapshots.engine) as connection:
+        set_approval(connection, "a", "retired", "ann", "", 2)
+        kept = connection.execute(select(tables.audit).order_by(tables.audit.c.id.desc()).limit(1)).one()
+        connection.execute(delete(tables.audit).where(tables.audit.c.id == kept.id))
+        connection.execute(
+            update(tables.contents).where(tables.contents.c.content_id == "a").values(approval="approved")
+        )
+        set_approval(connection, "b", "retired", "bob", "", 2)
+    approved(snapshots, {"a": "approved", "b": "retired"})
+    with writing(snapshots.engine) as connection:
+        connection.execute(tables.audit.insert().values(**kept._asdict()))
+        connection.execute(
+            update(tables.contents).where(tables.contents.c.content_id == "a").values(approval="retired")
+        )
+    approved(snapshots, {"a": "retired", "b": "retired"})
+
+
+def approved(snapshots: Snapshots, expected: dict[str, str]) -> None:
+    """After a refresh the approvals of the campaign are these."""
+    assert snapshots.refresh().campaigns["june"].approvals == expected
+
+
+def copy_read(snapshots: Snapshots) -> list[Any]:
+    """Rows of contents that are read whole from now on: the parameters of each statement."""
+    found: list[Any] = []
+    event.listen(
+        snapshots.engine,
+        "before_cursor_execute",
+        lambda *about: found.append(about[3]) if "contents.slots" in about[2] else None,
+    )
+    return found
+
+
+def test_copy_of_other_campaigns_is_not_read_again(snapshots: Snapshots) -> None:
+    """New copy has its own campaign read, whole; others stay the same objects but for what happened to them."""
+    with writing(snapshots.engine) as connection:
+        put_campaign(connection, Campaign(campaign_id="july", loop_id="mail"))
+        add_contents(connection, "july", [Content(content_id="j", campaign_id="july", slots={"s": "j"})], 20_000, 1)
+    june = snapshots.refresh().campaigns["june"]
+    with writing(snapshots.engine) as connection:
+        add_contents(connection, "july", [Content(content_id="k", campaign_id="july", slots={"s": "k"})], 20_000, 2)
+        start_campaign(connection, "july", None, "ann", 2)
+    read = copy_read(snapshots)
+    after = snapshots.refresh()
+
+    assert [list(one.values()) if isinstance(one, dict) else list(one) for one in read] == [["july"]]
+    assert list(after.campaigns["july"].contents) == ["j", "k"]
+    assert after.campaigns["july"].state == "running"
+    assert after.campaigns["june"].contents is june.contents
+
+
+def test_one_campaign_is_looked_at_alone(snapshots: Snapshots) -> None:
+    """What was registered for a question is known at once, by reading its campaign and no other; what is known of the
+    others stays, and the next look finds nothing left out."""
+    with writing(snapshots.engine) as connection:
+        put_campaign(connection, Campaign(campaign_id="july", loop_id="mail"))
+    before = snapshots.refresh()
+    standing = before.standing(before.loops["mail"], before.campaigns["june"])
+    with writing(snapshots.engine) as connection:
+        add_contents(connection, "july", [Content(content_id="j", campaign_id="july", slots={"s": "j"})], 20_000, 2)
+        set_approval(connection, "a", "retired", "ann", "", 2)
+    read = copy_read(snapshots)
+    snapshots.look_at("july")
+    alone = snapshots.current
+
+    assert len(read) == 1
+    assert list(alone.campaigns["july"].contents) == ["j"]
+    assert alone.standing(alone.loops["mail"], alone.campaigns["june"]) is standing
+    assert alone.campaigns["june"].approvals["a"] == "approved"
+    assert snapshots.refresh().campaigns["june"].approvals["a"] == "retired"
+
+
+def test_drafts_of_a_dry_run_leave_nothing_behind() -> None:
+    """Two dry runs with the same name and another text are two texts, and so is what is registered under it later."""
+    world = snapshot(loop={"served": Served("v1", trained(), definition()), "champion": "v1"})
+    loop, june = world.loops["mail"], world.campaigns["june"]
+    served = loop.served
+    assert served is not None
+
+    for text in ("Meet the coats", "Twelve boots, all new?"):
+        draft = Content(content_id="new", campaign_id="june", slots={"subject": text}, approval="approved")
+        seen = world.with_drafts(loop, june, [draft]).loops["mail"].served
+        assert seen is not None
+        assert np.array_equal(seen.encode([draft]).rows, served.model.prepare([draft]).rows, equal_nan=True)
+    registered_later = Content(content_id="new", campaign_id="june", slots={"subject": "A third text"})
+    later = served.model.prepare([registered_later])
+    assert np.array_equal(served.encode([registered_later]).rows, later.rows, equal_nan=True)
 
 
 def test_a_reader_keeps_what_it_took(snapshots: Snapshots) -> None:

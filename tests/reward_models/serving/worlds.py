@@ -6,8 +6,9 @@ from typing import Any
 from infra.secrets import Secrets
 from ingestion.events import Content
 from ingestion.loops import LoopDefinition, parse_definition
+from reward_models.serving.campaigns import Campaign
 from reward_models.serving.ranker import Request
-from reward_models.serving.snapshot import Campaign, Loop, Mark, Snapshot
+from reward_models.serving.snapshot import Loop, Mark, Snapshot
 from reward_models.statistics import Counts, StatRow
 
 NOW = 1_795_000_000_000_000
