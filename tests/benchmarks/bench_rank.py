@@ -101,7 +101,7 @@ def main() -> None:
             memory = round(product.server.memory_mb())
             workers = _two(running, settings, product)
             stored = stored_decisions(settings, STORED, lambda: _cost(product))
-        known = known_contents(folder, postgres, world, KNOWN, _cost)
+        known = known_contents(folder, postgres, world, KNOWN, _cost, _drafts)
     figures = {
         "closed loop, by server, candidates and connections": {
             ", ".join(map(str, key)): cell.figures() for key, cell in cells.items()

@@ -61,9 +61,15 @@ def stored_decisions(settings: Settings, counts: Sequence[int], cost: Callable[[
 
 
 def known_contents(
-    folder: Path, postgres: str, world: World, counts: Sequence[int], cost: Callable[[rank_servers.Target], float]
+    folder: Path,
+    postgres: str,
+    world: World,
+    counts: Sequence[int],
+    cost: Callable[[rank_servers.Target], float],
+    drafts: Callable[[Path, rank_servers.Target, str], dict[str, float]],
 ) -> dict[str, dict[str, float]]:
-    """Time and memory of the snapshot, and microseconds of CPU per request, by contents of other running campaigns."""
+    """Time and memory of the snapshot, microseconds of CPU per request, and milliseconds of one that brings drafts, by
+    contents of other running campaigns."""
     found = {}
     for count in counts:
         settings = rank_world.installation(folder / f"known-{count}", postgres, world, _others(count))
@@ -74,10 +80,12 @@ def known_contents(
         built = _built(settings)
         with rank_servers.product(settings) as server:
             memory = server.memory_mb()
+            target = rank_servers.Target(server, {_MIDDLE: requests})
             found[str(count)] = {
                 **built,
                 "server_mb": round(memory),
-                "request_us": cost(rank_servers.Target(server, {_MIDDLE: requests})),
+                "request_us": cost(target),
+                "drafts_p50": drafts(settings.home, target, header)["p50"],
             }
     return found
 

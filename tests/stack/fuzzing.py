@@ -20,14 +20,18 @@ from typing import NamedTuple
 
 from fastapi import FastAPI
 from httpx2 import Client
+from sqlalchemy import Engine
 from starlette.types import Receive, Scope, Send
 
-from infra.database import open_database
+from infra.database import open_database, writing
 from infra.migrations import migrate
 from infra.settings import Settings
+from ingestion.loops import parse_definition, put_loop
 from pipelines.app import create_app
+from reward_models import registry
 from tests.pipelines.api import LOOP
 from tests.pipelines.serving import served
+from tests.reward_models.serving.models import registered, trained
 
 ALWAYS = 1_500
 """Requests per call and phase of ``make fuzz``."""
@@ -64,21 +68,32 @@ class Installation(NamedTuple):
 
 @contextmanager
 def installation(home: Path) -> Iterator[Installation]:
-    """A server over an empty data folder, with a loop, a campaign and two contents."""
+    """A server over an empty data folder, with a loop, a model that serves it, a campaign and two contents."""
     settings = Settings(home=home, refresh_seconds=0.2)
-    migrate(open_database(settings.database))
+    engine = open_database(settings.database)
+    migrate(engine)
+    _promoted(engine, settings)
     app = Counted(create_app(settings))
     with served(app) as address:
         with Client(base_url=address, timeout=120) as client:
             contents = [{"id": name, "slots": {"subject": f"Line {name}"}} for name in "ab"]
             for answer in (
-                client.put("/v1/loops/mail", json=LOOP),
                 client.post("/v1/campaigns", json={"campaign": "june", "loop": "mail", "contents": contents}),
+                client.post("/v1/score", json={"loop": "mail", "texts": ["One line"]}),
                 client.get("/openapi.json"),  # made once, which may take longer than the fuzzer waits
             ):
                 assert answer.status_code == 200, answer.text
         app.calls.clear()
         yield Installation(address, app.calls)
+
+
+def _promoted(engine: Engine, settings: Settings) -> None:
+    """A loop, and a model that serves it: scores, reasons and probabilities are asked for as well."""
+    with writing(engine) as connection:
+        put_loop(connection, parse_definition(LOOP | {"loop": "mail"}), 1)
+    version = registered(engine, settings.bundles, trained(), "mail")
+    with writing(engine) as connection:
+        registry.promote(connection, "mail", version, registry.NO_CHAMPION, 1, "ann")
 
 
 def fuzz(address: str, examples: int, seed: int) -> tuple[int, str]:
