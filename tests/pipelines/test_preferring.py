@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,6 +17,7 @@ from tests.pipelines.api import click, define, inside, ok, rank, refused, runnin
 from tests.pipelines.test_pages import HOSTILE, Elements
 
 POLICY_START = "default-src 'none'; style-src 'self'; form-action 'self'"
+HOSTILE_IDS = [f"hostile{place}" for place in range(5)]
 LINES = ("Save 20% today", "Get 20% today", "Get 20% now")
 
 
@@ -150,10 +152,72 @@ def test_a_click_from_elsewhere_is_refused(client: TestClient) -> None:
     assert len(said(client)) == before
 
 
+def test_the_page_ranks_a_few(client: TestClient) -> None:
+    """The best is picked, then the best of the rest; looking changes nothing, the last click is one ranking, once however often it is clicked."""
+    before, address = len(said(client)), "/campaigns/sale/rankings?annotator=fay"
+    picked = []
+    for place in range(2):
+        source = client.get(address).text
+        links = [
+            str(value) for name, value in elements(source) if name in ("href", "action") and "picked" in str(value)
+        ]
+        assert len(links) == 3 - place
+        address = links[0]
+        picked = parse_qs(urlsplit(address).query)["picked"]
+    assert len(said(client)) == before
+    for _ in range(2):
+        answer = client.post(address, headers={"sec-fetch-site": "same-origin"}, follow_redirects=False)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/campaigns/sale/rankings?annotator=fay")
+
+    assert said(client)[before:] == [("ranking", {"ranking": picked, "annotator": "fay"})]
+    assert sorted(picked) == ["sale0", "sale1", "sale2"]
+    assert "judged every pair" in client.get("/campaigns/sale/rankings?annotator=fay").text
+    assert "judged every pair" in client.get("/campaigns/sale/preferences?annotator=fay").text
+
+
+def test_the_page_rates_one_by_one(client: TestClient) -> None:
+    """Each content is shown until the person has rated all; each click is one rating, once however often it is clicked."""
+    before, rated = len(said(client)), dict[str, object]()
+    for place in range(3):
+        source = client.get("/campaigns/sale/ratings", params={"annotator": "gil"}).text
+        assert f"gil has rated {place} of 3" in source
+        addresses = [str(value) for name, value in elements(source) if name == "formaction"]
+        assert len(addresses) == 5
+        for _ in range(2):
+            client.post(addresses[place], headers={"sec-fetch-site": "same-origin"})
+        rated[parse_qs(urlsplit(addresses[place]).query)["content"][0]] = place + 1
+
+    assert "rated all there is" in client.get("/campaigns/sale/ratings", params={"annotator": "gil"}).text
+    assert said(client)[before:] == [("rating", {"rating": value, "annotator": "gil"}) for value in rated.values()]
+    assert set(rated) == {"sale0", "sale1", "sale2"}
+
+
+def test_orders_and_ratings_from_elsewhere_are_refused(client: TestClient) -> None:
+    """Neither another site, nor contents of another campaign, nor marks and orders that are none: nothing is kept."""
+    before, foreign = len(said(client)), {"sec-fetch-site": "cross-site"}
+    ranking = {"annotator": "eve", "picked": ["sale0", "sale1"]}
+    rating = {"annotator": "eve", "content": "sale0", "rating": 4}
+    for way, asked, wrong in (
+        ("rankings", ranking, [{"picked": ["sale0", "a"]}, {"picked": ["sale0"]}, {"picked": ["sale0"] * 2}]),
+        ("ratings", rating, [{"content": "a"}, {"rating": 0}, {"rating": 6}, {"rating": "good"}]),
+    ):
+        assert client.post(f"/campaigns/sale/{way}", params=asked, headers=foreign).status_code == 403
+        assert [client.post(f"/campaigns/sale/{way}", params={**asked, **one}).status_code for one in wrong] == [
+            422
+        ] * len(wrong)
+    for among, picked in ((["sale0", "a"], []), (["sale0", "sale1"], ["sale0"]), (["sale0", "sale1"], ["sale2"])):
+        asked = {"annotator": "eve", "among": among, "picked": picked}
+        assert client.get("/campaigns/sale/rankings", params=asked).status_code == 422
+
+    assert len(said(client)) == before
+
+
 def test_hostile_copy_is_shown_and_never_run(client: TestClient) -> None:
     """Pages of pairs and of differences hold copy as its own letters, and run nothing."""
     for path, params in (
         ("/campaigns/hostile/preferences", {"annotator": "eve"}),
+        ("/campaigns/hostile/rankings", {"annotator": "eve", "among": HOSTILE_IDS, "picked": HOSTILE_IDS[:2]}),
+        ("/campaigns/hostile/ratings", {"annotator": "eve"}),
         ("/campaigns/hostile/diff", {"first": "hostile0", "second": "hostile1"}),
     ):
         answer = client.get(path, params=params)
