@@ -145,7 +145,7 @@ def ask_rating(campaign_id: str, wired: Wired, annotator: Name | None = None) ->
             for mark, means in MARKS.items()
         ]
     )
-    said = f"has rated {asked.own(asked.ratings, annotator)} of {len(asked.copy)}"
+    said = f"has rated {asked.own(asked.ratings, annotator)} so far"
     slots = () if single is None else asked.copy[single]
     return _page(wired, asked, annotator, "ratings", said, asks=bool(marks), slots=slots, marks=marks)
 

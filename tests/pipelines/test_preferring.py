@@ -78,7 +78,8 @@ def test_a_ranking_is_feedback(client: TestClient) -> None:
 def test_a_file_is_imported_once(
     client: TestClient, installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same file again changes nothing; a bad row is named, with its number."""
+    """The same file again changes nothing, and of one that has grown what is new is new, equal rows too; a bad row is named,
+    with its number."""
     files = {
         "pairs.csv": "winner,loser,annotator\nsale0,sale1,bob\nsale0,sale2,bob\n",
         "ranks.csv": "ranking,annotator\nsale0 > sale2 > sale1,cem\n",
@@ -91,6 +92,10 @@ def test_a_file_is_imported_once(
             assert cli.run(["preferences", "import", str(tmp_path / name), "--loop", "mail", "--json"]) == 0
             counts.append(json.loads(capsys.readouterr().out))
         assert (counts[0]["new"], counts[1]["new"]) == (counts[0]["rows"], 0)
+    grown = "winner,loser,annotator\nsale1,sale2,bob\nsale0,sale1,bob\nsale0,sale2,bob\nsale0,sale1,bob\n"
+    (tmp_path / "grown.csv").write_text(grown)
+    assert cli.run(["preferences", "import", str(tmp_path / "grown.csv"), "--loop", "mail", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 4, "new": 2, "already there": 2}
     (tmp_path / "bad.csv").write_text("winner,loser\nsale0,gone\n")
     assert cli.run(["preferences", "import", str(tmp_path / "bad.csv"), "--loop", "mail"]) == 1
     assert "row 1: No content 'gone'" in " ".join(capsys.readouterr().err.split())
@@ -180,7 +185,7 @@ def test_the_page_rates_one_by_one(client: TestClient) -> None:
     before, rated = len(said(client)), dict[str, object]()
     for place in range(3):
         source = client.get("/campaigns/sale/ratings", params={"annotator": "gil"}).text
-        assert f"gil has rated {place} of 3" in source
+        assert f"gil has rated {place} so far" in source
         addresses = [str(value) for name, value in elements(source) if name == "formaction"]
         assert len(addresses) == 5
         for _ in range(2):
