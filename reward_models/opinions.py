@@ -5,7 +5,8 @@
     said_k = slope · z_k                    where the effect of k starts, relative to the level (``posterior.py``)
 
 An opinion is the strength that people's preferences give a content, or a judge's rating. The slope of a campaign is
-learned from the loop's *other* campaigns, so that no outcome is used twice. While its 95 % interval is not above 0 the
+learned from the loop's *other* campaigns, so that no outcome is used twice (of more than ``GROUPS``, from those of other
+groups: what it costs grows no faster than the copy). While its 95 % interval is not above 0 the
 opinion is not listened to, and said_k is 0: taste is never taken for what customers do. Where outcomes are many they
 overrule what was said, as they overrule the prediction. Of several opinions the one that tells most is heard first, and the
 next for what that leaves, so that what two of them have in common counts once.
@@ -41,6 +42,8 @@ PEOPLE = "people"
 """The opinion of all people together."""
 LEAST_SHOWN = 100.0
 """Fewer decisions than this in a campaign say nothing of its contents."""
+GROUPS = 20
+"""Most groups of campaigns that are left out one after the other."""
 _LEAST_VARIANCE = 0.01
 """Least variance of one decision's reward, relative to level²."""
 
@@ -138,15 +141,20 @@ def hear(said: Said, earned: Earned, campaigns: Mapping[str, Collection[str]]) -
     """Steps 3 and 4. ``campaigns``: the contents of those that opinions are wanted for."""
     rating, order = _aligned(said, earned)
     agreements = {name: agreement_of(rating[name], order[name], earned.found) for name in said}
-    whose = np.array(earned.campaigns, dtype=object)
+    group = {name: place % GROUPS for place, name in enumerate(sorted(set(earned.campaigns)))}
+    whose = np.array([group[name] for name in earned.campaigns])
+    heard: dict[int | None, list[tuple[str, Agreement]]] = {}
     found = {}
     for campaign_id, contents in campaigns.items():
         about = {name: [one for one in contents if one in said[name]] for name in said}
         if all(len(names) < 2 for names in about.values()):
             continue
-        others = {name: np.where(whose == campaign_id, np.nan, values) for name, values in rating.items()}
+        own = group.get(campaign_id)
+        if own not in heard:
+            others = {name: np.where(whose == own, np.nan, values) for name, values in rating.items()}
+            heard[own] = _listened(others, order, earned.found)
         starts: dict[str, float] = {}
-        for name, agreement in _listened(others, order, earned.found):
+        for name, agreement in heard[own]:
             values = np.array([said[name][one].rating for one in about[name]])
             foretold = agreement.foretell(values, np.zeros(len(values), dtype=np.int64))[0] if len(values) else values
             for one, start in zip(about[name], foretold.tolist(), strict=True):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from reward_models.judging.ratings import Rating
-from reward_models.opinions import PEOPLE, Earned, earned_of, hear
+from reward_models.opinions import GROUPS, PEOPLE, Earned, earned_of, hear
 from reward_models.posterior import ArmCounts, Prior, content_effects, no_counts
 from tests.reward_models.judging.worlds import Shelf, rated, shelf
 
@@ -16,10 +16,10 @@ NEW = 0
 """The campaign that is asked about."""
 
 
-def stock(seed: int) -> tuple[np.random.Generator, Shelf, Earned]:
-    """Twenty campaigns of six contents, ``c<campaign>-<number>``, with what they earned."""
+def stock(seed: int, count: int = 20) -> tuple[np.random.Generator, Shelf, Earned]:
+    """Campaigns of six contents, ``c<campaign>-<number>``, with what they earned."""
     rng = np.random.default_rng(seed)
-    world = shelf(rng)
+    world = shelf(rng, count)
     campaigns = tuple(f"c{number}" for number in world.found.campaign.tolist())
     names = tuple(f"{campaign}-{place}" for place, campaign in enumerate(campaigns))
     return rng, world, Earned(names, campaigns, world.found)
@@ -60,9 +60,11 @@ def test_who_was_not_is_not_heard(correlation: float) -> None:
     assert sum(silent) >= 18
 
 
-def test_a_campaigns_own_outcomes_say_nothing_of_its_starts() -> None:
-    """No outcome is used twice: whatever the campaign itself earned, its contents start from the same."""
-    rng, world, earned = stock(2)
+@pytest.mark.parametrize("count", [20, 3 * GROUPS - 1])
+def test_a_campaigns_own_outcomes_say_nothing_of_its_starts(count: int) -> None:
+    """No outcome is used twice: whatever the campaign itself earned, its contents start from the same; of many campaigns
+    too, which are left out some at a time."""
+    rng, world, earned = stock(2, count)
     said = {PEOPLE: opinion(earned, rated(rng, world.worth, 0.7))}
     other = np.where(world.found.campaign == NEW, rng.permutation(world.found.reward), world.found.reward)
     turned = replace(earned, found=replace(world.found, reward=other))
