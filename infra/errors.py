@@ -26,6 +26,8 @@ class RewardloopError(Exception):
     """Base of the tree. ``retriable`` says whether the same call may succeed later, unchanged."""
 
     retriable = False
+    seconds = 1
+    """When to try again, where that may help."""
     status = 500
     title = "Internal error"
 

@@ -58,6 +58,11 @@ def problem(
     return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
 
 
+def retry_after(error: RewardloopError) -> dict[str, str]:
+    """The header that says when the same call may succeed, where it may."""
+    return {"Retry-After": str(error.seconds)} if error.retriable else {}
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route declares for its errors in the OpenAPI document; 422 and 503 are always among them."""
     words = {
@@ -120,8 +125,7 @@ def install(app: FastAPI) -> None:
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RewardloopError)
     errors = [FieldError(pointer=where, message=what) for where, what in error.parts]
-    headers = {"Retry-After": "1"} if error.retriable else {}
-    return problem(error.status, error.title, str(error), request.url.path, errors, headers)
+    return problem(error.status, error.title, str(error), request.url.path, errors, retry_after(error))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

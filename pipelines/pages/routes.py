@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from infra.database import reading, writing
 from infra.errors import RewardloopError
 from ingestion.http.access import actor, caller
+from ingestion.http.problems import retry_after
 from ingestion.loops import LoopId
 from pipelines.pages.rollback import earlier, go_back, signature
 from pipelines.pages.views import amount, campaign_view, loops_view, scores_view
@@ -129,8 +130,10 @@ def _scored(wired: Wired, loop: str, texts: str, scorable: Sequence[str]) -> dic
 
 
 def problem(error: RewardloopError) -> HTMLResponse:
-    """The page that says what is wrong."""
-    return page("error.html", error.title, error.status, problem=str(error))
+    """The page that says what is wrong, and when to come again where that may help."""
+    answer = page("error.html", error.title, error.status, problem=str(error))
+    answer.headers.update(retry_after(error))
+    return answer
 
 
 def page(template: str, title: str, status: int = 200, **known: Any) -> HTMLResponse:

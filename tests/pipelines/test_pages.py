@@ -15,7 +15,7 @@ from ingestion.keys import create_key
 from pipelines.pages import views
 from pipelines.pages.views import amount, scores_view, why
 from reward_models.serving.bodies import Reason, Score
-from tests.pipelines.api import click, define, inside, keys_of, ok, rank, running, send
+from tests.pipelines.api import away, click, define, inside, keys_of, ok, rank, running, send
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -207,3 +207,12 @@ def test_pages_need_a_key_where_calls_do(migrated_file: Path, tmp_path: Path) ->
         assert "june" in page(client, "/", headers=basic)
         assert "Line a" in page(client, "/campaigns/june", headers=basic)
         assert client.get("/campaigns/other", headers=basic).status_code == 403
+
+
+def test_a_page_says_when_to_come_again(client: TestClient) -> None:
+    """While the database is away every page is a 503 that says when to try again; what will not help says nothing."""
+    serving = inside(client).serving
+    with away(serving.engine):
+        answers = [client.get(path) for path in ("/", "/campaigns/june")]
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [(503, "1")] * 2
+    assert "retry-after" not in client.get("/campaigns/nobody").headers
