@@ -135,13 +135,11 @@ class Tracking:
         return run_id
 
     def keep_prompt(self, prompt_id: str, version: int, template: str, tags: Mapping[str, str]) -> None:
-        """Have a prompt's version in the prompt registry, as ``prompt.<id>``; what is there already stays. Versions come in
-        order, so that MLflow's numbers are ours."""
+        """Have a prompt's version in the prompt registry, as ``prompt.<id>``; a version that is there, by its tag, stays.
+        Given in order from the first on, MLflow's numbers are ours."""
         name = f"{PROMPT}{prompt_id}"
         with _translated():
-            known = self._client.search_prompts(f"name = '{name}'")
-            there = len(self._client.search_prompt_versions(name)) if known else 0
-            if there < version:
+            if str(version) not in self._prompt_versions(name):
                 self._client.register_prompt(
                     name, template, commit_message=f"version {version}", tags={**tags, VERSION_TAG: str(version)}
                 )
@@ -285,6 +283,17 @@ class Tracking:
     def _numbers(self, loop_id: str) -> dict[str, str]:
         return {entry.tags.get(VERSION_TAG, ""): str(entry.version) for entry in self._entries(loop_id)}
 
+    def _prompt_versions(self, name: str) -> set[str]:
+        """Our numbers of the versions that the prompt registry has."""
+        if not self._client.search_prompts(f"name = '{name}'"):
+            return set()
+        found, page = set[str](), None
+        while True:
+            part = self._client.search_prompt_versions(name, max_results=100, page_token=page)
+            found |= {entry.tags.get(VERSION_TAG, "") for entry in part}
+            if not (page := part.token):
+                return found
+
     def _entries(self, loop_id: str) -> list[Any]:
         """Every registered version of a loop."""
         found: list[Any] = []
@@ -338,23 +347,45 @@ def _translated() -> Iterator[None]:
 
 
 def ask_judge(
-    instructions: str, brief: str, copy: Mapping[str, str], *, url: str, model: str, key: str
+    instructions: str,
+    brief: str,
+    copy: Mapping[str, str],
+    *,
+    url: str,
+    model: str,
+    key: str,
+    seconds: int,
+    max_tokens: int,
 ) -> tuple[Any, str]:
     """What one of MLflow's own judges says of copy: value and rationale. It is asked at any OpenAI-compatible ``url``.
 
     instructions: with the places ``{{ inputs }}`` (the brief) and ``{{ outputs }}`` (the copy); it fills them as data.
+    seconds: how long the server may be silent; MLflow then asks again, up to ten times. max_tokens: of the answer.
     Raises ``ValueError`` for an answer that it cannot read, and when the server does not answer.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.genai.judges import make_judge
 
-    with _surroundings(OPENAI_API_BASE=url, OPENAI_API_KEY=key or "none"):
+    surroundings = {
+        "OPENAI_API_BASE": url,
+        "OPENAI_API_KEY": key or "none",
+        "MLFLOW_GATEWAY_ROUTE_TIMEOUT_SECONDS": str(seconds),
+    }
+    with _surroundings(**surroundings):
         try:
-            judge = make_judge("copy", instructions, model=f"openai:/{model}", feedback_value_type=int)
+            judge = make_judge(
+                "copy",
+                instructions,
+                model=f"openai:/{model}",
+                feedback_value_type=int,
+                inference_params={"max_tokens": max_tokens},
+            )
             found: Any = judge(inputs={"brief": brief}, outputs=dict(copy))
         except (MlflowException, OSError) as error:
-            raise ValueError(str(error).splitlines()[0][:300]) from error
-    return found.value, found.rationale or ""
+            raise ValueError(str(error)) from error
+        except Exception as error:  # what MLflow makes of a body that is no answer has no name in common
+            raise ValueError(f"no chat completion ({type(error).__name__})") from error
+    return found.value, found.rationale if isinstance(found.rationale, str) else ""
 
 
 @contextmanager

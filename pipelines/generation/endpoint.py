@@ -6,20 +6,20 @@
 Of each question, at most ``concurrency`` at once:
 
 1 reserve the most it can cost (``budget.py``); without room it is ``unpaid``
-2 ask, at most ``seconds`` long
+2 ask, at most ``seconds`` long from the connection to the last word, however it trickles in
 3 settle what it used, 4 read the answer; one that cannot be read is asked for again, with another seed
 5 a server that is busy or broken is asked again, as late as it says (``Retry-After``), else with growing pauses
 
 Nothing is raised for what a server does: each answer says how it ended, and why, in a sentence. A refusal is an answer,
 and is not asked for again. An optional parameter that a server does not know (it answers 400 and names it) is left out from
-then on. The key is in no message and no log.
+then on; an answer keeps the parameters that it was asked with. The key is in no message and no log.
 """
 
 import asyncio
 import email.utils
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import openai
@@ -38,8 +38,11 @@ State = Literal["answered", "refused", "malformed", "unpaid", "rejected", "unava
 
 LONGEST_PAUSE = 60.0
 """A server that wants to be left alone for longer is taken to be away."""
+MOST_TOKENS = 10**9
+"""No call uses more: a server that says so is not believed."""
 _OPTIONAL = ("response_format", "seed", "temperature", "stream_options")
-_OTHER_LIMIT = "max_completion_tokens"
+_LIMIT, _OTHER_LIMIT = "max_tokens", "max_completion_tokens"
+_KEPT = ("temperature", "seed", _LIMIT, _OTHER_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,16 @@ class Answer(Generic[Value]):
     state: State
     value: Value | None = None
     reason: str = ""
-    seed: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What the last try was asked with, by the names that the server knows: temperature, seed, the longest answer."""
     tokens: Tokens = NO_TOKENS
     micros: int = 0
     tries: int = 0
+
+    @property
+    def seed(self) -> int | None:
+        """Of the last try; None where the server takes none."""
+        return self.parameters.get("seed")
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class Endpoint:
         self._concurrency, self._seconds, self._retries = concurrency, seconds, retries
         self._streaming, self._sleep = streaming, sleep
         self._left_out: set[str] = set()
-        self._limit = "max_tokens"
+        self._limit = _LIMIT
 
     def ask_all(
         self, questions: Sequence[Question], read: Callable[[str], Value], budget: Budget
@@ -115,9 +124,7 @@ class Endpoint:
         self, questions: Sequence[Question], read: Callable[[str], Value], budget: Budget
     ) -> list[Answer[Value]]:
         places = asyncio.Semaphore(self._concurrency)
-        async with AsyncOpenAI(
-            base_url=self._url, api_key=self._key or "none", max_retries=0, timeout=self._seconds
-        ) as client:
+        async with AsyncOpenAI(base_url=self._url, api_key=self._key or "none", max_retries=0, timeout=None) as client:
 
             async def ask(question: Question) -> Answer[Value]:
                 async with places:
@@ -135,10 +142,11 @@ class Endpoint:
             if not budget.reserve(most):
                 reason = f"the budget has no room for the {most.total:,} tokens that another call may take"
                 return replace(answer, state="unpaid", reason="; ".join(filter(None, (answer.reason, reason))))
-            heard = await self._hear(client, asked)
+            body = self._body(asked)
+            heard = await self._hear(client, body)
             used = most if heard.used is None else heard.used
             budget.settle(most, used)
-            answer = _added(answer, heard, asked.seed, used, budget.price)
+            answer = _added(answer, heard, body, used, budget.price)
             if heard.state == "answered":
                 try:
                     return replace(answer, value=read(heard.text), reason="")
@@ -151,27 +159,21 @@ class Endpoint:
             await self._sleep(heard.again or pause)
         return answer
 
-    async def _hear(self, client: AsyncOpenAI, question: Question) -> _Heard:
+    async def _hear(self, client: AsyncOpenAI, body: Mapping[str, Any]) -> _Heard:
         """One try, whatever comes of it."""
         try:
-            return await self._complete(client, question)
+            async with asyncio.timeout(self._seconds):
+                return await _complete(client, body)
         except openai.APIStatusError as error:
-            return self._refused(error)
-        except openai.APITimeoutError:
+            return self._refused(error, body)
+        except TimeoutError:
             return _Heard("unavailable", reason=f"no answer within {self._seconds:g} s", again=_SOON)
         except openai.APIConnectionError as error:
             return _Heard("unavailable", reason=f"no connection ({type(error.__cause__).__name__})", again=_SOON)
-        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError) as error:
+        except (openai.APIError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             return _Heard("malformed", reason=f"no chat completion ({type(error).__name__})", again=_SOON)
-
-    async def _complete(self, client: AsyncOpenAI, question: Question) -> _Heard:
-        body = self._body(question)
-        if self._streaming:
-            return await _streamed(await client.chat.completions.create(stream=True, **body))
-        found = await client.chat.completions.create(**body)
-        choice, usage = found.choices[0], found.usage
-        used = None if usage is None else Tokens(usage.prompt_tokens, usage.completion_tokens)
-        return _heard(choice.message.content or "", choice.message.refusal, choice.finish_reason, used)
+        except Exception as error:  # in the middle of a stream: what breaks the transport there has no common name
+            return _Heard("unavailable", reason=f"the connection broke ({type(error).__name__})", again=_SOON)
 
     def _body(self, question: Question) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -184,12 +186,12 @@ class Endpoint:
         if question.json:
             body["response_format"] = {"type": "json_object"}
         if self._streaming:
-            body["stream_options"] = {"include_usage": True}
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {name: value for name, value in body.items() if name not in self._left_out}
 
-    def _refused(self, error: openai.APIStatusError) -> _Heard:
+    def _refused(self, error: openai.APIStatusError, sent: Collection[str]) -> _Heard:
         """What a status means. Only a server that turned the question away is known to have used nothing."""
-        said = " ".join(str(error.message).split())[:200]
+        said = told(error.message)
         reason = f"the server answered {error.status_code}: {said}"
         if error.status_code == 429 and "insufficient_quota" not in said:
             after = _retry_after(error.response.headers.get("retry-after"))
@@ -198,14 +200,15 @@ class Endpoint:
         if error.status_code >= 500 or error.status_code in (408, 409):
             after = _retry_after(error.response.headers.get("retry-after"))
             return _Heard("unavailable", reason=reason, again=min(after or _SOON, LONGEST_PAUSE))
-        return _Heard("rejected", reason=reason, used=NO_TOKENS, again=_SOON if self._learns(said) else None)
+        return _Heard("rejected", reason=reason, used=NO_TOKENS, again=_SOON if self._learns(said, sent) else None)
 
-    def _learns(self, said: str) -> bool:
-        """Whether the server named a parameter that it can be asked without."""
-        if _OTHER_LIMIT in said and self._limit != _OTHER_LIMIT:
+    def _learns(self, said: str, sent: Collection[str]) -> bool:
+        """Whether the server named a parameter of what it was sent that it can be asked without. Others that were under way may
+        have taught it already: it is asked again all the same."""
+        if _LIMIT in sent and _OTHER_LIMIT in said:
             self._limit = _OTHER_LIMIT
             return True
-        named = {name for name in _OPTIONAL if name in said} - self._left_out
+        named = {name for name in _OPTIONAL if name in said and name in sent}
         self._left_out |= named
         return bool(named)
 
@@ -230,12 +233,21 @@ def endpoint_of(settings: Settings) -> Endpoint | None:
     )
 
 
+async def _complete(client: AsyncOpenAI, body: Mapping[str, Any]) -> _Heard:
+    found: Any = await client.chat.completions.create(**body)
+    if body.get("stream"):
+        async with found:
+            return await _streamed(found)
+    choice = found.choices[0]
+    return _heard(choice.message.content, choice.message.refusal, choice.finish_reason, _used(found.usage))
+
+
 async def _streamed(chunks: Any) -> _Heard:
     """An answer in pieces, put together."""
     text, refusal, reason, used = [], [], None, None
     async for chunk in chunks:
         if chunk.usage is not None:
-            used = Tokens(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+            used = _used(chunk.usage)
         for choice in chunk.choices[:1]:
             text.append(choice.delta.content or "")
             refusal.append(choice.delta.refusal or "")
@@ -243,21 +255,34 @@ async def _streamed(chunks: Any) -> _Heard:
     return _heard("".join(text), "".join(refusal), reason, used)
 
 
-def _heard(text: str, refusal: str | None, finished: str | None, used: Tokens | None) -> _Heard:
+def _used(usage: Any) -> Tokens | None:
+    """What the server says that it used; None where it says nothing that can be counted."""
+    counts: list[Any] = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+    return Tokens(*counts) if all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts) else None
+
+
+def _heard(text: Any, refusal: Any, finished: Any, used: Tokens | None) -> _Heard:
     if refusal:
-        return _Heard("refused", reason=f"the model refused: {' '.join(refusal.split())[:200]}", used=used)
+        return _Heard("refused", reason=f"the model refused: {told(refusal)}", used=used)
     if finished == "content_filter":
         return _Heard("refused", reason="a filter of the server took the answer away", used=used)
     if finished == "length":
         return _Heard("malformed", reason="the answer was cut at its longest", used=used, again=_SOON)
-    return _Heard("answered", text, used=used)
+    if not isinstance(text, str | None):
+        return _Heard("malformed", reason="the answer is no text", used=used, again=_SOON)
+    return _Heard("answered", text or "", used=used)
 
 
-def _added(answer: Answer[Value], heard: _Heard, seed: int, used: Tokens, price: Price) -> Answer[Value]:
+def told(said: object) -> str:
+    """What a server said, as part of a sentence: one line, short, of letters that can be stored and printed."""
+    return "".join(filter(str.isprintable, " ".join(str(said).split())))[:200]
+
+
+def _added(answer: Answer[Value], heard: _Heard, body: Mapping[str, Any], used: Tokens, price: Price) -> Answer[Value]:
     return Answer(
         state=heard.state,
         reason=heard.reason,
-        seed=seed,
+        parameters={name: body[name] for name in _KEPT if name in body},
         tokens=answer.tokens + used,
         micros=answer.micros + price.micros(used),
         tries=answer.tries + 1,

@@ -38,8 +38,10 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     prompt: Prompt
     generator: str
     model: str
-    seed: int
+    seed: int | None = None
+    """None: it was written without one."""
     parameters: Mapping[str, Any] = {}
+    """What it was really written with."""
     tokens_read: int = 0
     tokens_written: int = 0
     micros: int = 0
@@ -60,7 +62,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
                 **self.parameters,
                 "prompt_version": self.prompt.version,
                 "model": self.model,
-                "seed": self.seed,
+                **({} if self.seed is None else {"seed": self.seed}),
                 "tokens_read": self.tokens_read,
                 "tokens_written": self.tokens_written,
                 "cost_micros": self.micros,

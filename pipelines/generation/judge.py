@@ -13,6 +13,7 @@ feedback with the source LLM_JUDGE and are never counted as outcomes.
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from infra.errors import BadInput
 from infra.settings import Settings
 from infra.tracking import ask_judge
 from ingestion.events import Content
+from ingestion.fields import storable
 from pipelines.generation.budget import Budget, most_of
-from pipelines.generation.endpoint import Answer, Endpoint, Question
+from pipelines.generation.endpoint import Answer, Endpoint, Question, told
 
 LOWEST, HIGHEST = 1, 5
 REASON = 500
@@ -132,7 +134,12 @@ def judge_by_mlflow(
     """The same by one of MLflow's judges, over the same server: one number for the whole rubric, asked once.
 
     MLflow writes the question and reads the answer; what is no whole number on the scale is ``malformed`` here, too. It does
-    not say what it used, so each question costs the most that it can.
+    not say what it used, so each question costs the most that one call can.
+
+    Of the settings the address, the model, the key, the prices and the time per call hold. The time is rounded up to whole
+    seconds, and is how long the server may be silent, as MLflow counts it. MLflow alone decides how often it asks again: up to ten
+    times after 429, 500, 502, 503, a time-out or a lost connection, with pauses of 1, 2, 4 … 30 s, and each question is
+    counted once. Contents are asked about one after the other, unstreamed: MLflow reads address and key from the process.
     """
     key = "" if settings.generator_key_file is None else settings.generator_key_file.read_text().strip()
     criteria = " ".join(criterion.question for criterion in rubric.criteria)
@@ -155,11 +162,13 @@ def judge_by_mlflow(
                 url=settings.generator_url,
                 model=settings.generator_model,
                 key=key,
+                seconds=math.ceil(settings.generator_seconds),
+                max_tokens=_TOKENS,
             )
             scores = {rubric.name: _whole(rubric.name, value)}
-            found.append(replace(answer, value=Verdict(scores, reason[:REASON], _mark(content))))
+            found.append(replace(answer, value=Verdict(scores, storable(reason)[:REASON], _mark(content))))
         except ValueError as error:
-            found.append(replace(answer, state="malformed", reason=f"the answer cannot be used: {error}"))
+            found.append(replace(answer, state="malformed", reason=f"the answer cannot be used: {told(error)}"))
     return found
 
 
@@ -191,7 +200,7 @@ def read_verdict(rubric: Rubric, marks: Collection[str], text: str) -> Verdict:
     found = loads(text)
     if set(found) != {"mark", "scores", "reason"}:
         raise ValueError("it must have exactly mark, scores and reason")
-    if found["mark"] not in marks:
+    if not isinstance(found["mark"], str) or found["mark"] not in marks:
         raise ValueError("its mark is not the one of the copy")
     scores, names = found["scores"], {criterion.name for criterion in rubric.criteria}
     if not isinstance(scores, dict) or set(scores) != names:
@@ -200,7 +209,7 @@ def read_verdict(rubric: Rubric, marks: Collection[str], text: str) -> Verdict:
         _whole(name, score)
     if not isinstance(found["reason"], str):
         raise ValueError("the reason must be a text")
-    return Verdict(scores, found["reason"][:REASON], found["mark"])
+    return Verdict(scores, storable(found["reason"])[:REASON], found["mark"])
 
 
 def _whole(name: str, score: Any) -> int:
@@ -211,7 +220,10 @@ def _whole(name: str, score: Any) -> int:
 
 def loads(text: str) -> dict[str, Any]:
     """One JSON object without repeated names. Raises ``ValueError``."""
-    found = json.loads(text, object_pairs_hook=_once)
+    try:
+        found = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")
     return found

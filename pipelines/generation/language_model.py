@@ -2,7 +2,7 @@
 
 The system message says what form the answer has; the prompt says what to write. Earlier copy is quoted as JSON, so that what
 it says stays a text among others. An answer is a JSON object ``{"variants": [{slot: text}]}``; variants without every
-slot are dropped, and an answer without any is asked for again.
+slot, or with text that no database keeps, are dropped, and an answer without any is asked for again.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ingestion.copy.copy_rules import CopyRules
+from ingestion.fields import storable
 from pipelines.generation.budget import Budget
 from pipelines.generation.endpoint import Answer, Endpoint, Question
 from pipelines.generation.generators import Draft, Order, Written, shares
@@ -68,7 +69,7 @@ class LanguageModel:
                 generator=self.name,
                 model=self.name,
                 seed=answer.seed,
-                parameters=order.prompt.parameters,
+                parameters=answer.parameters,
                 tokens_read=read,
                 tokens_written=written,
                 micros=micros,
@@ -166,8 +167,15 @@ def _object_in(text: str) -> str:
 def _variant(one: Any, slots: Sequence[str]) -> Variant | None:
     if not isinstance(one, dict):
         return None
-    texts = {slot: one.get(slot) for slot in slots}
-    good = {
-        slot: text.strip() for slot, text in texts.items() if isinstance(text, str) and 0 < len(text.strip()) <= LONGEST
-    }
+    texts = {slot: _text(one.get(slot)) for slot in slots}
+    good = {slot: text for slot, text in texts.items() if text}
     return good if len(good) == len(slots) else None
+
+
+def _text(said: Any) -> str:
+    """The text of a slot, without blanks around it; empty for what is none, is too long, or that no database keeps."""
+    try:
+        text = storable(said).strip() if isinstance(said, str) else ""
+    except ValueError:
+        return ""
+    return text if len(text) <= LONGEST else ""

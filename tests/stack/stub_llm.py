@@ -68,7 +68,7 @@ class Failing:
 
 @dataclass(frozen=True)
 class Malformed:
-    """200, and a body that is no answer."""
+    """200, and a body that is no answer; in a stream it is the event after the first piece of one."""
 
     body: bytes = b'{"choices": [{"message": {"content": "half'
 
@@ -87,7 +87,15 @@ class Filtered:
 
 @dataclass(frozen=True)
 class Hangup:
-    """The connection ends in the middle of the answer."""
+    """The connection ends in the middle of the answer; in a stream, after its first piece."""
+
+
+@dataclass(frozen=True)
+class Trickle:
+    """An answer of which a piece comes every ``pause`` seconds: a long pause is a server that stalls."""
+
+    pause: float
+    say: Say = field(default_factory=lambda: Say("drop by drop by drop by drop"))
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class Slow:
     then: "Reply" = field(default_factory=lambda: Say("at last"))
 
 
-Reply = Say | Limited | Failing | Malformed | Refusal | Filtered | Hangup | Slow
+Reply = Say | Limited | Failing | Malformed | Refusal | Filtered | Hangup | Trickle | Slow
 
 
 class StubLLM:
@@ -147,9 +155,13 @@ class StubLLM:
             self.at_once = max(self.at_once, self._now)
         reply = self.reply(call)
         while isinstance(reply, Slow):
-            self._released.wait(reply.seconds)
+            self.wait(reply.seconds)
             reply = reply.then
         return call, reply
+
+    def wait(self, seconds: float) -> None:
+        """Be slow, but no longer than the test is there."""
+        self._released.wait(seconds)
 
     def done(self) -> None:
         """A call is over."""
@@ -207,24 +219,36 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(429, {"error": {"message": "slow down", "type": "rate_limit"}}, after)
             case Failing(status, message):
                 self._json(status, {"error": {"message": message}})
+            case _ if call.body.get("stream"):
+                self._stream(_events(call, reply), reply)
             case Malformed(body):
                 self._bytes(200, body, "application/json")
             case Hangup():
                 self._start(200, {"Content-Type": "application/json", "Content-Length": "1000"})
                 self.wfile.write(b'{"id"')
                 self.close_connection = True
-            case _ if call.body.get("stream"):
-                self._stream(call, reply)
+            case Trickle(pause, say):
+                self._trickle(json.dumps(_completion(call, say)).encode(), pause)
             case _:
                 self._json(200, _completion(call, reply))
 
-    def _stream(self, call: Call, reply: Any) -> None:
-        self._start(200, {"Content-Type": "text/event-stream", "Connection": "close"})
-        for chunk in _chunks(call, reply):
-            self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    def _stream(self, events: Iterator[bytes], reply: Any) -> None:
+        """One piece after the other. Who hangs up has promised more."""
+        length = {"Content-Length": "1000000"} if isinstance(reply, Hangup) else {}
+        self._start(200, {"Content-Type": "text/event-stream", "Connection": "close", **length})
+        for event in events:
+            self.wfile.write(b"data: " + event + b"\n\n")
             self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
+            if isinstance(reply, Trickle):
+                self.server.stub.wait(reply.pause)
         self.close_connection = True
+
+    def _trickle(self, body: bytes, pause: float) -> None:
+        self._start(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        for begin in range(0, len(body), 50):
+            self.wfile.write(body[begin : begin + 50])
+            self.wfile.flush()
+            self.server.stub.wait(pause)
 
     def _json(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
         self._bytes(status, json.dumps(document).encode(), "application/json", headers)
@@ -248,6 +272,18 @@ def _completion(call: Call, reply: Any) -> dict[str, Any]:
     count = int(call.body.get("n") or 1)
     choices = [{"index": n, "message": message, "finish_reason": reason, "logprobs": None} for n in range(count)]
     return _frame(call, "chat.completion") | {"choices": choices, "usage": _usage(call, tokens * count)}
+
+
+def _events(call: Call, reply: Any) -> Iterator[bytes]:
+    """What a stream holds: the answer's pieces and the end; of one with a fault the first piece, and then the fault."""
+    said = reply.say if isinstance(reply, Trickle) else reply
+    faulty = isinstance(reply, Hangup | Malformed)
+    chunks = [json.dumps(chunk).encode() for chunk in _chunks(call, Say("the first piece") if faulty else said)]
+    yield from chunks[:1] if faulty else chunks
+    if isinstance(reply, Malformed):
+        yield reply.body
+    if not isinstance(reply, Hangup):
+        yield b"[DONE]"
 
 
 def _chunks(call: Call, reply: Any) -> Iterator[dict[str, Any]]:

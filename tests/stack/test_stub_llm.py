@@ -2,9 +2,23 @@
 
 import openai
 import pytest
-from openai import OpenAI
+from openai import OpenAI, Stream
+from openai.types.chat import ChatCompletion
 
-from tests.stack.stub_llm import Failing, Filtered, Hangup, Limited, Malformed, Refusal, Say, Slow, StubLLM, tokens_in
+from tests.stack.stub_llm import (
+    Failing,
+    Filtered,
+    Hangup,
+    Limited,
+    Malformed,
+    Refusal,
+    Reply,
+    Say,
+    Slow,
+    StubLLM,
+    Trickle,
+    tokens_in,
+)
 
 ASK = [{"role": "user", "content": "Write a line."}]
 
@@ -61,6 +75,30 @@ def test_the_client_understands_every_way_to_fail(llm: StubLLM) -> None:
     with pytest.raises(openai.APIConnectionError):
         ask(llm)
     assert limited.value.response.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(("fault", "said"), [(Hangup(), "peer closed"), (Malformed(), "Unterminated")])
+def test_a_stream_breaks_after_its_first_piece(llm: StubLLM, fault: Reply, said: str) -> None:
+    """Faults come in the middle of a stream, where the client has begun to read and translates nothing any more."""
+    llm.answer(fault)
+    pieces = client(llm).chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}], stream=True)
+
+    assert next(pieces).choices[0].delta.content == "the first "
+    with pytest.raises(Exception, match=said):
+        next(pieces)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_trickles_is_whole(llm: StubLLM, stream: bool) -> None:
+    """Who waits long enough has all of it."""
+    llm.answer(Trickle(0.001, Say("drop by drop")))
+    found = ask(llm, stream=stream)
+
+    assert isinstance(found, ChatCompletion | Stream)
+    if isinstance(found, Stream):
+        assert "".join(piece.choices[0].delta.content or "" for piece in found) == "drop by drop"
+    else:
+        assert found.choices[0].message.content == "drop by drop"
 
 
 def test_refusals_filters_and_cut_answers_are_told(llm: StubLLM) -> None:

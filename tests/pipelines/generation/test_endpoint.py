@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import Misconfigured
 from infra.settings import Settings
-from pipelines.generation.budget import Budget, Price, Tokens
+from pipelines.generation.budget import Budget, Price, Tokens, most_of
 from pipelines.generation.endpoint import Answer, Endpoint, Question, endpoint_of
 from tests.stack.stub_llm import (
     Call,
@@ -22,6 +22,7 @@ from tests.stack.stub_llm import (
     Say,
     Slow,
     StubLLM,
+    Trickle,
     tokens_in,
 )
 
@@ -160,11 +161,91 @@ def test_a_slow_server_runs_into_the_time_out_and_may_have_charged(llm: StubLLM)
     """Nobody knows what a call cost whose answer was not waited for: all that was reserved counts as spent."""
     budget = plenty()
 
-    answer = ask(llm, Slow(5.0, GOOD), GOOD, seconds=0.3, budget=budget)
+    answer = ask(llm, Slow(30.0, GOOD), GOOD, seconds=2.0, budget=budget)
 
     assert (answer.state, answer.tries) == ("answered", 2)
     used = tokens_in("Write.") + tokens_in(GOOD.text)
     assert budget.tokens > used + 50
+
+
+@pytest.mark.parametrize("fault", [Hangup(), Malformed(), Malformed(b"{}"), Malformed(b"7"), Trickle(30.0, GOOD)])
+def test_a_stream_that_breaks_costs_its_own_answer_a_try_and_no_other(llm: StubLLM, fault: Reply) -> None:
+    """Broken off, garbled or stalled after its first piece: it is asked for again, and what others answered is kept."""
+    llm.answer(GOOD, fault, GOOD)
+
+    answers = endpoint(llm, streaming=True, concurrency=1, seconds=2.0).ask_all([QUESTION] * 3, word, plenty())
+
+    assert [answer.value for answer in answers] == ["hello"] * 3
+    assert answers[1].tries > 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_time_is_that_of_the_whole_call(llm: StubLLM, streaming: bool) -> None:
+    """An answer that comes drop by drop is late, however short the time between two drops is."""
+    drops = Trickle(0.4, Say(json.dumps({"word": "x" * 150})))
+
+    answer = ask(llm, drops, GOOD, seconds=2.0, streaming=streaming)
+
+    assert (answer.state, answer.value) == ("answered", "hello")
+    assert answer.tries > 1
+
+
+@pytest.mark.parametrize(("name", "instead"), [("max_tokens", "max_completion_tokens"), ("seed", "temperature")])
+def test_what_others_under_way_have_taught_is_no_reason_to_give_up(llm: StubLLM, name: str, instead: str) -> None:
+    """Several calls are told the same at the same time: each is asked again without what *it* was sent."""
+
+    def picky(call: Call) -> Reply:
+        known = name not in call.body
+        return GOOD if known else Slow(0.2, Failing(400, f"unsupported parameter {name}, use {instead}"))
+
+    llm.reply = picky
+    answers = endpoint(llm, concurrency=4).ask_all([QUESTION] * 6, word, plenty())
+
+    assert [answer.state for answer in answers] == ["answered"] * 6
+    assert all(name not in answer.parameters for answer in answers)
+
+
+def test_an_answer_keeps_what_it_was_asked_with(llm: StubLLM) -> None:
+    """Temperature, seed and longest answer as they were sent; what the server does not take was not used."""
+    assert ask(llm, GOOD).parameters == {"temperature": 0.9, "seed": 7, "max_tokens": 50}
+
+    told = "unsupported: seed, temperature; use max_completion_tokens"
+    llm.reply = lambda call: GOOD if "seed" not in call.body else Failing(400, told)
+    (answer,) = endpoint(llm).ask_all([QUESTION], word, plenty())
+    assert (answer.parameters, answer.seed) == ({"max_completion_tokens": 50}, None)
+
+
+def completion(content: Any, used: Any) -> Malformed:
+    """A chat completion that holds what it should not."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    return Malformed(json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": used}).encode())
+
+
+@pytest.mark.parametrize("count", [None, -2_000_000, "7", 7.5, True, 10**12])
+def test_what_cannot_be_counted_is_not_known(llm: StubLLM, count: Any) -> None:
+    """Usage that is no believable number of tokens costs what was reserved, and gives nothing back."""
+    budget = plenty()
+
+    answer = ask(llm, completion(GOOD.text, {"prompt_tokens": count, "completion_tokens": 1}), budget=budget)
+
+    assert (answer.state, answer.tries) == ("answered", 1)
+    assert budget.tokens == answer.tokens.total == most_of(QUESTION.messages, 50).total
+
+
+def test_content_that_is_no_text_is_no_answer(llm: StubLLM) -> None:
+    """It is asked for again, and costs what the server says."""
+    used = {"prompt_tokens": 3, "completion_tokens": 4}
+
+    answer = ask(llm, completion([{"type": "text", "text": GOOD.text}], used), retries=0)
+
+    assert (answer.state, answer.reason, answer.tokens) == ("malformed", "the answer is no text", Tokens(3, 4))
+
+
+def test_what_a_server_says_can_be_printed_and_stored(llm: StubLLM) -> None:
+    """Half of a surrogate pair, U+0000 and the codes of terminals do not get into a reason."""
+    answer = ask(llm, Refusal("I \ud800\x00\x1b[31m\nwon't"))
+
+    assert answer.reason == "the model refused: I [31m won't"
 
 
 @pytest.mark.parametrize("fault", [GOOD, Malformed(), Hangup(), Say("no json"), Failing(503)])

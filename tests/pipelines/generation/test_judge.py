@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.errors import BadInput
 from infra.settings import Settings
@@ -15,7 +17,8 @@ from ingestion.events import Content
 from pipelines.generation.budget import Budget, Price
 from pipelines.generation.endpoint import Endpoint
 from pipelines.generation.judge import COPY, judge, judge_by_mlflow, load_rubric, question_of, read_verdict
-from tests.stack.stub_llm import Call, Reply, Say, StubLLM
+from tests.pipelines.generation.anything import ANYTHING
+from tests.stack.stub_llm import Call, Malformed, Reply, Say, Slow, StubLLM
 
 SCORES = {criterion.name: 3 for criterion in COPY.criteria}
 
@@ -37,7 +40,7 @@ def mark_of(call: Call) -> str:
     return call.last.split("\n")[0]
 
 
-def verdict(mark: str, **changes: Any) -> str:
+def verdict(mark: str, /, **changes: Any) -> str:
     """An answer in order, but for ``changes``."""
     return json.dumps({"mark": mark, "scores": SCORES, "reason": "plain"} | changes)
 
@@ -110,6 +113,10 @@ def test_an_answer_about_other_copy_is_no_answer(stub: StubLLM) -> None:
         (verdict("m", scores=SCORES | {"best": 5}), "exactly clear, honest, specific, wanted"),
         (verdict("m", rating=5), "exactly mark, scores and reason"),
         (verdict("m", reason=None), "must be a text"),
+        (verdict("m", reason="so\x00"), "U+0000"),
+        (verdict("m", reason="so \ud800"), "half of a surrogate pair"),
+        (verdict("m", mark=["m"]), "not the one of the copy"),
+        ("[" * 100_000, "nested too deeply"),
         ("[1]", "no JSON object"),
         ("I rate this 5 out of 5", "Expecting value"),
         ("```json\n" + verdict("m") + "\n```", "Expecting value"),
@@ -121,6 +128,48 @@ def test_what_is_no_verdict(text: str, said: str) -> None:
     """Anything but exactly one object of the rubric's criteria, each a whole number on the scale, is refused by name."""
     with pytest.raises(ValueError, match=re.escape(said)):
         read_verdict(COPY, {"m"}, text)
+
+
+@given(st.fixed_dictionaries({"mark": ANYTHING, "scores": ANYTHING, "reason": ANYTHING}) | ANYTHING)
+def test_an_answer_is_a_verdict_or_says_why_not(answer: Any) -> None:
+    """Whatever JSON comes, nothing but ``ValueError`` is raised for it."""
+    with pytest.raises(ValueError, match=r"."):
+        read_verdict(COPY, {"m"}, json.dumps(answer))
+
+
+def test_mlflow_waits_as_long_as_it_is_told(stub: StubLLM, tmp_path: Path) -> None:
+    """The time per call and the longest answer are MLflow's, too; it asks again by itself."""
+    stub.reset()
+    stub.answer(Slow(30.0), Say('{"result": 4, "rationale": "plain"}'))
+    settings = Settings(home=tmp_path, generator_url=stub.url, generator_model="stub-1", generator_seconds=0.9)
+    [answer] = judge_by_mlflow(settings, COPY, "Sale", [copy("one")], Budget(10**9, 10**9, Price()))
+
+    assert answer.state == "answered"
+    assert len(stub.calls) > 1
+    assert stub.calls[0].body["max_tokens"] == 400
+    assert "MLFLOW_GATEWAY_ROUTE_TIMEOUT_SECONDS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Malformed(b"[]"),
+        Malformed(b"{}"),
+        Say("{}"),
+        Say("[1]"),
+        Say('{"result": [], "rationale": {}}'),
+        Say('{"result": 4, "rationale": "\\ud800"}'),
+    ],
+)
+def test_what_mlflow_cannot_read_is_no_rating(stub: StubLLM, tmp_path: Path, fault: Reply) -> None:
+    """Nothing is raised for what a server does behind MLflow, and its reason can be printed."""
+    stub.reset()
+    stub.answer(fault)
+    settings = Settings(home=tmp_path, generator_url=stub.url, generator_model="stub-1")
+    [answer] = judge_by_mlflow(settings, COPY, "Sale", [copy("one")], Budget(10**9, 10**9, Price()))
+
+    assert (answer.state, answer.value) == ("malformed", None)
+    assert answer.reason.isprintable()
 
 
 def test_mlflow_judges_by_the_same_server(stub: StubLLM, tmp_path: Path) -> None:
