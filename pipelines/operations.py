@@ -22,6 +22,7 @@ from ingestion.http.access import key_in
 from ingestion.http.problems import responses
 from ingestion.keys import Keyring
 from ingestion.loops import LoopId, load_loop
+from pipelines.audiences.folders import PATIENCE_SECONDS, Folder
 from reward_models.lift_report import LiftReport, measure
 from reward_models.serving.routes import Serving
 
@@ -52,25 +53,44 @@ class Jobs:
             self._running[loop_id] = self._begin(path, command)
         return str(path)
 
-    def decide(self, folder: Path) -> None:
-        """Decide the send of a folder (``pipelines/audiences/folders.py``). Raises :class:`TooMany` while ``SENDS`` are."""
+    def decide(self, folder: Folder) -> None:
+        """Decide the send of a folder; the process is given its lock, so nobody comes between. One that is being decided is
+        left alone. Raises :class:`TooMany` while ``SENDS`` are decided, :class:`Conflict` while somebody else uses the
+        folder."""
+        if self._decides(folder):
+            return
+        try:
+            with folder.held(PATIENCE_SECONDS) as lock, self._lock:
+                others = {path: one for path, one in self._deciding.items() if one.poll() is None}
+                others.pop(folder.path, None)  # nobody holds the folder: what is left of its last run only ends
+                if len(others) >= SENDS:
+                    raise TooMany(f"{SENDS} sends are being decided; start this one when one of them is done", 10)
+                folder.begin()
+                command = ("-m", "pipelines.audiences.jobs", str(folder.path), str(lock))
+                self._deciding = others | {folder.path: self._begin(self._log("sends"), command, (lock,))}
+        except Conflict:
+            if folder.state != "running":
+                raise
+
+    def _decides(self, folder: Folder) -> bool:
         with self._lock:
-            self._deciding = {path: one for path, one in self._deciding.items() if one.poll() is None}
-            if folder in self._deciding:
-                return
-            if len(self._deciding) >= SENDS:
-                raise TooMany(f"{SENDS} sends are being decided; start this one when one of them is done", 10)
-            self._deciding[folder] = self._begin(self._log("sends"), ("-m", "pipelines.audiences.jobs", str(folder)))
+            process = self._deciding.get(folder.path)
+        return process is not None and process.poll() is None and folder.state == "running"
 
     def _log(self, name: str) -> Path:
         folder = self.settings.home / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.log"
 
-    def _begin(self, log: Path, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    def _begin(self, log: Path, arguments: Sequence[str], kept: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
+        """``kept``: descriptors that the process inherits."""
         with log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 (our own program)
-                [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, env=_environment(self.settings)
+                [sys.executable, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(self.settings),
+                pass_fds=kept,
             )
 
     def stop(self) -> None:

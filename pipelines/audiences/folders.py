@@ -3,8 +3,9 @@
     sends/<keyed hash of loop and send>/
         send.json            what was asked for
         part-00000.ndjson    the audience, as it came in
-        lock                 held by the process that decides it
-        progress.json        rows behind it
+        lock                 held by whoever starts the send, and handed to the process that decides it; shared by all
+                             who put a part in, or look whether it is held
+        progress.json        rows behind it; there from the start on
         report.json          what became of every row; failed.json: why it ended
         result.csv           and result.csv.rejected.ndjson
 
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -36,6 +37,9 @@ PARTS = 1_000
 """Most parts of one audience."""
 SENDS = 100
 """Most sends that are kept at once, of all loops."""
+PATIENCE_SECONDS = 2.0
+"""How long a start waits for those who look, or put a part in."""
+_RETRY_SECONDS = 0.01
 _DAY = 86_400.0
 
 
@@ -106,45 +110,70 @@ class Folder:
         return sorted(self.path.glob("part-*.ndjson"))
 
     def put_part(self, number: int, recipients: list[Any]) -> None:
-        """Store a part; the same number again replaces it. Raises :class:`Conflict` while the send is decided."""
-        if self._is_held():
-            raise Conflict("The send is being decided; send more of its audience when it is done")
-        lines = msgspec.json.Encoder().encode_lines(recipients)
-        self.write(f"part-{number:05d}.ndjson", lines)
+        """Store a part; the same number again replaces it. The send is open then, whatever its last run said; the same
+        part again changes nothing. Raises :class:`Conflict` while the send is decided."""
+        path, lines = self.path / f"part-{number:05d}.ndjson", msgspec.json.Encoder().encode_lines(recipients)
+        with self._shared():
+            if path.exists() and path.read_bytes() == lines:
+                return
+            self._forget("progress.json")
+            self.write(path.name, lines)
 
     def write(self, name: str, content: bytes) -> None:
         """A file of the folder, whole or not at all."""
         with replacing(self.path / name) as file:
             file.write(content)
 
-    def forget_last_run(self) -> None:
-        """Before a run: what the one before said holds no more."""
-        for name in ("report.json", "failed.json"):
-            (self.path / name).unlink(missing_ok=True)
+    def begin(self) -> None:
+        """Before a run, by whoever holds the send: what the one before said holds no more."""
+        self._forget()
         self.write("progress.json", b"0")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The right to decide the send. Raises :class:`Conflict` while another process has it."""
+    def held(self, patience: float = 0.0) -> Iterator[int]:
+        """The right to decide the send: the lock's descriptor. A process that inherits it has the right until it closes it.
+        Raises :class:`Conflict` while another has it, after ``patience`` seconds."""
         with (self.path / "lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict("The send is being decided already") from None
+            deadline = time.monotonic() + patience
+            while not _is_taken(lock, fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    raise Conflict("The send is in use; ask how it stands, and start it again")
+                time.sleep(_RETRY_SECONDS)
+            yield lock.fileno()
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """That nobody decides the send. Any number may have it at once. Raises :class:`Conflict` while somebody does."""
+        with (self.path / "lock").open("ab") as lock:
+            if not _is_taken(lock, fcntl.LOCK_SH):
+                raise Conflict("The send is being decided; send more of its audience when it is done")
             yield
 
     def _is_held(self) -> bool:
         try:
-            with self.held():
+            with self._shared():
                 return False
         except Conflict:
             return True
+
+    def _forget(self, *more: str) -> None:
+        for name in ("report.json", "failed.json", *more):
+            (self.path / name).unlink(missing_ok=True)
 
     def _read(self, name: str, kind: type[Any]) -> Any:
         try:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         except FileNotFoundError:
             return None
+
+
+def _is_taken(lock: BinaryIO, kind: int) -> bool:
+    """Take the lock, if it is free."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Folders:

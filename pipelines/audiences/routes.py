@@ -134,8 +134,7 @@ def start_send(loop_id: LoopId, send: SendName, folders: Kept, jobs: Annotated[J
     folder = folders.find(loop_id, send)
     if not folder.parts:
         raise BadInput("The send has no audience yet; hand it over with PUT …/parts/0")
-    if folder.state != "running":
-        jobs.decide(folder.path)
+    jobs.decide(folder)
     return _answer(folder, started=True)
 
 

@@ -23,10 +23,10 @@ from ingestion.people.erasing import erase
 from ingestion.people.mentions import Mentions
 from ingestion.spool import Spool
 from pipelines import cli
-from pipelines.audiences import jobs
 from pipelines.audiences.deciding import Desk
 from pipelines.audiences.folders import Folder
 from tests.pipelines.api import click, define, ok, rank, running, send
+from tests.pipelines.sends import decided_at_once
 from tests.pipelines.test_app import wait_for
 
 CANARY = "canary-4711"
@@ -53,7 +53,7 @@ def settings(tmp_path: Path, migrated_file: Path, monkeypatch: pytest.MonkeyPatc
 def made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The same after a day of everything for two customers whose ids begin alike."""
     desk = Desk(open_database(settings.database), load_secrets(settings), settings, system_clock)
-    monkeypatch.setattr("pipelines.operations.Jobs.decide", lambda _, folder: jobs.run(Folder(folder), desk))
+    decided_at_once(monkeypatch, desk)
     with running(settings.database, settings.home) as client:
         define(client)
         decided = {who: drive(client, who) for who in (CANARY, NEIGHBOUR)}
@@ -68,7 +68,7 @@ def made(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     rows = {"customer": [CANARY, NEIGHBOUR], "age": [30, 31]}
     pyarrow.parquet.write_table(pyarrow.table(rows), exports / "audience.parquet")
     (exports / "sent.csv").write_text(f'customer,note\n{CANARY},"two\nlines"\n{NEIGHBOUR},"two\n{NEIGHBOUR} lines"\n')
-    (settings.home / "logs").mkdir()
+    (settings.home / "logs").mkdir(exist_ok=True)
     (settings.home / "logs" / "other.log").write_text(f"asked for {CANARY} once\nasked for {NEIGHBOUR} once\n")
     return settings
 

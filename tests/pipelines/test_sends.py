@@ -3,24 +3,30 @@
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
 from infra.clock import system_clock
-from infra.database import open_database
-from infra.errors import TooMany
+from infra.database import open_database, writing
+from infra.errors import TooMany, Unavailable
 from infra.secrets import load_secrets
 from infra.settings import Settings
 from ingestion.http.access import scope_of
+from pipelines import operations
 from pipelines.audiences import folders, jobs
-from pipelines.audiences.deciding import Desk
-from pipelines.audiences.folders import Folder, Folders, Order
+from pipelines.audiences.deciding import Desk, Report
+from pipelines.audiences.folders import Failure, Folder, Folders, Order
 from tests.pipelines.api import define, ok, rank, refused, running
+from tests.pipelines.sends import decided_at_once
+from tests.pipelines.test_app import wait_for
 
 SEND = "/v1/loops/mail/sends/june-1"
 
@@ -35,7 +41,7 @@ def home(tmp_path: Path) -> Path:
 def client(home: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """The API with a running campaign. What it starts is run here, at once, instead of in a process of its own."""
     desk = Desk(open_database(sqlite_url), load_secrets(Settings(home=home)), Settings(home=home), system_clock)
-    monkeypatch.setattr("pipelines.operations.Jobs.decide", lambda _, folder: jobs.run(Folder(folder), desk))
+    decided_at_once(monkeypatch, desk)
     with running(sqlite_url, home) as client:
         define(client, holdout=0.2)
         yield client
@@ -120,8 +126,26 @@ def test_a_failure_is_told_and_can_be_tried_again(client: TestClient) -> None:
     assert ok(client.get(SEND))["state"] == "failed"
 
 
-def test_a_send_that_is_decided_is_left_alone(client: TestClient, home: Path) -> None:
+def test_what_a_last_run_said_holds_no_more(client: TestClient) -> None:
+    """A further part opens the send again, after its end and after a failure; the same part again does not."""
+    ok(client.put(SEND, json={"campaign": "june"}))
+    ok(client.put(f"{SEND}/parts/0", json=part(1)))
+    ok(client.post(f"{SEND}/start"))
+    assert ok(client.put(f"{SEND}/parts/0", json=part(1)))["state"] == "done"
+    opened = ok(client.put(f"{SEND}/parts/1", json=part(2)))
+    assert (opened["state"], opened["rows"], opened["report"]) == ("open", 0, None)
+    assert "The send is open" in refused(client.get(f"{SEND}/result"), 404)
+
+    ok(client.post("/v1/campaigns", json={"campaign": "june", "loop": "mail", "state": "ended"}))
+    ok(client.post(f"{SEND}/start"))
+    assert ok(client.get(SEND))["state"] == "failed"
+    opened = ok(client.put(f"{SEND}/parts/1", json=part(4)))
+    assert (opened["state"], opened["failure"]) == ("open", None)
+
+
+def test_a_send_that_is_decided_is_left_alone(client: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a process decides it, the send says so, takes no parts, and another start changes nothing."""
+    monkeypatch.setattr(operations, "PATIENCE_SECONDS", 0.02)
     ok(client.put(SEND, json={"campaign": "june"}))
     ok(client.put(f"{SEND}/parts/0", json=part(1)))
     [path] = (home / "sends").iterdir()
@@ -130,8 +154,81 @@ def test_a_send_that_is_decided_is_left_alone(client: TestClient, home: Path) ->
         assert "being decided" in refused(client.put(f"{SEND}/parts/1", json=part(2)), 409)
         assert ok(client.post(f"{SEND}/start"))["state"] == "running"
     assert ok(client.get(SEND))["state"] == "open"
-    Folder(path).forget_last_run()
+    Folder(path).begin()
     assert ok(client.get(SEND))["state"] == "stopped"
+
+
+def test_whoever_looks_is_in_nobodys_way(client: TestClient, home: Path) -> None:
+    """While others look how the send stands, so may everybody, parts may come, and a start waits for them."""
+    ok(client.put(SEND, json={"campaign": "june"}))
+    ok(client.put(f"{SEND}/parts/0", json=part(1)))
+    [path] = (home / "sends").iterdir()
+    with Folder(path)._shared():
+        assert ok(client.get(SEND))["state"] == "open"
+        assert ok(client.put(f"{SEND}/parts/1", json=part(2)))["parts"] == 2
+    look = Folder(path)._shared()
+    look.__enter__()
+    threading.Timer(0.2, look.__exit__, (None, None, None)).start()
+    ok(client.post(f"{SEND}/start"))
+    assert ok(client.get(SEND))["state"] == "done"
+
+
+def test_a_send_that_cannot_begin_says_why(home: Path) -> None:
+    """Where its process finds nothing to decide on, the send has failed, and tells the reason."""
+    folder = Folders(home, load_secrets(Settings(home=home)), 7).create(Order(loop="mail", send="s", campaign="june"))
+
+    def nowhere() -> Desk:
+        raise Unavailable("The database does not answer: connection refused")
+
+    with folder.held():
+        folder.begin()
+        jobs.run(folder, nowhere)
+
+    assert (folder.state, folder.failure) == (
+        "failed",
+        Failure("The database does not answer: connection refused", True),
+    )
+
+
+def test_in_a_process_of_its_own(home: Path, sqlite_url: str, engine: Engine) -> None:
+    """What a start begins is running from the answer on, whatever its last run said, until what it says is new."""
+    with running(sqlite_url, home) as client:
+        define(client)
+        ok(client.put(SEND, json={"campaign": "june", "format": "ndjson"}))
+        ok(client.put(f"{SEND}/parts/0", json=part(1, 2)))
+        [path] = (home / "sends").iterdir()
+        with Folder(path).held():
+            Folder(path).write("report.json", msgspec.json.encode(Report("june-1", "mail", "june", rows=7)))
+            Folder(path).write("failed.json", msgspec.json.encode(Failure("of the last run", True)))
+
+        with writing(engine):  # so nothing is decided yet
+            ok(client.post(f"{SEND}/start"))
+            begun = ok(client.get(SEND))
+            ok(client.post(f"{SEND}/start"))
+            late = client.put(f"{SEND}/parts/1", json=part(4))
+        wait_for(lambda: ok(client.get(SEND))["state"] != "running", seconds=120)
+        done = ok(client.get(SEND))
+
+        assert (begun["state"], begun["report"]) == ("running", None)
+        assert "being decided" in refused(late, 409)
+        assert (done["state"], done["report"]["rows"], done["report"]["decided"]) == ("done", 2, 2)
+        assert len(client.get(f"{SEND}/result").text.splitlines()) == 2
+        assert ok(client.put(f"{SEND}/parts/1", json=part(4)))["state"] == "open"
+
+
+def test_when_to_try_again_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many sends are refused with the time that it takes until there is room."""
+    monkeypatch.setattr(folders, "SENDS", 0)
+    full = client.put(SEND, json={"campaign": "june"})
+    assert (full.headers["retry-after"], "are kept already" in refused(full, 429)) == ("3600", True)
+    monkeypatch.undo()
+
+    ok(client.put(SEND, json={"campaign": "june"}))
+    ok(client.put(f"{SEND}/parts/0", json=part(1)))
+    monkeypatch.setattr(operations, "SENDS", 0)
+    busy = client.post(f"{SEND}/start")
+    assert (busy.headers["retry-after"], "sends are being decided" in refused(busy, 429)) == ("10", True)
+    assert ok(client.get(SEND))["state"] == "open"
 
 
 def test_folders_are_private_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
