@@ -1,6 +1,8 @@
 """Azure Personalizer's clients against a loop: Microsoft's own SDK, unmodified, over HTTP."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from azure.cognitiveservices.personalizer import PersonalizerClient
 from azure.cognitiveservices.personalizer.models import ErrorResponseException, RankableAction, RankRequest
 from fastapi import FastAPI
 from httpx2 import Client, Response
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msrest.authentication import CognitiveServicesCredentials
 from msrest.exceptions import HttpOperationError
 from sqlalchemy import select
@@ -16,6 +20,8 @@ from sqlalchemy import select
 from infra import tables
 from infra.database import reading, writing
 from infra.settings import Settings
+from ingestion.contents import add_contents, set_approval
+from ingestion.events import Content
 from ingestion.keys import create_key
 from ingestion.loops import parse_definition, put_loop
 from pipelines.app import create_app
@@ -171,7 +177,7 @@ def test_errors_are_those_the_sdk_reads(app: FastAPI, endpoint: str, client: Per
     assert outcomes(app, "mine") == {}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def http(app: FastAPI, endpoint: str) -> Iterator[Client]:
     """A plain client with the key in Azure's header."""
     with Client(base_url=endpoint, headers={"Ocp-Apim-Subscription-Key": subscription(app)}) as client:
@@ -212,6 +218,11 @@ def test_slots_are_filled_and_rewarded(app: FastAPI, http: Client) -> None:
     [
         ({"slots": [{"id": "a"}, {"id": "a"}]}, "same id"),
         ({"slots": [{"id": name} for name in "abcd"]}, "4 slots and 3 actions"),
+        (
+            {"slots": [{"id": name} for name in "abc"], "excludedActions": ["pasta"]},
+            "3 slots and 2 actions that are not excluded",
+        ),
+        ({"slots": [{"id": "a"}], "excludedActions": ["pasta", "salad", "ice cream"]}, "All actions are excluded"),
         ({"slots": [{"id": "a", "excludedActions": ["pasta"]}]}, "for all slots or for none"),
         ({"slots": []}, "slots"),
     ],
@@ -256,13 +267,28 @@ def test_rewards_are_between_minus_one_and_one(http: Client, value: Any) -> None
     assert answer.json()["error"]["code"] == "BadRequest"
 
 
+@contextmanager
+def apprentice(app: FastAPI) -> Iterator[None]:
+    """The loop in apprentice mode, until the end of the block."""
+    serving = app.state.serving
+
+    def learn(mode: str) -> None:
+        with writing(serving.engine) as connection:
+            definition = parse_definition({"loop": "food", "learning_mode": mode} | PERSONALIZER)
+            put_loop(connection, definition, serving.clock())
+        serving.snapshots.refresh()
+
+    learn("apprentice")
+    try:
+        yield
+    finally:
+        learn("online")
+
+
 def test_an_apprentice_answers_the_callers_own_choice(app: FastAPI, client: PersonalizerClient, http: Client) -> None:
     """In apprentice mode the first action that is not excluded is answered, and in slots the baseline action of each: what
     the caller would have shown. Its probability is 1, and the stored decision replays."""
-    with writing(app.state.serving.engine) as connection:
-        put_loop(connection, parse_definition({"loop": "food", "learning_mode": "apprentice"} | PERSONALIZER), 1)
-    app.state.serving.snapshots.refresh()
-    try:
+    with apprentice(app):
         for order in (ACTIONS, ACTIONS[::-1]):
             answer = client.rank(RankRequest(actions=order, context_features=CONTEXT))
             assert answer.reward_action_id == order[0].id
@@ -277,7 +303,109 @@ def test_an_apprentice_answers_the_callers_own_choice(app: FastAPI, client: Pers
         with reading(app.state.serving.engine) as connection:
             found = trace(connection, "learning", app.state.serving.snapshots, app.state.serving.clock())
         assert (found.replay.choice, found.decision["learning_mode"]) == ("exact", "apprentice")
-    finally:
-        with writing(app.state.serving.engine) as connection:
-            put_loop(connection, parse_definition({"loop": "food"} | PERSONALIZER), 2)
-        app.state.serving.snapshots.refresh()
+
+
+def test_copy_that_is_known_under_another_id(app: FastAPI, http: Client) -> None:
+    """Somebody registered an action as a content of their own: it is ranked, left out and taken as the baseline by the
+    caller's id, as any other, and asked again it is the same."""
+    actions = [{"id": "lasagne"}, {"id": "risotto"}]
+    serving = app.state.serving
+    ok = http.post("/personalizer/v1.0/rank", json={"actions": actions[1:]})
+    assert ok.status_code == 201
+    with writing(serving.engine) as connection:
+        known = Content(content_id="theirs", campaign_id="food-actions", slots={"action": "lasagne"})
+        add_contents(connection, "food-actions", [known], 10_000, serving.clock())
+
+    asked = {"actions": actions, "eventId": "theirs"}
+    ranked, again = (http.post("/personalizer/v1.0/rank", json=asked) for _ in range(2))
+    assert {one["id"] for one in ranked.json()["ranking"]} == {"lasagne", "risotto"}
+    assert ranked.json() == again.json()
+    left = http.post("/personalizer/v1.0/rank", json={"actions": actions, "excludedActions": ["lasagne"]}).json()
+    assert left["ranking"] == [{"id": "risotto", "probability": 1.0}, {"id": "lasagne", "probability": 0.0}]
+    filled = slots(http, actions=actions, slots=[{"id": "a"}, {"id": "b"}]).json()["slots"]
+    assert {one["rewardActionId"] for one in filled} == {"lasagne", "risotto"}
+    with apprentice(app):
+        answer = http.post("/personalizer/v1.0/rank", json={"actions": actions}).json()
+        assert answer["rewardActionId"] == "lasagne"
+
+
+def test_a_slot_is_never_left_out(app: FastAPI, http: Client) -> None:
+    """Where an action was retired, fewer slots are asked for or it is a 400, and nothing is stored; in a ranking it has
+    probability 0."""
+    serving = app.state.serving
+    actions = [{"id": "kale"}, {"id": "leek"}]
+    assert slots(http, actions=actions, slots=[{"id": "a"}, {"id": "b"}]).status_code == 201
+    with writing(serving.engine) as connection:
+        names = {row.slots["action"]: row.content_id for row in connection.execute(select(tables.contents))}
+        set_approval(connection, names["kale"], "retired", "test", "", serving.clock())
+    serving.snapshots.look()
+
+    refused = slots(http, actions=actions, slots=[{"id": "a"}, {"id": "b"}], eventId="kale")
+    assert (refused.status_code, "1 of the contents may be chosen" in refused.json()["error"]["message"]) == (400, True)
+    with reading(serving.engine) as connection:
+        stored = select(tables.decisions.c.decision_id).where(tables.decisions.c.decision_id == "kale")
+        assert connection.execute(stored).first() is None
+    ranking = http.post("/personalizer/v1.0/rank", json={"actions": actions}).json()["ranking"]
+    assert ranking == [{"id": "leek", "probability": 1.0}, {"id": "kale", "probability": 0.0}]
+
+
+WORDS = st.text(st.characters(exclude_categories=()), max_size=9)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+JSON = st.recursive(SCALARS, lambda part: st.lists(part, max_size=3) | st.dictionaries(WORDS, part, max_size=3))
+FEATURES = st.lists(st.dictionaries(WORDS, JSON, max_size=3), max_size=2)
+IDS = st.sampled_from("abcde")
+JSON_TYPE = {"Content-Type": "application/json"}
+
+
+def bodies(wild: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Bodies of Personalizer's calls, in which any part may be ``wild`` instead."""
+    features = FEATURES | wild
+    some = st.lists(IDS | wild, max_size=2) | wild
+    action = st.fixed_dictionaries({"id": IDS | wild}, optional={"features": features})
+    slot = st.fixed_dictionaries(
+        {"id": IDS | wild},
+        optional={"baselineAction": IDS | wild, "excludedActions": some, "features": features},
+    )
+    return st.fixed_dictionaries(
+        {"actions": st.lists(action, min_size=1, max_size=5, unique_by=lambda one: repr(one["id"])) | wild},
+        optional={
+            "contextFeatures": features,
+            "excludedActions": some,
+            "eventId": WORDS | wild,
+            "deferActivation": st.booleans() | wild,
+            "slots": st.lists(slot, min_size=1, max_size=3) | wild,
+        },
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(body=bodies(st.nothing()) | bodies(JSON) | JSON, call=st.sampled_from(("rank", "multislot/rank")))
+def test_any_body_is_answered_or_told_what_is_wrong(http: Client, body: Any, call: str) -> None:
+    """Whatever a body holds: a whole answer, or a refusal with a sentence, in Personalizer's form but for texts that are
+    refused everywhere; nothing ever breaks."""
+    answer = http.post(f"/personalizer/v1.1-preview.3/{call}", content=json.dumps(body).encode(), headers=JSON_TYPE)
+    found = answer.json()
+    if answer.status_code != 201:
+        assert 400 <= answer.status_code < 500, answer.text
+        assert (found["error"]["message"] if "error" in found else found["detail"]).strip()
+        return
+    names, excluded = {one["id"] for one in body["actions"]}, set(body.get("excludedActions") or ())
+    if call == "rank":
+        assert {one["id"] for one in found["ranking"]} == names
+        assert sum(one["probability"] for one in found["ranking"]) == pytest.approx(1.0)
+        assert found["rewardActionId"] in names - excluded
+    else:
+        chosen = [one["rewardActionId"] for one in found["slots"]]
+        assert [one["id"] for one in found["slots"]] == [one["id"] for one in body["slots"]]
+        assert len(set(chosen)) == len(chosen)
+        assert set(chosen) <= names - excluded
+
+
+@pytest.mark.parametrize(("depth", "status"), [(10, 201), (200, 422), (20_000, 422)])
+def test_however_deep_features_are(http: Client, depth: int, status: int) -> None:
+    """Features within features are flattened, or refused with a sentence."""
+    deep = '{"a":' * depth + "1" + "}" * depth
+    answer = http.post(
+        "/personalizer/v1.0/rank", content=f'{{"actions":[{{"id":"a"}}],"contextFeatures":[{deep}]}}', headers=JSON_TYPE
+    )
+    assert answer.status_code == status
