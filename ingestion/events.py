@@ -154,6 +154,10 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int = 0
 
 
+MEASURED = ("brief_similarity", "prompt_similarity")
+"""Features that say how near copy is to what it was written from. No reader sees them: they are not part of what makes copy the same."""
+
+
 class Content(msgspec.Struct, frozen=True, kw_only=True):
     """One generated piece of copy."""
 
@@ -172,7 +176,13 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what a reader sees: the same copy in a campaign is one content."""
-        return hashlib.sha256(canonical_json([self.slots, self.features, self.locale])).hexdigest()
+        seen = {name: value for name, value in self.features.items() if name not in MEASURED}
+        return hashlib.sha256(canonical_json([self.slots, seen, self.locale])).hexdigest()
+
+    @property
+    def measured(self) -> dict[str, float | int | str | bool]:
+        """The features that are not part of the fingerprint."""
+        return {name: value for name, value in self.features.items() if name in MEASURED}
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):

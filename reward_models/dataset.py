@@ -186,7 +186,8 @@ class TrainingSet:
         """SHA-256 of everything in the set, in order."""
         state = hashlib.sha256(canonical_json([self.loop_id, self.loop_version, self.as_of]))
         for content in self.contents:
-            state.update(canonical_json([content.campaign_id, content.content_id, content.fingerprint]))
+            about = [content.campaign_id, content.content_id, content.fingerprint]
+            state.update(canonical_json([*about, content.measured] if content.measured else about))
         for name in LISTS:
             state.update(canonical_json(getattr(self, name)))
         Contexts.of(self.contexts).update(state)

@@ -3,7 +3,7 @@
     similarity(first, second, vectors) -> (n,)     cosine of TF-IDF, words 1 to 2, in [0, 1]; of embeddings where both have one
     changes(before, after) -> list of Piece        word by word: what stayed, what was taken out, what was put in
 
-TF-IDF is learned from the texts given: a word they all share says little about nearness. Texts are compared pair by pair; without
+TF-IDF is learned from the texts given, and from those ``known``: a word they all share says little about nearness. Texts are compared pair by pair; without
 a shared word the similarity is 0. Pieces put together again give both texts, to the last space.
 """
 
@@ -57,9 +57,14 @@ class Change:
         return (removed, added) if removed or added else (self.removed.strip(), self.added.strip())
 
 
-def similarity(first: Sequence[str], second: Sequence[str], vectors: Vectors = NO_VECTORS) -> Floats:
-    """Of each pair, shape (n,); nan for a pair with an empty text. By embeddings where both texts have one."""
-    found = _by_words(first, second)
+def similarity(
+    first: Sequence[str], second: Sequence[str], vectors: Vectors = NO_VECTORS, known: Sequence[str] = ()
+) -> Floats:
+    """Of each pair, shape (n,); nan for a pair with an empty text. By embeddings where both texts have one.
+
+    known: further texts that say which words are common.
+    """
+    found = _by_words(first, second, known)
     if vectors.size:
         left, right = vectors.of(first, vectors.size), vectors.of(second, vectors.size)
         cosine = np.asarray((left * right).sum(axis=1))
@@ -107,11 +112,11 @@ def _tokens(text: str) -> list[str]:
     return tokens if len(tokens) <= MOST_TOKENS else [*tokens[:MOST_TOKENS], "".join(tokens[MOST_TOKENS:])]
 
 
-def _by_words(first: Sequence[str], second: Sequence[str]) -> Floats:
+def _by_words(first: Sequence[str], second: Sequence[str], known: Sequence[str]) -> Floats:
     present = np.array([bool(a.strip() and b.strip()) for a, b in zip(first, second, strict=True)], dtype=np.bool_)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     try:
-        vectorizer.fit(dict.fromkeys([*first, *second]))
+        vectorizer.fit(dict.fromkeys([*first, *second, *known]))
     except ValueError:  # no words at all
         return np.where(present, 0.0, np.nan)
     left, right = (csr_array(vectorizer.transform(texts)) for texts in (first, second))

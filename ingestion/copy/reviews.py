@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 from infra import tables
 from ingestion.contents import read_verdicts
 from ingestion.copy.guardrails import Verdict
+from ingestion.events import MEASURED
 
 MOST = 500
 """Contents in one look at the queue."""
@@ -24,8 +25,15 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     prompt_id: str | None
     generator: str | None
     parameters: dict[str, Any]
+    features: dict[str, Any]
     created_at: int
     verdicts: list[Verdict] = []
+
+    @property
+    def nearness(self) -> str:
+        """How near it is to brief and prompt, in words; empty where it was not measured."""
+        told = (f"{name.replace('_', ' ')} {self.features[name]}" for name in MEASURED if name in self.features)
+        return ", ".join(told)
 
 
 def waiting(

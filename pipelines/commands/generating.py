@@ -168,7 +168,7 @@ def _origin(one: Waiting) -> str:
 
 
 def _remarks(one: Waiting) -> str:
-    return "; ".join(verdict.reason for verdict in one.verdicts if verdict.reason)
+    return "; ".join(filter(None, (*(verdict.reason for verdict in one.verdicts), one.nearness)))
 
 
 def _say(sentence: str) -> None:

@@ -3,7 +3,7 @@
 1. read      the brief, the loop's rules, what earlier copy earned, customers of late, the model that serves
 2. order     which prompts write how much: the prompt policy over what their copy earned; winners and losers as examples
 3. write     generations, within the budget
-4. check     guardrails; copy that the campaign knows is left out
+4. check     guardrails; copy that the campaign knows is left out; how near the rest is to brief and prompt (``nearness.py``)
 5. score     the best of N by the reward model, guarded (``best_of.py``); where it knows nothing, any that pass, by lot
 6. register  everything with its verdicts: what is kept is approved or waits, by the loop's approval; the rest is rejected
              and says why. A draft campaign with approved copy starts
@@ -39,6 +39,7 @@ from pipelines.generation.budget import Budget
 from pipelines.generation.endpoint import endpoint_of
 from pipelines.generation.generators import Draft, Generator, Order, Written
 from pipelines.generation.language_model import LanguageModel
+from pipelines.generation.nearness import measured
 from pipelines.generation.outcome import KeptCopy, Made, PromptShare, Wish
 from pipelines.generation.past import Past, allot, losers, past_of, prompt_shares, winners
 from pipelines.generation.prompts import HOUSE, Prompt, newest, put_prompt
@@ -49,6 +50,7 @@ from pipelines.generation.templated import TemplateGenerator
 from pipelines.learning import Bench, Run, call
 from reward_models import registry
 from reward_models.boosted import RewardModel
+from reward_models.embeddings import embedder_of
 from reward_models.support import Support, fit_support
 
 ACTOR = "generate"
@@ -214,7 +216,13 @@ def check(bench: Bench, brief: Brief, written: Written) -> list[Checked]:
         ]
         judged = judge(connection, brief.definition, brief.campaign, admitted)
     by_print = {content.fingerprint: draft for draft, content in drafts}
-    return [Checked(by_print[content.fingerprint], content, verdicts) for content, verdicts in judged]
+    prompts = [by_print[content.fingerprint].prompt for content, _ in judged]
+    past = [text_of(one.content) for one in brief.past]
+    contents = measured(
+        [content for content, _ in judged], prompts, brief.campaign.brief, past, embedder_of(bench.settings)
+    )
+    verdicts = [verdicts for _, verdicts in judged]
+    return [Checked(by_print[one.fingerprint], one, said) for one, said in zip(contents, verdicts, strict=True)]
 
 
 def score(brief: Brief, checked: Sequence[Checked]) -> Scored:

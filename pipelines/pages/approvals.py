@@ -87,6 +87,7 @@ def _shown(secrets: Secrets, loop_id: str, one: Waiting, expected: str) -> dict[
         "slots": as_read(one.slots),
         "origin": " by ".join(filter(None, (one.prompt_id, one.generator))),
         "expected": expected,
+        "nearness": one.nearness,
         "remarks": [verdict.reason for verdict in one.verdicts if verdict.reason],
         "passed": [verdict.rule for verdict in one.verdicts if verdict.passed and not verdict.reason],
         "approve": _button(secrets, loop_id, one.content_id, "approved"),
