@@ -80,13 +80,13 @@ def ask(campaign_id: str, wired: Wired, annotator: Name | None = None) -> HTMLRe
         asked = _asked(wired, campaign_id)
     except RewardloopError as error:
         return problem(error)
-    pair = next_pair(list(asked.copy), asked.comparisons, annotator) if annotator else None
+    pair = (next_pair(list(asked.copy), asked.comparisons, annotator) if annotator else None) or ()
     sides = [
         {
             "slots": asked.copy[one],
             "address": _to(asked, "preferences", annotator, winner=one, loser=pair[1 - place]),
         }
-        for place, one in enumerate(pair or ())
+        for place, one in enumerate(pair)
     ]
     said = f"has made {asked.own(asked.comparisons, annotator)} choices"
     return _page(wired, asked, annotator, "preferences", said, asks=bool(sides), sides=sides)
@@ -193,7 +193,13 @@ def _page(
     ways = [
         {"name": name, "here": path == way, "address": _to(asked, path, annotator)} for path, (name, _) in WAYS.items()
     ]
-    known = {"campaign": asked.campaign_id, "annotator": annotator or "", "said": said, "ways": ways, "asks": asks}
+    known: dict[str, Any] = {
+        "campaign": asked.campaign_id,
+        "annotator": annotator or "",
+        "said": said,
+        "ways": ways,
+        "asks": asks,
+    }
     return page(f"{way}.html", WAYS[way][1], **known, **more, **_counts(wired, asked))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -200,12 +201,11 @@ def test_the_page_rates_one_by_one(client: TestClient) -> None:
 def test_orders_and_ratings_from_elsewhere_are_refused(client: TestClient) -> None:
     """Neither another site, nor contents of another campaign, nor marks and orders that are none: nothing is kept."""
     before, foreign = len(said(client)), {"sec-fetch-site": "cross-site"}
-    ranking = {"annotator": "eve", "picked": ["sale0", "sale1"]}
-    rating = {"annotator": "eve", "content": "sale0", "rating": 4}
-    for way, asked, wrong in (
-        ("rankings", ranking, [{"picked": ["sale0", "a"]}, {"picked": ["sale0"]}, {"picked": ["sale0"] * 2}]),
-        ("ratings", rating, [{"content": "a"}, {"rating": 0}, {"rating": 6}, {"rating": "good"}]),
-    ):
+    ranking: dict[str, Any] = {"annotator": "eve", "picked": ["sale0", "sale1"]}
+    rating: dict[str, Any] = {"annotator": "eve", "content": "sale0", "rating": 4}
+    orders: list[dict[str, Any]] = [{"picked": ["sale0", "a"]}, {"picked": ["sale0"]}, {"picked": ["sale0"] * 2}]
+    marks: list[dict[str, Any]] = [{"content": "a"}, {"rating": 0}, {"rating": 6}, {"rating": "good"}]
+    for way, asked, wrong in (("rankings", ranking, orders), ("ratings", rating, marks)):
         assert client.post(f"/campaigns/sale/{way}", params=asked, headers=foreign).status_code == 403
         assert [client.post(f"/campaigns/sale/{way}", params={**asked, **one}).status_code for one in wrong] == [
             422
