@@ -2,8 +2,7 @@
 
     figures("Save 20 % until 24 December, from €49.90") -> {percent 20, date 24-12, price 49.9 EUR}
 
-Steps: 1 links and placeholders are taken out, 2 number words become digits (English and German, from two on: "one" says
-too many other things), 3 dates and times, 4 percentages, 5 prices, 6 what numbers are left. A separator before exactly
+Steps: 1 links and placeholders are taken out (``addresses.py``), 2 number words become digits (``number_words.py``), 3 dates and times, 4 percentages, 5 prices, 6 what numbers are left. A separator before exactly
 three digits divides thousands, another one decimals. Numbers inside words (``MP3``) are none. A month or a weekday alone is a
 date too. Dates in digits with slashes are compared as they are written: nobody knows which number is the month.
 """
@@ -14,15 +13,11 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
+from ingestion.copy.addresses import shown, without_addresses
+from ingestion.copy.number_words import in_digits, with_numerals
+
 Kind = Literal["number", "percentage", "price", "date", "time"]
 
-LINK = re.compile(
-    r"(?:https?|ftp)://\S+|(?<!\w)(?:javascript|data|mailto|tel|sms):\S+|(?<!\w)www\.\S+"
-    r"|(?<![\w@.])(?:[a-z0-9-]+\.)+(?:com|net|org|info|io|co|eu|de|at|ch|fr|es|it|nl|uk|us|shop|store|biz|ly|gl|me|app|xyz)"
-    r"(?![\w.]*@)(?:/\S*|(?![\w-]))",
-    re.IGNORECASE,
-)
-"""Addresses as copy holds them, with their scheme or without."""
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}\}")
 
 
@@ -98,34 +93,11 @@ _PRICE = re.compile(
     rf"|(?P<second>{_NUMBER}) ?(?P<behind>{_MONEY})(?![a-z])"
 )
 _PLAIN = re.compile(rf"({_NUMBER})(k|m)?")
-_HALF = re.compile(r"(?<!\w)half[- ](?:price|off)(?!\w)|(?<!\w)zum halben preis(?!\w)")
-
-
-def _counted(words: str, first: int, step: int = 1) -> dict[str, int]:
-    """Each word with its number."""
-    return {word: first + step * place for place, word in enumerate(words.split())}
-
-
-_TENS = _counted("twenty thirty forty fifty sixty seventy eighty ninety", 20, 10) | _counted(
-    "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig", 20, 10
-)
-_UNITS = _counted("one two three four five six seven eight nine", 1)
-_SMALL = (
-    _counted(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen", 2
-    )
-    | _counted("eighteen nineteen", 18)
-    | _counted("zwei drei vier fünf sechs sieben acht neun zehn elf zwölf", 2)
-    | {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000, "hundert": 100, "tausend": 1_000}
-)
-_WORDS = re.compile(
-    rf"(?<!\w)(?:(?P<tens>{'|'.join(_TENS)})(?:[- ](?P<unit>{'|'.join(_UNITS)}))?|(?P<small>{'|'.join(_SMALL)}))(?!\w)"
-)
 
 
 def figures(text: str) -> set[Figure]:
     """All figures of a text."""
-    left = _WORDS.sub(_in_digits, _HALF.sub("50 %", readable(without_links(text))))
+    left = in_digits(readable(without_links(with_numerals(text))))
     found: set[Figure] = set()
     for pattern, read in _READERS:
         found.update(figure for match in pattern.finditer(left) for figure in read(match))
@@ -134,21 +106,14 @@ def figures(text: str) -> set[Figure]:
 
 
 def without_links(text: str) -> str:
-    """The text less its addresses and placeholders."""
-    return LINK.sub(" ", PLACEHOLDER.sub(" ", text))
+    """The text as it is shown, less its addresses and placeholders."""
+    return without_addresses(PLACEHOLDER.sub(" ", text))
 
 
 def readable(text: str) -> str:
     """A text as the eye reads it: one form of each sign, no invisible signs, small letters, single blanks, plain digits."""
-    shown = (sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf")
-    plain = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in shown)
+    plain = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in shown(text))
     return " ".join(plain.lower().split())
-
-
-def _in_digits(match: re.Match[str]) -> str:
-    if match["tens"]:
-        return str(_TENS[match["tens"]] + (_UNITS[match["unit"]] if match["unit"] else 0))
-    return str(_SMALL[match["small"]])
 
 
 def _value(written: str) -> str:

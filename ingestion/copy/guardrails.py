@@ -3,7 +3,7 @@
     vet(rules, content, surroundings) -> (Verdict, …)      one per rule in force; all pass: the copy may be approved
 
 - length: characters per slot. required, banned: words and phrases, whatever case, blanks and invisible signs.
-- links: every address, with its scheme or without, leads to a listed host.
+- links: every address (``addresses.py``), with its scheme or without, leads to a listed host.
 - facts: numbers, prices, percentages, dates and times are the brief's (``figures.py``).
 - personal_data: addresses, telephone, card and account numbers, but for those that the brief gives.
 - locale: the content names a locale of the list, its letters are of that locale's script, and its small words are not
@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from infra.errors import BadInput
+from ingestion.copy.addresses import addresses, shown
 from ingestion.copy.copy_rules import CopyRules
-from ingestion.copy.figures import LINK, PLACEHOLDER, Figure, figures, readable, without_links
+from ingestion.copy.figures import PLACEHOLDER, Figure, figures, readable, without_links
 from ingestion.copy.near_duplicates import Known
 from ingestion.events import Content
 from ingestion.links import check_destination
@@ -83,7 +84,7 @@ def _banned(rules: CopyRules, _content: Content, text: str, _around: Surrounding
 
 
 def _links(rules: CopyRules, _content: Content, text: str, _around: Surroundings) -> list[str]:
-    found = dict.fromkeys(match[0].rstrip(".,;:!?)]}\"'»”") for match in LINK.finditer(PLACEHOLDER.sub("x", text)))
+    found = dict.fromkeys(each.written for each in addresses(shown(PLACEHOLDER.sub("x", text))))
     return [f"the link {_short(link)} leads to no listed host" for link in found if not _is_listed(link, rules.links)]
 
 

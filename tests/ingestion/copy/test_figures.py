@@ -22,6 +22,17 @@ from ingestion.copy.figures import figures
         ("MP3 for B2B, you may march in", {"date month 3"}),
         ("{{first_name}}, see https://shop.com/20?x=30 and www.shop.com/7", set()),
         ("One for all, no numbers here", set()),
+        ("einundzwanzig Euro, hundertzwanzig Tage", {"price 21 EUR", "number 120"}),
+        ("dreihundertfünfundvierzigtausend und zwei Millionen", {"number 345000", "number 2000000"}),
+        ("two hundred and fifty euros, one thousand two hundred", {"price 250 EUR", "number 1200"}),
+        ("a third off, ein Viertel günstiger", {"percentage 33.33", "percentage 25"}),
+        ("half the price, zum halben Preis, die Hälfte sparen", {"percentage 50"}),
+        ("save two thirds, three quarters of the price", {"percentage 66.67", "percentage 75"}),
+        ("www.50%off, https://30%off, 20.de", {"percentage 50", "percentage 30", "number 20"}),
+        ("Ⅳ days, ❺ nights", {"number 4", "number 5"}),
+        ("einmal, zweifellos, Achtung, dreist, tausendfach, Hundertschaft, eins", set()),
+        ("one of a kind, secondhand, someone, tension, often, a third person, the second half, half an hour", set()),
+        ("save half an hour, a quarter past, im ersten Viertel, Elfenbein", set()),
     ],
 )
 def test_equal_claims_have_one_form(text: str, found: set[str]) -> None:
