@@ -119,7 +119,7 @@ def add_contents(
     """Register contents in their campaign, in the order given, under the loop's rules and its approval rule.
 
     A content without an id (empty) gets one made from its copy. Copy that the campaign knows is answered with
-    the known content. ``said``: further verdicts by fingerprint; one that is not passed rejects like a rule's. Raises
+    the known content, whoever wrote it first. ``said``: further verdicts by fingerprint; one that is not passed rejects like a rule's. Raises
     :class:`Conflict` for a known id with another body, :class:`NotFound` for an unknown campaign, :class:`BadInput`
     for a text that is too long.
     """
@@ -130,9 +130,10 @@ def add_contents(
     by_id = _stored(connection, tables.contents.c.content_id, [c.content_id for c in admitted])
     answers: list[Registered | int] = []
     new: list[Content] = []
-    for content in admitted:
+    for given, content in zip(contents, admitted, strict=True):
         known = by_copy.get(content.fingerprint)
-        if (same_id := by_id.get(content.content_id)) is not None:
+        same_id = by_id.get(content.content_id)
+        if same_id is not None and (given.content_id or known is None):
             _agree(same_id, content)
             known = same_id
         if known is None:

@@ -75,6 +75,18 @@ def test_the_same_copy_twice_in_one_call(any_engine: Engine) -> None:
     assert [(one.content_id, one.status) for one in answers] == [("x", "created"), ("x", "existing"), ("x", "existing")]
 
 
+def test_the_same_line_of_two_generators(any_engine: Engine) -> None:
+    """Copy without an id that the campaign knows is that content, whoever wrote it first; with one it has to be the same."""
+    prepare(any_engine)
+    (first,) = add(any_engine, copy("Hello", generator="ann"))
+    again = add(any_engine, copy("Hello", generator="bob"), copy("Another", generator="bob"))
+
+    assert again[0] == first._replace(status="existing")
+    assert again[1].status == "created"
+    with pytest.raises(Conflict, match="exists with another generator"):
+        add(any_engine, copy("Hello", first.content_id, generator="bob"))
+
+
 def test_two_writers_of_the_same_copy(any_engine: Engine) -> None:
     """Concurrent registrations of one copy under many ids leave one content, and all are answered its id."""
     prepare(any_engine)
