@@ -1,10 +1,14 @@
 """Feedback out of files: every row is something that a person said, kept once.
 
 read_rows(path, loop_id, reader) -> number and body of each row        ``reader``: of the columns, then of a row, what it says
-import_rows(workspace, path, loop_id, rows, ...)                       store them; the same file again changes nothing
+store_rows(workspace, path, loop_id, rows, told) -> counts             store them; the same row again changes nothing
+import_rows(workspace, path, loop_id, rows, ...)                       the same, and print what became of it
+
+A row is known by what it says, wherever it stands and whatever the file is called; of equal rows in one file each counts.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,22 +43,31 @@ def read_rows(path: Path, loop_id: str, reader: Reader) -> Iterator[Row]:
             yield number, _body(path, number, loop_id, dict(zip(table.columns, row, strict=True)), read)
 
 
-def import_rows(
-    workspace: Workspace, path: Path, loop_id: str, rows: Iterator[Row], what: str, after: str, as_json: bool
-) -> None:
-    """Store what rows say, in batches, and print how many were new. ``after``: the command that goes on."""
+def store_rows(
+    workspace: Workspace, path: Path, loop_id: str, rows: Iterator[Row], told: Callable[[int], None]
+) -> dict[str, int]:
+    """Store what rows say, in batches, and count them; ``told`` hears after each batch how many were read."""
     counts = {"rows": 0, "new": 0, "already there": 0}
     with reading(workspace.engine) as connection:
         load_loop(connection, loop_id)
+    seen = Counter[bytes]()
+    for batch in _batches(rows):
+        with writing(workspace.engine) as connection:
+            for number, body in batch:
+                new = _add(connection, path, number, body, _id_of(body, seen), workspace)
+                counts["new" if new else "already there"] += 1
+        counts["rows"] += len(batch)
+        told(counts["rows"])
+    return counts
+
+
+def import_rows(
+    workspace: Workspace, path: Path, loop_id: str, rows: Iterator[Row], what: str, after: str, as_json: bool
+) -> None:
+    """Store what rows say and print how many were new. ``after``: the command that goes on."""
     with progress() as bar:
         task = bar.add_task(f"reading {path.name}", total=None)
-        for batch in _batches(rows):
-            with writing(workspace.engine) as connection:
-                for number, body in batch:
-                    new = _add(connection, path, number, body, workspace)
-                    counts["new" if new else "already there"] += 1
-            counts["rows"] += len(batch)
-            bar.update(task, completed=counts["rows"])
+        counts = store_rows(workspace, path, loop_id, rows, lambda read: bar.update(task, completed=read))
     if as_json:
         print_json(counts)
     else:
@@ -75,10 +88,17 @@ def _body(
         raise BadInput(f"{path}, row {number:,}: {error}") from None
 
 
-def _add(connection: Connection, path: Path, number: int, body: FeedbackBody, workspace: Workspace) -> bool:
-    """The id is made of what is said and of the row, so a file can be imported twice."""
-    said = f"{path.name}\x00{number}\x00{body.model_dump_json()}"
-    feedback_id = f"file-{hashlib.sha256(said.encode()).hexdigest()[:40]}"
+def _id_of(body: FeedbackBody, seen: Counter[bytes]) -> str:
+    """Made of what is said and of how often it was said before, so a table can be imported again when rows were added."""
+    said = hashlib.sha256(body.model_dump_json().encode())
+    seen[said.digest()] += 1
+    said.update(f"\x00{seen[said.digest()]}".encode())
+    return f"file-{said.hexdigest()[:40]}"
+
+
+def _add(
+    connection: Connection, path: Path, number: int, body: FeedbackBody, feedback_id: str, workspace: Workspace
+) -> bool:
     try:
         return add_feedback(connection, feedback_id, body, workspace.settings.text_limit_bytes, workspace.clock())
     except BadInput as error:

@@ -83,6 +83,7 @@ def calibrate(workspace: Workspace, loop: str, segment: str | None, by: str | No
             segment=segment,
             contents=contents,
             group_of=None if by is None else lambda content: getattr(content, by),
+            across=by != "campaign_id",
         )
         for name, given in ratings.items()
     }

@@ -5,6 +5,7 @@ is not read again. The same template again is the same version; anything else is
 
     put_prompt(connection, "ask", template, strategy, parameters, now) -> Prompt
     newest(connection) -> [Prompt, …]      the highest version of each
+    versions(connection, "ask")            all of one, the first first
     HOUSE                                  those that come with the product, one per strategy
 """
 
@@ -95,7 +96,7 @@ def put_prompt(
     Raises :class:`BadInput` for a template that could not be rendered.
     """
     _check(prompt_id, template)
-    stored = _versions(connection, prompt_id)
+    stored = versions(connection, prompt_id)
     prompt = Prompt(
         prompt_id=prompt_id,
         version=1 + max((one.version for one in stored), default=0),
@@ -121,7 +122,8 @@ def newest(connection: Connection) -> list[Prompt]:
     return [_prompt_of(row) for row in connection.execute(query.order_by(c.prompt_id))]
 
 
-def _versions(connection: Connection, prompt_id: str) -> list[Prompt]:
+def versions(connection: Connection, prompt_id: str) -> list[Prompt]:
+    """All versions of a prompt, in order."""
     c = tables.prompts.c
     query = select(tables.prompts).where(c.prompt_id == prompt_id).order_by(c.version)
     return [_prompt_of(row) for row in connection.execute(query)]

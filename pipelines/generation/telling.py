@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from infra.clock import format_time
-from infra.database import canonical_json
+from infra.database import canonical_json, reading
 from infra.errors import Unavailable
 from infra.logs import log
 from infra.tracking import Record
 from pipelines.flows.paper import Paper
 from pipelines.generation.outcome import Made
-from pipelines.generation.prompts import Prompt
+from pipelines.generation.prompts import Prompt, versions
 from pipelines.learning import Bench
 from reward_models.report import plain
 
@@ -24,9 +24,12 @@ _SHOWN = 20
 
 
 def mirror(bench: Bench, made: Made, prompts: tuple[Prompt, ...]) -> bool:
-    """Log a run and the prompts it used. False, and a warning in the log, when MLflow is away: the database has it all."""
+    """Log a run, and the prompts it used with their earlier versions. False, and a warning in the log, when MLflow is away:
+    the database has it all."""
+    with reading(bench.engine) as connection:
+        every = [one for prompt in prompts for one in versions(connection, prompt.prompt_id)]
     try:
-        for prompt in prompts:
+        for prompt in every:
             bench.tracking.keep_prompt(
                 prompt.prompt_id, prompt.version, prompt.template, {"rewardloop.strategy": prompt.strategy}
             )

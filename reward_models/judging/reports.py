@@ -40,16 +40,18 @@ def judged(
     segment: str | None = None,
     contents: Mapping[str, Content] | None = None,
     group_of: Callable[[Content], str | None] | None = None,
+    across: bool = True,
 ) -> Report:
     """A judge by its ratings of the training set's contents.
 
     segment: name of a context feature. contents: rated contents by id, those that nobody was shown among them, of which
-    ``group_of`` names the group; groups need five contents with outcomes, and that which of a group's copy was
-    shown was no matter of taste.
+    ``group_of`` names the group. across: groups lie across campaigns, and contents of one campaign count as one
+    observation; False where each group is a campaign. Groups need five observations with outcomes, and that which of a group's
+    copy was shown was no matter of taste.
     """
     found = realised(training)
     rating, order = _aligned(training, found, ratings)
-    groups = {} if group_of is None else _groups(training, found, ratings, contents or {}, group_of)
+    groups = {} if group_of is None else _groups(training, found, ratings, contents or {}, group_of, across)
     return Report(
         agreement_of(rating, order, found),
         curve(rating, order, found),
@@ -88,6 +90,7 @@ def _groups(
     ratings: Mapping[str, Rating],
     contents: Mapping[str, Content],
     group_of: Callable[[Content], str | None],
+    across: bool,
 ) -> dict[str, Powered]:
     """Relative reward of each group, from those with outcomes and those that were only rated."""
     level = np.bincount(found.campaign, found.exposures * found.reward) / np.bincount(found.campaign, found.exposures)
@@ -105,8 +108,11 @@ def _groups(
         of = np.array([group_of(content) == group for content in rated])
         shown = np.array([content.content_id in earned for content in rated])
         reward = np.array([earned[content.content_id] for content, yes in zip(rated, of & shown, strict=True) if yes])
+        cluster, others = (campaign[of & shown], campaign[of & ~shown]) if across else (None, None)
         try:
-            result[group] = powered_mean(reward, own[of & shown], own[of & ~shown])
+            result[group] = powered_mean(
+                reward, own[of & shown], own[of & ~shown], cluster=cluster, others_cluster=others
+            )
         except BadInput:
             continue
     return result

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from infra import tables
 from ingestion.copy.stored import campaigns_of
@@ -58,11 +58,13 @@ class Judgements:
 
 
 def load_judgements(connection: Connection, loop_id: str, source: str = "HUMAN") -> Judgements:
-    """From the feedback table, oldest first. Raises :class:`NotFound` for an unknown loop."""
+    """From the feedback table, oldest first: what names this loop, or none. Raises :class:`NotFound` for an unknown loop."""
     load_loop(connection, loop_id)
     campaigns = campaigns_of(connection, loop_id)
     c = tables.feedback.c
-    query = select(c.kind, c.content_id, c.value).where(c.kind.in_(KINDS), c.source == source)
+    query = select(c.kind, c.content_id, c.value).where(
+        c.kind.in_(KINDS), c.source == source, or_(c.loop_id == loop_id, c.loop_id.is_(None))
+    )
     rows = connection.execute(query.order_by(c.created_at, c.feedback_id)).all()
     return judgements_of([(row.kind, row.content_id, row.value) for row in rows], campaigns)
 

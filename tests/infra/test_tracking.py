@@ -140,6 +140,25 @@ def test_requests_are_found_and_answered(tracking: Tracking, mlflow_home: Path) 
     ]
 
 
+def test_every_version_of_a_prompt_is_kept_once_with_its_own_text(tracking: Tracking, mlflow_home: Path) -> None:
+    """Whatever is there already, each version gets in with its text and its number as a tag, and the same again is nothing."""
+    for version in (1, 2, 1, 2):
+        tracking.keep_prompt("story", version, f"Tell it {version} times", {"rewardloop.strategy": "story"})
+    tracking.keep_prompt("late", 2, "Second", {})
+    tracking.keep_prompt("late", 1, "First", {})
+
+    assert prompts(client(mlflow_home), "story") == {"1": (1, "Tell it 1 times"), "2": (2, "Tell it 2 times")}
+    assert prompts(client(mlflow_home), "late") == {"2": (1, "Second"), "1": (2, "First")}
+
+
+def prompts(of: Any, name: str) -> dict[str, tuple[int, str]]:
+    """MLflow's number and the text of each of our versions."""
+    found = of.search_prompt_versions(f"prompt.{name}")
+    kept = {one.tags["rewardloop.version"]: (int(one.version), one.template) for one in found}
+    assert len(kept) == len(found)
+    return kept
+
+
 def test_a_store_without_a_server_is_not_guarded(tracking: Tracking) -> None:
     """A file asks nobody for a password."""
     assert not tracking.guarded()

@@ -153,7 +153,7 @@ def test_choices_are_shown(client: TestClient, capsys: pytest.CaptureFixture[str
 def test_choices_come_in_by_file(
     client: TestClient, tmp_path: Path, sqlite_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each row is one choice, with whose it is and for whom, as JSON or in columns; the same file again changes nothing; a bad
+    """Each row is one choice, with whose it is and for whom, as JSON or in columns; the same row again changes nothing; a bad
     row is named, with its number and what to do."""
     first, second, third = define(client, 3)
     path = tmp_path / "chosen.csv"
@@ -165,6 +165,10 @@ def test_choices_come_in_by_file(
     for new in (2, 0):
         assert run(["demonstrations", "import", str(path), "--loop", "mail", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"rows": 2, "new": new, "already there": 2 - new}
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, f"{second},{first}|{second},cem,,,", *rows]))
+    assert run(["demonstrations", "import", str(path), "--loop", "mail", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": 3, "new": 1, "already there": 2}
     with reading(open_database(sqlite_url)) as connection:
         shown = {one.by: one for one in load_demonstrations(connection, "mail")}
 

@@ -93,7 +93,7 @@ def test_a_file_is_imported_once(
             assert cli.run(["preferences", "import", str(tmp_path / name), "--loop", "mail", "--json"]) == 0
             counts.append(json.loads(capsys.readouterr().out))
         assert (counts[0]["new"], counts[1]["new"]) == (counts[0]["rows"], 0)
-    grown = "winner,loser,annotator\nsale1,sale2,bob\nsale0,sale1,bob\nsale0,sale2,bob\nsale0,sale1,bob\n"
+    grown = "winner,loser,annotator\nsale2,sale1,bob\nsale0,sale1,bob\nsale0,sale2,bob\nsale0,sale1,bob\n"
     (tmp_path / "grown.csv").write_text(grown)
     assert cli.run(["preferences", "import", str(tmp_path / "grown.csv"), "--loop", "mail", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"rows": 4, "new": 2, "already there": 2}

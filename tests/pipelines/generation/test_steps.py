@@ -23,7 +23,7 @@ from pipelines.generation.judge import COPY
 from pipelines.generation.language_model import LanguageModel
 from pipelines.generation.outcome import Wish
 from pipelines.generation.past import Past, past_of, prompt_worth
-from pipelines.generation.prompts import newest
+from pipelines.generation.prompts import newest, put_prompt
 from pipelines.generation.rating import Judge
 from pipelines.generation.steps import generate
 from pipelines.learning import Bench
@@ -149,6 +149,9 @@ def test_a_language_model_writes_within_the_rules_and_its_cost_is_kept(
 def test_a_run_is_told_in_mlflow_and_its_text_is_no_markup(engine: Engine, settings: Settings, llm: StubLLM) -> None:
     """The run stands in the loop's experiment with its prompts; what was written is data there; MLflow may be away."""
     open_campaign(engine, slots={}, placeholders=None)
+    with writing(engine) as connection:
+        put_prompt(connection, "ask", "{{count}} lines for {{brief}}", "ask", {}, 1)
+        last = put_prompt(connection, "ask", "{{count}} questions for {{brief}}", "ask", {}, 1)
     llm.answer(Say(json.dumps({"variants": [{"subject": "<script>alert()</script> [x](javascript:y)"}]})))
     bench = bench_of(engine, settings)
     tracking = bench.tracking
@@ -159,7 +162,8 @@ def test_a_run_is_told_in_mlflow_and_its_text_is_no_markup(engine: Engine, setti
     (record,) = tracking.reported.values()
     assert record.metrics["contents kept"] == 1
     assert "<script>" not in record.description
-    assert list(tracking.prompts) == [("ask", 1)]
+    assert list(tracking.prompts) == [("ask", number) for number in range(1, last.version + 1)]
+    assert tracking.prompts["ask", last.version] == last.template != tracking.prompts["ask", last.version - 1]
     tracking.away = True
     llm.answer(Say(json.dumps({"variants": [{"subject": "Another line"}]})))
     again = generate(bench, Wish(campaign_id="winter", count=1, candidates=1, prompts=("ask",), seed=2), model_at(llm))

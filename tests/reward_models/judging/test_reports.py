@@ -36,6 +36,8 @@ def lines() -> tuple[list[Content], np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 CONTENTS, RATE = lines()
+RELATIVE = RATE / np.repeat(RATE.reshape(CAMPAIGNS, EACH).mean(axis=1), EACH) - 1
+"""What each line is truly worth, relative to its campaign."""
 
 
 def log_of(seed: int) -> TrainingSet:
@@ -79,8 +81,25 @@ def test_a_planted_judge_is_found_out(sign: float, state: str) -> None:
     assert (report.curve[-1].reward > report.curve[0].reward) == (sign > 0)
 
 
+def test_contents_of_one_campaign_are_one_observation() -> None:
+    """Groups that lie across campaigns have intervals of campaigns, which hold the truth; a group that lies in two campaigns has
+    none, however much copy it has there, unless it is the campaign that is asked about."""
+    contents, shares = {one.content_id: one for one in CONTENTS}, []
+    for seed in range(2, 7):
+        report = judged(log_of(seed), ratings(1.0), contents=contents, group_of=lambda content: content.generator)
+        for place, name in enumerate(("g0", "g1")):
+            low, high = report.groups[name].interval
+            shares.append(low <= RELATIVE[place::2].mean() <= high)
+    assert sum(shares) >= 8
+
+    few = judged(LOG, ratings(1.0), contents=contents, group_of=lambda content: content.campaign_id)
+    each = judged(LOG, ratings(1.0), contents=contents, group_of=lambda content: content.campaign_id, across=False)
+    assert few.groups == {}
+    assert set(each.groups) == {one.campaign_id for one in CONTENTS}
+
+
 def test_groups_use_copy_that_was_only_rated() -> None:
-    """What each generator's copy earns comes with an interval; copy that nobody was shown but the judge has rated
+    """Where contents are the observations: what each generator's copy earns comes with an interval; copy that nobody was shown but the judge has rated
     narrows it, and a group with too few outcomes has none."""
     unseen = [msgspec.structs.replace(one, content_id=f"{one.content_id}-new") for one in CONTENTS for _ in range(4)]
     unseen = [msgspec.structs.replace(one, content_id=f"{one.content_id}-{n}") for n, one in enumerate(unseen)]
@@ -89,11 +108,10 @@ def test_groups_use_copy_that_was_only_rated() -> None:
     rare = msgspec.structs.replace(CONTENTS[0], content_id="rare", generator="rare")
     contents = {one.content_id: one for one in (*CONTENTS, *unseen, rare)}
     every = given | extra | {"rare": Rating(3.0, 0)}
-    report = judged(LOG, every, contents=contents, group_of=lambda content: content.generator)
+    report = judged(LOG, every, contents=contents, group_of=lambda content: content.generator, across=False)
 
     assert set(report.groups) == {"g0", "g1"}
     assert min(found.saved for found in report.groups.values()) > 0.05
-    truth = RATE / np.repeat(RATE.reshape(CAMPAIGNS, EACH).mean(axis=1), EACH) - 1
     for place, name in enumerate(("g0", "g1")):
         low, high = report.groups[name].interval
-        assert low <= truth[place::2].mean() <= high
+        assert low <= RELATIVE[place::2].mean() <= high

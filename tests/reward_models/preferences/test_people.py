@@ -1,12 +1,22 @@
 """What people say of contents: who agrees, who can be believed, and how much it counts beside the money."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sqlalchemy import Engine
 
+from infra.database import writing
+from ingestion.contents import add_contents, put_campaign
+from ingestion.events import Campaign, Content
+from ingestion.feedback import add_feedback
+from ingestion.http.bodies import FeedbackBody
+from ingestion.loops import put_loop
 from reward_models.preferences.agreement import alpha, kappa, of_pairs, of_ratings
 from reward_models.preferences.combined import Combination, Seen, combine
-from reward_models.preferences.judgements import Comparison, Rating, judgements_of
+from reward_models.preferences.judgements import Comparison, Rating, judgements_of, load_judgements
 from reward_models.preferences.strengths import fit_strengths
+from tests.reward_models.training import definition
 
 
 def judged(
@@ -136,6 +146,24 @@ def test_without_outcomes_people_alone_speak() -> None:
     found = combine([Seen("c", "k", float("nan"), float("nan"), 1.0, 0.1)])
 
     assert (found.contents[0].people, found.contents[0].both > 0) == (1.0, True)
+
+
+def test_only_a_loops_own_feedback_is_its_own(engine: Engine) -> None:
+    """What was said in another loop is neither heard nor unknown; what names no loop is heard where its contents are."""
+    with writing(engine) as connection:
+        for loop in ("emails", "pushes"):
+            put_loop(connection, definition(loop=loop), 1)
+            put_campaign(connection, Campaign(campaign_id=f"{loop}-1", loop_id=loop, brief="sun"))
+            copy = [Content(content_id=f"{loop}-{n}", campaign_id=f"{loop}-1", slots={"s": f"Line {n}"}) for n in "ab"]
+            add_contents(connection, f"{loop}-1", copy, 1_000, 1)
+            said: dict[str, Any] = {"winner": f"{loop}-a", "loser": f"{loop}-b"}
+            for named in (loop, None):
+                body = FeedbackBody(kind="preference", loop=named, source="HUMAN", value=said)
+                add_feedback(connection, f"{loop}-{named}", body, 1_000, 1)
+        found = load_judgements(connection, "emails")
+
+    assert [(one.winner, one.loser) for one in found.comparisons] == [("emails-a", "emails-b")] * 2
+    assert found.unknown == 1
 
 
 def test_rankings_and_ratings_become_comparisons() -> None:
