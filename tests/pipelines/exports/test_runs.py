@@ -72,7 +72,10 @@ def test_examples_load_as_datasets(
     pair = loaded(monkeypatch, tmp_path, "json", tmp_path / "dpo.jsonl")[0]
     assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("b", "a")
     assert pair["chosen_reward"]["mean"] > 1.5 * pair["rejected_reward"]["mean"]
-    assert pair["chosen_phrases"] is not None
+    for side, text in (("chosen", "b"), ("rejected", "a")):
+        (phrase,) = pair[f"{side}_phrases"]
+        assert isinstance(phrase.pop("reward"), float)
+        assert phrase == {"slot": "subject", "text": text, "start": 0, "end": 1}
 
 
 def test_tables_load_and_the_forgotten_are_in_none(
