@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from infra.clock import DAY
 from ingestion.loops import parse_definition
 from pipelines.demo import FULL, SHORT, Plan, definition_of
+from pipelines.generation.prompts import HOUSE
 from tests.pipelines.processes import processes_of, running, wait_for_words
 
 
@@ -63,7 +65,8 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
 @pytest.mark.stack
 @pytest.mark.timeout(600)
 def test_the_outer_loop_is_shown_round_by_round(tmp_path: Path) -> None:
-    """Each round tells what was kept and what it is truly worth; examples are there from the second on; no process is left."""
+    """Each round tells what was kept and what it is truly worth; examples are there from the second on; MLflow has
+    a run per round, one of all rounds, and each prompt that was used, once; no process is left."""
     home = tmp_path / "home"
     with running(home, "demo", "--generate", "--short") as (process, log):
         code = process.wait(timeout=280)
@@ -72,5 +75,18 @@ def test_the_outer_loop_is_shown_round_by_round(tmp_path: Path) -> None:
     assert code == 0, said
     for line in ("Round 1:", "Round 2:", "Examples: 0.", "without feedback", "truly worth", "MLflow"):
         assert line in said
-    assert list((home / "mlflow").glob("mlflow.db"))
     assert processes_of(home) == []
+    uri = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    mlflow = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    (experiment,) = [one for one in mlflow.search_experiments() if one.name.startswith("demo-copy-")]
+    runs = {run.info.run_name: run for run in mlflow.search_runs([experiment.experiment_id])}
+    assert {"outer loop", *(f"copy for {experiment.name}-r{number}" for number in (1, 2))} <= runs.keys()
+    assert runs["outer loop"].data.metrics.keys() >= {"round 1 true", "round 2 true", "round 2 without feedback"}
+    kept = {prompt.name: list(mlflow.search_prompt_versions(prompt.name)) for prompt in mlflow.search_prompts()}
+    house = {f"prompt.{one.prompt_id}": one.template for one in HOUSE}
+    assert kept.keys() <= house.keys()
+    assert (
+        {name: [(one.tags["rewardloop.version"], one.template) for one in found] for name, found in kept.items()}
+        == {name: [("1", house[name])] for name in kept}
+        != {}
+    )
