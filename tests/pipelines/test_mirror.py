@@ -171,7 +171,8 @@ def test_nothing_that_is_asked_is_traced(
     mlflow.set_tracking_uri(settings.tracking)
     llm.answer(Say(json.dumps({"result": 4, "rationale": "plain"})))
     copy = {"subject": "a line that nobody else writes"}
-    ask_judge("Rate {{ outputs }} for {{ inputs }}", "a brief", copy, url=llm.url, model="stub-1", key="none")
+    question = "Rate {{ outputs }} for {{ inputs }}"
+    ask_judge(question, "a brief", copy, url=llm.url, model="stub-1", key="none", seconds=60, max_tokens=100)
 
     assert copy["subject"] in llm.calls[0].text
     assert traces(client) == 0
