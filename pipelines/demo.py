@@ -283,7 +283,7 @@ def print_report(report: Report, settings: Settings, console: Console) -> None:
         "a lift like this one would show four times in five with as many customers as it takes.",
         f"Looking while it runs: rewardloop lift {report.loop} (its intervals hold over all looks together).",
         f"Data, logs and models are in {settings.home}/ (remove the folder to start over; a further demo adds to it).",
-        f"MLflow:   rewardloop up, then http://127.0.0.1:{settings.mlflow_port} (experiment {report.loop})",
+        f"MLflow:   rewardloop up, then http://127.0.0.1:{settings.mlflow_port} (Model training, experiment {report.loop})",
         f"Prefect:  rewardloop up, then http://127.0.0.1:{settings.prefect_port} (flow runs)",
         f"API docs: rewardloop up, then http://127.0.0.1:{settings.port}/docs",
     ):

@@ -276,7 +276,7 @@ def print_rounds(rounds: Sequence[Round], settings: Settings, console: Console) 
     loop_id = rounds[0].made.loop_id
     for line in (
         f"Copy, verdicts and provenance: rewardloop up, then http://127.0.0.1:{settings.port}/campaigns/{rounds[-1].made.campaign_id}",
-        f"MLflow: rewardloop up, then http://127.0.0.1:{settings.mlflow_port} (experiment {loop_id}; prompts in the prompt registry)",
+        f"MLflow: rewardloop up, then http://127.0.0.1:{settings.mlflow_port} (Model training, experiment {loop_id}; GenAI, Prompts)",
         "One run is luck as well: make bench NAME=generate has the interval.",
     ):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

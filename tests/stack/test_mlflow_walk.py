@@ -77,11 +77,12 @@ def seen(page: Page, name: str) -> None:
 def test_the_loop_is_an_experiment_with_its_weeks_and_versions(
     page: Page, made: Made, mlflow_server: MlflowServer
 ) -> None:
-    """Opening MLflow, the loop is in the list by its name; its runs are weeks and versions."""
+    """Opening MLflow, with Model training chosen once, the loop is in the list by its name; its runs are weeks and
+    versions."""
     page.goto(f"{mlflow_server.url}/#/experiments")
+    page.get_by_text("Model training").first.click()
     page.get_by_role("link", name=LOOP, exact=True).first.click()
-    page.wait_for_url("**/experiments/*")
-    page.goto(f"{mlflow_server.url}/#/experiments/{experiment(mlflow_server)}/runs")
+    page.wait_for_url("**/runs?*")
     page.get_by_text(f"{LOOP}-2").first.wait_for()
     page.get_by_text("week to").first.wait_for()
     page.get_by_role("button", name="Close", exact=True).first.click()  # MLflow's assistant is in the way
