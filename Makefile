@@ -54,7 +54,7 @@ steady: setup ## damage models, take dependencies away, ask too much: three tabl
 	@$(BIN)/python -m tests.stack.steady $(STEADY)
 
 fuzz: setup ## throw 50,000 requests made from the OpenAPI document at a real server
-	@$(BIN)/python -m tests.stack.fuzzing 1500
+	@$(BIN)/python -m tests.stack.fuzzing
 
 audit: setup ## look for known vulnerabilities in the locked dependencies (1: some found, 2: the registry could not be asked)
 	@$(BIN)/python -m tests.stack.dependencies

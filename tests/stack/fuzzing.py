@@ -33,7 +33,7 @@ from tests.pipelines.api import LOOP
 from tests.pipelines.serving import served
 from tests.reward_models.serving.models import registered, trained
 
-ALWAYS = 1_500
+ALWAYS = 1_600
 """Requests per call and phase of ``make fuzz``."""
 
 REFUSALS = """[checks.negative_data_rejection]
