@@ -23,7 +23,7 @@ decisions: they have places of their own, fewer than there are threads.
 
 Most decisions are made on the event loop itself, one after the other, so that places alone do not bound how late they
 are: a thousand that arrive together are a thousand in one turn of the loop. So a turn takes in decisions for
-``TURN_SECONDS`` at most (``FEW`` in any case), and while decisions are being turned away for the usual time of one; the
+``TURN_USUAL`` usual times of one and ``TURN_SECONDS`` at most (``FEW`` in any case), and while decisions are being turned away for the usual time of one; the
 rest is turned away, which costs next to nothing.
 """
 
@@ -44,6 +44,7 @@ TWICE = 2.0
 """How long a decision may take on a full server, in usual times."""
 QUIET_SECONDS = 2.0
 """Once no decision was turned away for so long, all places are back."""
+TURN_USUAL = 25.0
 TURN_SECONDS = 0.2
 """For how long one turn of the event loop takes in decisions; ``FEW`` of them it takes in anyway, and ``LEAST`` while
 decisions are being turned away."""
@@ -139,8 +140,8 @@ class Places:
             self._turn_began, self._turn_took = now, 0
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._turn_took += 1
-        most, seconds = (LEAST, min(self._usual, TURN_SECONDS)) if self.turning_away else (FEW, TURN_SECONDS)
-        return self._turn_took > most and now - self._turn_began > seconds
+        most, usual = (LEAST, 1.0) if self.turning_away else (FEW, TURN_USUAL)
+        return self._turn_took > most and now - self._turn_began > min(usual * self._usual, TURN_SECONDS)
 
     def _end_turn(self) -> None:
         self._turn_began = None

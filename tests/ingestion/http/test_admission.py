@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from ingestion.http import admission
-from ingestion.http.admission import FEW, LEAST, QUIET_SECONDS, TURN_SECONDS, Admission, Places, kind_of
+from ingestion.http.admission import FEW, LEAST, QUIET_SECONDS, TURN_SECONDS, TURN_USUAL, Admission, Places, kind_of
 from ingestion.http.limits import BodyLimits
 from ingestion.http.problems import Problem
 
@@ -304,13 +304,16 @@ class Busy:
 
 
 def test_a_turn_of_the_loop_takes_in_only_so_much() -> None:
-    """Of 200 decisions that arrive together those are made that fit into the time one may wait, but some in any case;
+    """Of 200 decisions that arrive together those are made that fit into so many usual times, but some in any case;
     events and the next turn are let in."""
 
-    async def work(seconds: float) -> int:
+    async def work(seconds: float, usual: float | None = None) -> int:
         clock = Clock()
         app = guarded(Busy(clock, seconds), most=256)
         app.places = Places(256, 0.2, clock)
+        for _ in range(0 if usual is None else 2_000):
+            assert await app.places.enter("decision")
+            app.places.leave("decision", usual or 0.0)
         together = start(app, *[RANK] * 200, EVENTS)
         await asyncio.gather(*(task for _, task in together))
         clock.now += QUIET_SECONDS
@@ -323,6 +326,8 @@ def test_a_turn_of_the_loop_takes_in_only_so_much() -> None:
 
     assert asyncio.run(work(0.002)) == pytest.approx(TURN_SECONDS / 0.002, abs=2)
     assert asyncio.run(work(0.01)) == FEW
+    assert asyncio.run(work(0.001, usual=0.004)) == pytest.approx(TURN_USUAL * 0.004 / 0.001, abs=2)
+    assert asyncio.run(work(0.001, usual=0.001)) == FEW
 
 
 def test_a_full_server_takes_in_less_at_a_turn() -> None:

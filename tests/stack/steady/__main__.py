@@ -97,11 +97,12 @@ def _overload(console: Console, short: bool) -> Faults:
 
 
 def _loads(found: overload.Overload) -> Table:
-    columns = ("questions/s", "answered/s", "p50 ms", "p99 ms", "turned away", "their p99 ms", "no answer", "memory MB")
-    table = _table("More than a server can do", "load", *columns)
+    columns = ("questions/s", "answered/s", "p50 ms", "p99 ms", "turned away", "their p99 ms")
+    further = ("asked too soon", "their p99 ms", "no answer", "memory MB")
+    table = _table("More than a server can do", "load", *columns, *further)
     for line in found.lines:
         times = (f"{line.p50:.1f}", f"{line.p99:.1f}", str(line.shed), f"{line.shed_p99:.1f}")
-        rest = (str(line.lost), f"{line.memory:.0f}")
+        rest = (str(line.soon), f"{line.soon_p99:.1f}", str(line.lost), f"{line.memory:.0f}")
         table.add_row(line.load, f"{line.offered:.0f}", f"{line.answered:.0f}", *times, *rest)
     return table
 

@@ -3,7 +3,8 @@
 ``python -m tests.stack.steady.flood``: a :class:`Plan` as JSON on standard input, a :class:`Flood` on standard output.
 A question is due at its time whatever the answers do, and its latency counts from when it was sent: a connection that
 waits for an answer sends nothing, so that more than ``connections`` are never under way. Answers are told apart by
-their status.
+their status, and so are those to questions that came sooner than the last answer on their connection had said
+(``Retry-After``): the server does not listen to such callers for a while, and that while is their own.
 """
 
 import os
@@ -19,6 +20,8 @@ import msgspec
 
 OK, SHED = "200", "503"
 GRACE_SECONDS = 15.0
+RETRY_SECONDS = 1.0
+"""What the server says."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,17 +44,26 @@ class Answers(msgspec.Struct, frozen=True):
     retry_after: int
 
 
+NONE = Answers(0, 0.0, 0.0, 0.0, 0)
+
+
 class Flood(msgspec.Struct, frozen=True):
-    """What came of it. ``offered``, ``answered``: questions sent, and answered 200, per second. ``lost``: without answer."""
+    """What came of it. ``offered``, ``answered``: questions sent, and answered 200, per second. ``lost``: without answer.
+    ``soon``: of questions that came too soon, which are not in ``by_status``."""
 
     offered: float
     answered: float
     by_status: dict[str, Answers]
+    soon: dict[str, Answers]
     lost: int
 
     def of(self, status: str) -> Answers:
-        """The answers of a status."""
-        return self.by_status.get(status, Answers(0, 0.0, 0.0, 0.0, 0))
+        """The answers of a status, to questions that did not come too soon."""
+        return self.by_status.get(status, NONE)
+
+    def soon_of(self, status: str) -> Answers:
+        """The answers of a status to those that did."""
+        return self.soon.get(status, NONE)
 
 
 def flood(plan: Plan) -> Flood:
@@ -65,7 +77,8 @@ class _Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sent_at = 0.0
+        self.sent_at, self.due_at = 0.0, 0.0
+        """When it was asked, and when it may be asked again."""
         self._come = b""
 
     def ask(self, request: bytes) -> None:
@@ -92,7 +105,8 @@ def _run(plan: Plan) -> Flood:
         _join(selector, idle, plan.port)
     began = time.perf_counter()
     end, sent, waiting, lost = began + plan.seconds, 0, 0, 0
-    found: dict[str, list[tuple[float, bool]]] = {}
+    found: dict[bool, dict[str, list[tuple[float, bool]]]] = {False: {}, True: {}}
+    """By whether the question came too soon, then by status."""
     while (now := time.perf_counter()) < end or (waiting and now < end + GRACE_SECONDS):
         allowed = len(idle) if not plan.rate else max(0, int((now - began) * plan.rate) - sent)
         while now < end and idle and allowed:
@@ -109,13 +123,15 @@ def _run(plan: Plan) -> Flood:
                 _join(selector, idle, plan.port)
                 continue
             if head is not None:
-                taken = (time.perf_counter() - connection.sent_at) * 1e3
-                found.setdefault(head[9:12].decode(), []).append((taken, b"\r\nretry-after:" in head))
+                now, told = time.perf_counter(), b"\r\nretry-after:" in head
+                of = found[connection.sent_at < connection.due_at].setdefault(head[9:12].decode(), [])
+                of.append(((now - connection.sent_at) * 1e3, told))
+                connection.due_at = now + RETRY_SECONDS if told else 0.0
                 idle.append(connection)
                 waiting -= 1
-    by_status = {status: _answers(of) for status, of in found.items()}
-    good = by_status[OK].count / plan.seconds if OK in by_status else 0.0
-    return Flood(round(sent / plan.seconds, 1), round(good, 1), by_status, lost + waiting)
+    heeding, soon = ({status: _answers(of) for status, of in found[one].items()} for one in (False, True))
+    good = sum(len(one.get(OK, ())) for one in found.values()) / plan.seconds
+    return Flood(round(sent / plan.seconds, 1), round(good, 1), heeding, soon, lost + waiting)
 
 
 def _join(selector: selectors.BaseSelector, idle: "deque[_Connection]", port: int) -> None:
