@@ -4,8 +4,8 @@
     /campaigns/{id}/rankings         the best of a few, then the best of the rest: what is picked so far stands in the address
     /campaigns/{id}/ratings          one content, 1 to 5
 
-The answer is a click on a form, stored as feedback like what comes by API, once however often it is clicked. A click that comes from another site is
-refused: browsers say where it comes from, and pages cannot. Every text is escaped by the templates.
+The answer is a click on a form, stored as feedback like what comes by API, once however often it is clicked. Changes that another
+site's page sends never get here (``ingestion/http/access.py``). Every text is escaped by the templates.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection, select
 
 from infra import tables
 from infra.database import reading, writing
-from infra.errors import BadInput, Forbidden, RewardloopError
+from infra.errors import BadInput, RewardloopError
 from ingestion.contents import read_campaign
 from ingestion.copy.slots import as_read
 from ingestion.feedback import add_feedback
@@ -55,7 +55,6 @@ MARKS = {
 }
 MOST_STARTS = 100
 """Contents of which it is shown where they start."""
-Site = Annotated[str, Header(alias="sec-fetch-site")]
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,10 @@ def ask(campaign_id: str, wired: Wired, annotator: Name | None = None) -> HTMLRe
 
 
 @router.post("/campaigns/{campaign_id}/preferences")
-def choose(
-    campaign_id: str, wired: Wired, annotator: Name, winner: Content, loser: Content, site: Site = "none"
-) -> Response:
+def choose(campaign_id: str, wired: Wired, annotator: Name, winner: Content, loser: Content) -> Response:
     """Keep the choice; the next pair follows."""
     value = {"winner": winner, "loser": loser}
-    return _keep(wired, campaign_id, annotator, site, "preferences", "preference", value, [winner, loser])
+    return _keep(wired, campaign_id, annotator, "preferences", "preference", value, [winner, loser])
 
 
 @router.get("/campaigns/{campaign_id}/rankings")
@@ -123,10 +120,10 @@ def ask_order(
 
 
 @router.post("/campaigns/{campaign_id}/rankings")
-def order(campaign_id: str, wired: Wired, annotator: Name, picked: Few, site: Site = "none") -> Response:
+def order(campaign_id: str, wired: Wired, annotator: Name, picked: Few) -> Response:
     """Keep the order, the best first; the next few follow."""
     value = {"ranking": list(picked)}
-    return _keep(wired, campaign_id, annotator, site, "rankings", "ranking", value, picked)
+    return _keep(wired, campaign_id, annotator, "rankings", "ranking", value, picked)
 
 
 @router.get("/campaigns/{campaign_id}/ratings")
@@ -151,11 +148,9 @@ def ask_rating(campaign_id: str, wired: Wired, annotator: Name | None = None) ->
 
 
 @router.post("/campaigns/{campaign_id}/ratings")
-def rate(
-    campaign_id: str, wired: Wired, annotator: Name, content: Content, rating: Mark, site: Site = "none"
-) -> Response:
+def rate(campaign_id: str, wired: Wired, annotator: Name, content: Content, rating: Mark) -> Response:
     """Keep the rating; the next content follows."""
-    return _keep(wired, campaign_id, annotator, site, "ratings", "rating", {"rating": rating}, [content], content)
+    return _keep(wired, campaign_id, annotator, "ratings", "rating", {"rating": rating}, [content], content)
 
 
 @router.get("/campaigns/{campaign_id}/diff")
@@ -207,7 +202,6 @@ def _keep(
     wired: Serving,
     campaign_id: str,
     annotator: str,
-    site: str,
     way: str,
     kind: Kind,
     value: dict[str, Any],
@@ -216,8 +210,6 @@ def _keep(
 ) -> Response:
     """Store what was said of contents of the campaign, and ask on. The same said again by the same person has the same id."""
     try:
-        if site not in ("same-origin", "none"):
-            raise Forbidden("This click came from another site; open our page, and click there")
         with writing(wired.engine) as connection:
             campaign = read_campaign(connection, campaign_id)
             if not set(about) <= _copy(connection, campaign_id).keys():

@@ -124,15 +124,21 @@ def approved(snapshots: Snapshots, expected: dict[str, str]) -> None:
     assert snapshots.refresh().campaigns["june"].approvals == expected
 
 
-def copy_read(snapshots: Snapshots) -> list[Any]:
-    """Rows of contents that are read whole from now on: the parameters of each statement."""
+def asked(snapshots: Snapshots, words: str, part: int) -> list[Any]:
+    """Of every statement with these words from now on, what the listener is told at this place: 2 its text, 3 its
+    parameters."""
     found: list[Any] = []
     event.listen(
         snapshots.engine,
         "before_cursor_execute",
-        lambda *about: found.append(about[3]) if "contents.slots" in about[2] else None,
+        lambda *about: found.append(about[part]) if words in about[2] else None,
     )
     return found
+
+
+def copy_read(snapshots: Snapshots) -> list[Any]:
+    """Rows of contents that are read whole from now on: the parameters of each statement."""
+    return asked(snapshots, "contents.slots", 3)
 
 
 def test_copy_of_other_campaigns_is_not_read_again(snapshots: Snapshots) -> None:
@@ -215,13 +221,7 @@ def test_without_the_database_the_last_snapshot_stays(snapshots: Snapshots) -> N
 
 def looks(snapshots: Snapshots) -> list[str]:
     """The statements of all looks from now on, one each."""
-    found: list[str] = []
-    event.listen(
-        snapshots.engine,
-        "before_cursor_execute",
-        lambda *about: found.append(about[2]) if "max(audit.id)" in about[2] else None,
-    )
-    return found
+    return asked(snapshots, "max(audit.id)", 2)
 
 
 def test_who_seeks_sees_what_was_there(snapshots: Snapshots) -> None:
